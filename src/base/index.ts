@@ -1,0 +1,40 @@
+export { AssertionError, assert, assertSafe, unreachable } from './assert.js';
+export { crc32c, crc32cTable } from './crc32c.js';
+export {
+  asHoldfastError,
+  corrupt,
+  type ErrorCode,
+  type ErrorReason,
+  errnoOf,
+  errorCodes,
+  errorReasons,
+  HoldfastError,
+  invalid,
+  messageOf,
+  notFound,
+  precondition,
+  unavailable,
+} from './errors.js';
+export {
+  type GroupId,
+  type IncarnationId,
+  isUuid,
+  type LineageId,
+  type NodeId,
+  type PoolId,
+  parseNodeId,
+  parseUuid,
+  printable,
+  type ReignId,
+  type ReplicaId,
+  type SnapshotId,
+  uuidFromBytes,
+  uuidFromRandom,
+  uuidToBytes,
+  type VolumeId,
+  zeroUuid,
+} from './ids.js';
+export { createLogger, type Logger, silentLogger } from './logger.js';
+export { realClock, realRandom } from './real-world.js';
+export { ALIGN, alignUp, BLOCK_SIZE, formatBytes, GiB, KiB, MiB, parseQuantity, RUN_MAX, TiB } from './units.js';
+export type { Clock, Random, TimerHandle } from './world.js';

@@ -1,0 +1,1 @@
+export type { BlockDevice, BlockError, BlockOp, BlockRequest } from './block-device.js';
