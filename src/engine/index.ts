@@ -1,1 +1,4 @@
 export type { BlockDevice, BlockError, BlockOp, BlockRequest } from './block-device.js';
+export type {
+  CloneOrder, DescribeUpdate, FrameInfo, ReadRange, ReplicaConnector, ReplicaEvents, ReplicaPort, ReplicaStatus, SegmentInfo,
+} from './replica-port.js';

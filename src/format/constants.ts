@@ -1,0 +1,33 @@
+// Every number of the disk format that is not a field position. FORMAT.md explains them; golden tests pin them.
+
+export const FORMAT_VERSION = 1;
+
+/** ASCII, read as little-endian uint32. */
+export const SEGMENT_MAGIC = 0x31534648; // "HFS1"
+export const FRAME_MAGIC = 0x31464648; // "HFF1"
+export const ENTRY_MAGIC = 0x31454648; // "HFE1"
+export const SUPERBLOCK_MAGIC = 0x31424648; // "HFB1"
+export const INDEX_TRAILER_MAGIC = 0x31494648; // "HFI1"
+
+export const SEGMENT_HEADER_SIZE = 4096;
+export const FRAME_HEADER_SIZE = 128;
+/** Common to all entries: magic, checksum, length, kind. */
+export const ENTRY_PREFIX_SIZE = 16;
+export const RECORD_HEADER_SIZE = 48;
+export const TAG_SIZE = 16;
+export const DIGEST_SIZE = 16;
+/** A map entry addresses 2^20 units of 64 bytes in a segment. */
+export const SEGMENT_SIZE_MAX = 64 * 1024 * 1024;
+/** Where an engine seals a segment and starts the next. */
+export const SEGMENT_SIZE_DEFAULT = 8 * 1024 * 1024;
+/** Largest frame, header included: a 32 MiB NBD write splits into frames of at most this. */
+export const FRAME_SIZE_MAX = 4 * 1024 * 1024;
+/** Slots of a log's segment table (24 bits of a map entry; the last value is kept free). */
+export const SLOT_MAX = 0xfffffe;
+/** A root's list of nodes (one per 2 GiB) must fit a 64 KiB entry: 8,192 nodes. */
+export const VOLUME_SIZE_MAX = 16 * 1024 ** 4;
+
+export const PAGE_ENTRIES = 1024;
+export const NODE_CHILDREN = 512;
+/** Ids of pages and nodes that one table chunk places. */
+export const TABLE_CHUNK_IDS = 512;
