@@ -1,0 +1,11 @@
+export type {
+  CloneOrder,
+  DescribeUpdate,
+  FrameInfo,
+  ReadRange,
+  ReplicaConnector,
+  ReplicaEvents,
+  ReplicaPort,
+  ReplicaStatus,
+  SegmentInfo,
+} from './replica-port.js';
