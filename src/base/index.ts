@@ -38,3 +38,4 @@ export { createLogger, type Logger, silentLogger } from './logger.js';
 export { realClock, realRandom } from './real-world.js';
 export { ALIGN, alignUp, BLOCK_SIZE, formatBytes, GiB, KiB, MiB, parseQuantity, RUN_MAX, TiB } from './units.js';
 export type { Clock, Random, TimerHandle } from './world.js';
+export { KEY_SIZE, SECRET_FIELD, unwrapDataKey, wrapDataKey, type WrappedDataKey, wrappingKeyFromSecret, wrappingKeyName } from './data-key.js';

@@ -2,3 +2,6 @@ export type { BlockDevice, BlockError, BlockOp, BlockRequest } from './block-dev
 export type {
   CloneOrder, DescribeUpdate, FrameInfo, ReadRange, ReplicaConnector, ReplicaEvents, ReplicaPort, ReplicaStatus, SegmentInfo,
 } from './replica-port.js';
+export type {
+  CloneTarget, Engine, EngineMember, EngineOptions, EngineReplicaState, EngineStatus, EngineVolume, MembershipPort, QosLimits, SetOutcome,
+} from './engine-api.js';

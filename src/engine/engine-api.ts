@@ -1,0 +1,120 @@
+// What the agent gives an engine and what it may ask of it. engine.ts implements it; tests and the agent see only this.
+
+import type { Clock, GroupId, LineageId, Logger, NodeId, Random, ReplicaId, SnapshotId, VolumeId } from '../base/index.js';
+import type { Cipher, Compression, Member, Reign } from '../format/index.js';
+import type { BlockDevice } from './block-device.js';
+import type { ReplicaConnector } from './replica-port.js';
+
+/** Operations and bytes a second; 0 = unlimited. */
+export interface QosLimits {
+  readonly maxReadIops: number;
+  readonly maxWriteIops: number;
+  readonly maxReadBps: number;
+  readonly maxWriteBps: number;
+}
+
+export interface EngineMember extends Member {
+  readonly nodeId: NodeId;
+  readonly inSync: boolean;
+  /** Known to have come back empty: shown, never connected. */
+  readonly lost: boolean;
+}
+
+export interface EngineVolume {
+  readonly volumeId: VolumeId;
+  readonly lineageId: LineageId;
+  /** From the metadata; the log may hold a newer, larger size, which wins. */
+  readonly sizeBytes: number;
+  readonly compression: Compression;
+  readonly cipher: Cipher;
+  readonly minReplicas: number;
+  readonly qos: QosLimits;
+}
+
+export type SetOutcome =
+  /** The new set stands in the store. */
+  | { readonly outcome: 'done'; readonly setVersion: number }
+  /** Another reign was granted: this engine is deposed. */
+  | { readonly outcome: 'deposed' };
+
+/** The engine's way to the metadata store. Both calls may be repeated. */
+export interface MembershipPort {
+  /**
+   * Replaces the in-sync set, if the store still has this engine's reign and `expectedSetVersion`. Idempotent: a set that already
+   * stands is 'done'. Rejects when the outcome is unknown (store unreachable): the change is then still pending and the engine asks again.
+   */
+  changeSet(change: { expectedSetVersion: number; inSync: readonly ReplicaId[]; reason: string }): Promise<SetOutcome>;
+  /** Marks a replica whose disk came back empty or foreign; shown to people, never re-admitted. */
+  markLost(replicaId: ReplicaId, message: string): Promise<void>;
+  /** Keeps a point that is durable on all in-sync replicas; best effort. */
+  noteFlushed(point: { epoch: number; seq: number; digest: string }): Promise<void>;
+}
+
+export interface EngineOptions {
+  readonly volume: EngineVolume;
+  /** Already granted by the store. */
+  readonly reign: Reign;
+  readonly members: readonly EngineMember[];
+  readonly setVersion: number;
+  /** 32 bytes; null for a plain volume and for a maintenance engine of an encrypted one (which can't read or write data then). */
+  readonly dataKey: Buffer | null;
+  readonly readOnly: boolean;
+  /** Proof from elsewhere that the former engine is gone (its process ended): then no lease has to be waited out. */
+  readonly formerEngineGone: boolean;
+  /** A point that every in-sync log must contain. */
+  readonly flushedPoint: { readonly epoch: number; readonly seq: number; readonly digest: string } | null;
+  readonly connector: ReplicaConnector;
+  readonly membership: MembershipPort;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+}
+
+export interface EngineReplicaState {
+  readonly replicaId: ReplicaId;
+  readonly nodeId: NodeId;
+  readonly state: 'in-sync' | 'catching-up' | 'unreachable' | 'lost';
+  readonly message: string;
+  readonly appendedThrough: number;
+  readonly behindBytes: number;
+}
+
+export interface EngineStatus {
+  readonly state: 'serving' | 'paused' | 'failed' | 'closed';
+  readonly message: string;
+  readonly sizeBytes: number;
+  readonly allocatedBytes: number;
+  readonly storedBytes: number;
+  readonly replicas: readonly EngineReplicaState[];
+  readonly snapshotIds: readonly SnapshotId[];
+  readonly counters: Readonly<
+    Record<'reads' | 'writes' | 'flushes' | 'trims' | 'readBytes' | 'writeBytes' | 'storedWriteBytes' | 'readRepairs', number>
+  >;
+}
+
+export interface CloneTarget {
+  readonly sourceReplicaId: ReplicaId;
+  readonly member: Member;
+}
+
+export interface Engine extends BlockDevice {
+  readonly reign: Reign;
+  freeze(order: { snapshotId: SnapshotId; groupId: GroupId | null; holdToken: string | null }): Promise<{ sizeBytes: number; wallMs: number; seq: number }>;
+  /** Withholds replies of writes, trims and flushes (appending goes on) until release or deadline. */
+  hold(token: string, deadlineMs: number): Promise<void>;
+  /** False when the deadline had passed: the group must be given up. */
+  release(token: string): boolean;
+  clone(order: { snapshotId: SnapshotId; newVolumeId: VolumeId; targets: readonly CloneTarget[]; parameters: Readonly<Record<string, string>> }): Promise<void>;
+  /** Grows; a size at or below the current one is no change. */
+  resize(sizeBytes: number): Promise<void>;
+  setQos(qos: QosLimits): void;
+  /** A snapshot that does not exist is no error. */
+  deleteSnapshot(snapshotId: SnapshotId): Promise<void>;
+  /** Extents in bytes, ascending; base null = allocated blocks of target. Stops after maxResults. */
+  changed(order: { base: SnapshotId | null; target: SnapshotId; startingOffset: number; maxResults: number }): { volumeSizeBytes: number; extents: { offset: number; length: number }[]; done: boolean };
+  status(): EngineStatus;
+  /** Flushes what was written, notes a clean end, disconnects. Requests after it fail with ESHUTDOWN. */
+  close(): Promise<void>;
+  /** Stops at once, without flushing: a higher reign was promised. */
+  depose(why: string): void;
+}
