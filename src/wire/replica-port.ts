@@ -107,6 +107,13 @@ export interface ReplicaPort {
   cut(seq: number): Promise<void>;
   /** Unlinks segments; missing ones are no error. */
   deleteSegments(segments: readonly SegmentName[]): Promise<void>;
+  /**
+   * Rewrites bytes that were read damaged with the same bytes as verified elsewhere, in place and synced: the one exception to
+   * "segments never change", since afterwards the file holds what it held before the damage. Only within the valid length.
+   */
+  repair(segment: SegmentName, offset: number, bytes: Uint8Array): Promise<void>;
+  /** Bytes that can still be appended in the replica's pool, net of its reserve, as last heard (each acknowledgement brings it). */
+  freeBytes(): number;
   /** Updates the superblock durably. */
   describe(update: DescribeUpdate): Promise<void>;
   /** Creates another volume's replica in the same pool out of hard links. Idempotent by the new replica's id. */
