@@ -94,8 +94,9 @@ export class ServerConnection {
     void Promise.resolve(this.#transmission?.drained).then(() => this.#drained?.());
   }
 
+  /** The peer sends nothing more. After DISC it may still read its last replies; else it has gone. */
   #peerEnded(): void {
-    if (this.#gone) return;
+    if (this.#gone || this.#transmission?.stopping === true) return;
     if (this.#transmission?.atBoundary === false) {
       this.#logger.warn({ export: this.exportName }, 'nbd client left in the middle of a request');
     }

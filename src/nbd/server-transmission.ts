@@ -139,6 +139,11 @@ export class ServerTransmission implements RequestSink {
     return this.#inFlight;
   }
 
+  /** Nothing more is taken: after DISC or stop(). */
+  get stopping(): boolean {
+    return this.#stopping;
+  }
+
   /** True when the stream may end here without cutting a request in two. */
   get atBoundary(): boolean {
     return this.#reader.atBoundary;

@@ -32,7 +32,8 @@ export function checkUnixPath(path: string): void {
 export async function listenUnix(path: string, accept: (socket: Socket) => void): Promise<UnixListener> {
   checkUnixPath(path);
   await removeStale(path);
-  const server = createServer({ pauseOnConnect: false }, accept);
+  // A client may end its half after DISC and still wait for its last replies.
+  const server = createServer({ allowHalfOpen: true }, accept);
   await new Promise<void>((resolve, reject) => {
     const failed = (error: Error): void => reject(listenError(path, error));
     server.once('error', failed);
