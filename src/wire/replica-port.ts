@@ -127,4 +127,3 @@ export interface ReplicaPort {
 export interface ReplicaConnector {
   connect(replica: { replicaId: ReplicaId; nodeId: NodeId }, timeoutMs: number): Promise<ReplicaPort>;
 }
-

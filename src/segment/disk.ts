@@ -1,0 +1,69 @@
+// The port to a pool's filesystem. Writes and reads are synchronous because they go to the page cache, which is memory;
+// whatever waits for the device (data sync, directory sync, unlink of large files) is asynchronous. Every failure is a
+// HoldfastError (disk-error.ts): a full disk is RESOURCE_EXHAUSTED/NoSpace, a failing or read-only one UNAVAILABLE/DiskFailed.
+
+/** read: must exist. write: must exist, read and write. create: must not exist, read and write. */
+export type OpenMode = 'read' | 'write' | 'create';
+
+export interface DiskFile {
+  readonly path: string;
+  /** Writes all bytes of all buffers, one after the other, from `position` on. After an error any part of them may be there. */
+  write(buffers: readonly Uint8Array[], position: number): void;
+  /** Fills `into` from `position` on as far as the file goes; returns the bytes read. */
+  read(into: Uint8Array, position: number): number;
+  /** Only for bytes that are no part of a log (see SegmentLog). */
+  truncate(length: number): void;
+  /** Everything written before the call is on stable storage when it resolves. After a rejection nothing more may be expected of the file. */
+  datasync(): Promise<void>;
+  /** Bytes. */
+  size(): number;
+  /** Must not be called while a datasync is under way. */
+  close(): void;
+}
+
+export interface FileStat {
+  readonly inode: number;
+  readonly links: number;
+  /** Bytes allocated on disk. */
+  readonly storedBytes: number;
+  readonly sizeBytes: number;
+  readonly directory: boolean;
+}
+
+export interface DiskLock {
+  release(): void;
+}
+
+export interface DiskSpace {
+  readonly capacityBytes: number;
+  /** What an unprivileged writer may still use. */
+  readonly freeBytes: number;
+}
+
+export interface Disk {
+  openFile(path: string, mode: OpenMode): DiskFile;
+  /** Replaces `to` atomically. Durable after syncDirectory() of both parents. */
+  rename(from: string, to: string): void;
+  /** A second name for a file; false when the file can't have more names (EMLINK). */
+  link(existing: string, path: string): boolean;
+  /** False when there was none. */
+  unlink(path: string): Promise<boolean>;
+  /** The parent must exist, the directory must not. */
+  mkdir(path: string): void;
+  /** The directory must be empty. */
+  rmdir(path: string): void;
+  /** Names in a directory, sorted. */
+  list(path: string): string[];
+  /** Undefined when there is nothing at `path`; any other trouble throws. */
+  stat(path: string): FileStat | undefined;
+  syncDirectory(path: string): Promise<void>;
+  space(path: string): DiskSpace;
+  /** Throws PERMISSION_DENIED or UNAVAILABLE when entries can't be made in the directory. */
+  checkWritable(path: string): void;
+  /** Differs after each boot of the machine. */
+  bootId(): string;
+  /** Differs when the filesystem of `path` was mounted anew. */
+  mountId(path: string): string;
+  /** An exclusive lock that dies with the process; creates the file. Throws FAILED_PRECONDITION/PoolInUse when another holds it. */
+  lock(path: string): Promise<DiskLock>;
+}

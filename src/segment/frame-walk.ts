@@ -1,0 +1,194 @@
+// Walks the frames of one segment file and checks everything a replica can check: checksums, the place each frame says it
+// lies at, and the chain of sequence numbers and digests.
+
+import { ALIGN, type VolumeId } from '../base/index.js';
+import {
+  decodeFrame,
+  FRAME_FLAG_SEALS,
+  FRAME_HEADER_SIZE,
+  FRAME_SIZE_MAX,
+  type FrameFault,
+  type FrameHeader,
+  followsDigest,
+  frameDigest,
+  type SegmentName,
+} from '../format/index.js';
+import type { DiskFile } from './disk.js';
+
+/** What the frames of a segment must say of themselves; from the segment's header. */
+export interface SegmentContext {
+  readonly name: SegmentName;
+  /** Null when the header is unreadable: any volume is then taken. */
+  readonly volumeId: VolumeId | null;
+}
+
+export interface WalkStart {
+  readonly offset: number;
+  /** The frame before `offset`. */
+  readonly seq: number;
+  readonly digest: Buffer;
+}
+
+/** Why the bytes after the last valid frame are no frame of this segment. */
+export type WalkFault = FrameFault | ChainFault | 'after-seal';
+/** Valid by itself, but not what belongs here. */
+export type ChainFault = 'volume' | 'place' | 'epoch' | 'seq' | 'digest' | 'claims';
+
+export interface WalkEnd {
+  /** End of the last valid frame. */
+  readonly offset: number;
+  readonly seq: number;
+  readonly digest: Buffer;
+  /** Highest claim among the valid frames. */
+  readonly flushedThrough: number;
+  /** The last valid frame ends a sealed segment. */
+  readonly sealed: boolean;
+  /** Null when the file ends at `offset` or holds only zeroes after it. */
+  readonly fault: WalkFault | null;
+}
+
+export interface WalkedFrame {
+  readonly header: FrameHeader;
+  readonly offset: number;
+  /** Header and body. */
+  readonly length: number;
+  readonly digest: Buffer;
+}
+
+/**
+ * The fault of a frame that decodes but doesn't belong here, or null. `seq` and `digest` are those of the frame before it.
+ * The accept rule of a replica and the recovery scan share it, so that nothing is accepted that would not be found again.
+ */
+export function chainFault(
+  header: FrameHeader,
+  bytes: Buffer,
+  at: number,
+  expected: { context: SegmentContext; offset: number; seq: number; digest: Buffer },
+): ChainFault | null {
+  const { context } = expected;
+  if (context.volumeId !== null && header.volumeId !== context.volumeId) return 'volume';
+  if (header.epoch !== context.name.epoch) return 'epoch';
+  if (header.ordinal !== context.name.ordinal || header.offset !== expected.offset) return 'place';
+  if (header.seq !== expected.seq + 1) return 'seq';
+  if (!followsDigest(bytes, at, expected.digest)) return 'digest';
+  if (header.committedThrough >= header.seq || header.flushedThrough >= header.seq) return 'claims';
+  return null;
+}
+
+/** Walks from `start` to the first thing that is no valid frame. `visit` may return false to stop early (then fault is null). */
+export function walkFrames(
+  file: DiskFile,
+  context: SegmentContext,
+  start: WalkStart,
+  verifyBodies: boolean,
+  visit?: (frame: WalkedFrame) => boolean,
+): WalkEnd {
+  const window = new FileWindow(file, verifyBodies ? 1024 * 1024 : 4096);
+  let { offset, seq, digest } = start;
+  let flushedThrough = 0;
+  let sealed = false;
+  const end = (fault: WalkFault | null): WalkEnd => ({ offset, seq, digest, flushedThrough, sealed, fault });
+  while (offset < window.fileSize) {
+    if (sealed) return end(window.isBlank(offset) ? null : 'after-seal');
+    const header = readFrame(window, offset, verifyBodies);
+    if (typeof header === 'string') {
+      const harmless = (header === 'blank' || header === 'short') && window.isBlank(offset);
+      return end(harmless ? null : header);
+    }
+    const { bytes, at } = window.view(offset, FRAME_HEADER_SIZE)!;
+    const fault = chainFault(header, bytes, at, { context, offset, seq, digest });
+    if (fault !== null) return end(fault);
+    const length = FRAME_HEADER_SIZE + header.bodyLength;
+    seq = header.seq;
+    digest = Buffer.from(frameDigest(bytes, at));
+    flushedThrough = Math.max(flushedThrough, header.flushedThrough);
+    sealed = (header.flags & FRAME_FLAG_SEALS) !== 0;
+    const frame = { header, offset, length, digest };
+    offset += length;
+    if (visit && !visit(frame)) return end(null);
+  }
+  return end(null);
+}
+
+/** The frame at `offset`, its whole extent inside the file; checks the body too when asked. */
+function readFrame(window: FileWindow, offset: number, withBody: boolean): FrameHeader | FrameFault {
+  const head = window.view(offset, FRAME_HEADER_SIZE);
+  if (!head) return 'short';
+  const header = decodeFrame(head.bytes, head.at, false);
+  if (typeof header === 'string') return header;
+  const length = FRAME_HEADER_SIZE + header.bodyLength;
+  if (offset + length > window.fileSize) return 'short';
+  if (!withBody) return header;
+  const whole = window.view(offset, length);
+  return whole ? decodeFrame(whole.bytes, whole.at, true) : 'short';
+}
+
+/**
+ * Looks for whole valid frames of this segment after a bad one. They decide whether the bad one can be a torn tail, and
+ * what they say was flushed.
+ */
+export function findLaterFrames(
+  file: DiskFile,
+  context: SegmentContext,
+  from: number,
+): { found: boolean; flushedThrough: number } {
+  const window = new FileWindow(file, 1024 * 1024);
+  let found = false;
+  let flushedThrough = 0;
+  let offset = Math.ceil(from / ALIGN) * ALIGN;
+  while (offset + FRAME_HEADER_SIZE <= window.fileSize) {
+    const header = readFrame(window, offset, true);
+    const ours =
+      typeof header !== 'string' &&
+      header.ordinal === context.name.ordinal &&
+      header.epoch === context.name.epoch &&
+      header.offset === offset &&
+      (context.volumeId === null || header.volumeId === context.volumeId);
+    if (ours) {
+      found = true;
+      flushedThrough = Math.max(flushedThrough, header.flushedThrough);
+      offset += FRAME_HEADER_SIZE + header.bodyLength;
+    } else offset += ALIGN;
+  }
+  return { found, flushedThrough };
+}
+
+/** A moving window over a file, so that a walk costs few reads. Views are valid until the next call. */
+class FileWindow {
+  readonly fileSize: number;
+  readonly #file: DiskFile;
+  #bytes: Buffer;
+  #start = 0;
+  #length = 0;
+
+  constructor(file: DiskFile, windowBytes: number) {
+    this.#file = file;
+    this.fileSize = file.size();
+    this.#bytes = Buffer.allocUnsafe(windowBytes);
+  }
+
+  /** `length` (at most FRAME_SIZE_MAX) bytes at `offset`, or undefined when the file ends before. */
+  view(offset: number, length: number): { bytes: Buffer; at: number } | undefined {
+    if (offset + length > this.fileSize || length > FRAME_SIZE_MAX) return undefined;
+    if (offset < this.#start || offset + length > this.#start + this.#length) {
+      if (length > this.#bytes.length) this.#bytes = Buffer.allocUnsafe(FRAME_SIZE_MAX);
+      this.#start = offset;
+      this.#length = this.#file.read(this.#bytes, offset);
+      if (this.#length < length) return undefined;
+    }
+    return { bytes: this.#bytes.subarray(0, this.#length), at: offset - this.#start };
+  }
+
+  /** Only zeroes from `offset` to the end of the file. */
+  isBlank(offset: number): boolean {
+    for (let at = offset; at < this.fileSize; ) {
+      const part = Math.min(this.#bytes.length, this.fileSize - at);
+      const found = this.view(at, part);
+      if (!found) return true;
+      const bytes = found.bytes.subarray(found.at, found.at + part);
+      for (let i = 0; i < bytes.length; i++) if (bytes[i] !== 0) return false;
+      at += part;
+    }
+    return true;
+  }
+}

@@ -1,0 +1,11 @@
+export type { Disk, DiskFile, DiskLock, DiskSpace, FileStat, OpenMode } from './disk.js';
+export { diskError } from './disk-error.js';
+export { type ChainFault, chainFault, type SegmentContext } from './frame-walk.js';
+export { HandleCache } from './handle-cache.js';
+export { NodeDisk } from './node-disk.js';
+export { Pool, type PoolIdentity, removeTree } from './pool.js';
+export type { RecoveryEvidence, RecoveryVerdict } from './recovery.js';
+export { createReplicaDirectory, retireReplicaDirectory } from './replica-directory.js';
+export { type LogEnd, type LogSegment, SegmentLog } from './segment-log.js';
+export { zeroDigest } from './segment-scan.js';
+export { SuperblockStore } from './superblock-store.js';

@@ -1,0 +1,369 @@
+// The segment files of one replica: append, read, cut, delete, account. Syncing is log-sync.ts.
+//
+// Owner: one Replica. Invariants: `end` is the last frame that was written whole and follows its predecessor; every segment
+// but the last may be read up to its length, nothing beyond is ever shown; a file with unsynced bytes keeps the descriptor
+// they were written through, so that a failed write-back is reported to our sync. A cut never truncates: whole segments go
+// newest first, the kept prefix of one is written as a new file and renamed. Only bytes that are no part of the log (a torn
+// tail's remains) are truncated, in files with one name. May fail: full or failing disk, at any call.
+
+import { assert, corrupt, HoldfastError, notFound } from '../base/index.js';
+import { SEGMENT_HEADER_SIZE, type SegmentHeader, type SegmentName, segmentFileName } from '../format/index.js';
+import type { Disk, DiskFile } from './disk.js';
+import { type SegmentContext, type WalkedFrame, walkFrames } from './frame-walk.js';
+import type { HandleCache } from './handle-cache.js';
+import { LogSync } from './log-sync.js';
+import { decideRecovery, durableThrough, type RecoveryEvidence, type RecoveryVerdict } from './recovery.js';
+import { copyBytes } from './replica-directory.js';
+import { listSegments, type SegmentScan, scanSegment, segmentPath, zeroDigest } from './segment-scan.js';
+
+/** One segment of an open log. Owned and changed by SegmentLog alone. */
+export interface LogSegment {
+  readonly name: SegmentName;
+  readonly header: SegmentHeader;
+  readonly path: string;
+  /** header.firstSeq - 1 while it holds no frame. */
+  lastSeq: number;
+  lastDigest: Buffer;
+  /** Header and valid frames. */
+  length: number;
+  sealed: boolean;
+  /** The file may hold bytes beyond `length`. */
+  remains: boolean;
+  file: DiskFile | null;
+  writable: boolean;
+  dirty: boolean;
+  syncing: boolean;
+  removed: boolean;
+}
+
+export interface LogEnd {
+  readonly epoch: number;
+  readonly seq: number;
+  readonly digest: Buffer;
+}
+
+const emptyEnd: LogEnd = { epoch: 0, seq: 0, digest: zeroDigest };
+
+export class SegmentLog {
+  readonly directory: string;
+  readonly sync: LogSync;
+  readonly #disk: Disk;
+  readonly #handles: HandleCache;
+  #segments: LogSegment[] = [];
+  /** By ordinal, which rises through a log and so names a segment. */
+  readonly #byOrdinal = new Map<number, LogSegment>();
+  #end: LogEnd = emptyEnd;
+  #damage: string | null = null;
+  /** Segments beyond a damaged place: on disk, but no part of the log. */
+  #beyond: SegmentName[] = [];
+
+  private constructor(disk: Disk, directory: string, handles: HandleCache) {
+    this.#disk = disk;
+    this.directory = directory;
+    this.#handles = handles;
+    this.sync = new LogSync(disk, directory, {
+      open: (segment) => this.#handle(segment, false),
+      release: (segment) => {
+        if (segment.removed) handles.close(segment);
+      },
+    });
+  }
+
+  /** Recovers the log of `directory`. Cuts a torn tail durably; on damage changes nothing and reports it. */
+  static async open(
+    disk: Disk,
+    directory: string,
+    handles: HandleCache,
+    evidence: RecoveryEvidence,
+  ): Promise<{ log: SegmentLog; verdict: RecoveryVerdict }> {
+    const log = new SegmentLog(disk, directory, handles);
+    const scans = scanLog(disk, directory, evidence);
+    const verdict = decideRecovery(scans, evidence);
+    for (const scan of scans.slice(0, verdict.kept)) log.#adopt(scan);
+    log.#end = verdict.end;
+    log.#beyond = scans.slice(verdict.kept).map((scan) => scan.name);
+    // What a former process wrote may still wait in the page cache.
+    const proven = evidence.joining ? evidence.superblockDurable : verdict.durableThrough;
+    log.sync.adopt(
+      log.#segments.filter((segment) => segment.lastSeq > proven),
+      log.#end.seq,
+      proven,
+    );
+    if (verdict.verdict === 'damage') log.#damage = verdict.text;
+    else await log.trim();
+    return { log, verdict };
+  }
+
+  get end(): LogEnd {
+    return this.#end;
+  }
+  get damage(): string | null {
+    return this.#damage;
+  }
+  get segments(): readonly LogSegment[] {
+    return this.#segments;
+  }
+  get last(): LogSegment | undefined {
+    return this.#segments.at(-1);
+  }
+  find(name: SegmentName): LogSegment | undefined {
+    const segment = this.#byOrdinal.get(name.ordinal);
+    return segment !== undefined && segment.name.epoch === name.epoch ? segment : undefined;
+  }
+
+  #adopt(scan: SegmentScan): void {
+    assert(typeof scan.header !== 'string', 'a segment without a header is no part of a log');
+    this.#insert({
+      name: scan.name,
+      header: scan.header,
+      path: segmentPath(this.directory, scan.name),
+      lastSeq: scan.seq,
+      lastDigest: scan.digest,
+      length: scan.length,
+      sealed: scan.sealed,
+      remains: scan.fault !== null,
+      file: null,
+      writable: false,
+      dirty: false,
+      syncing: false,
+      removed: false,
+    });
+  }
+
+  #insert(segment: LogSegment): void {
+    this.#segments.push(segment);
+    this.#byOrdinal.set(segment.name.ordinal, segment);
+  }
+
+  /** Creates the file of a new last segment, without contents. The caller writes its header with the first append. */
+  create(header: SegmentHeader): LogSegment {
+    const name: SegmentName = { epoch: header.epoch, ordinal: header.ordinal };
+    const path = segmentPath(this.directory, name);
+    const segment: LogSegment = {
+      name,
+      header,
+      path,
+      lastSeq: header.firstSeq - 1,
+      lastDigest: header.previousDigest,
+      length: 0,
+      sealed: false,
+      remains: false,
+      file: this.#disk.openFile(path, 'create'),
+      writable: true,
+      dirty: false,
+      syncing: false,
+      removed: false,
+    };
+    this.#handles.opened(segment);
+    this.#insert(segment);
+    this.sync.directoryChanged();
+    return segment;
+  }
+
+  /** Writes whole, already checked frames at the end of the last segment. On failure nothing counts as appended. */
+  append(
+    segment: LogSegment,
+    buffers: readonly Uint8Array[],
+    bytes: number,
+    lastSeq: number,
+    lastDigest: Buffer,
+    seals: boolean,
+  ): void {
+    assert(!segment.sealed && segment === this.last, `append to ${segment.path}, which is not the open end of its log`);
+    const file = this.#handle(segment, true);
+    this.sync.touched(segment, bytes);
+    try {
+      file.write(buffers, segment.length);
+    } catch (error) {
+      segment.remains = true;
+      throw error;
+    }
+    segment.length += bytes;
+    segment.lastSeq = lastSeq;
+    segment.lastDigest = lastDigest;
+    segment.sealed = seals;
+    this.#end = { epoch: segment.name.epoch, seq: lastSeq, digest: lastDigest };
+    this.sync.appended(lastSeq, seals);
+  }
+
+  #handle(segment: LogSegment, write: boolean): DiskFile {
+    if (segment.file !== null && write && !segment.writable) this.#handles.close(segment);
+    if (segment.file === null) {
+      segment.writable = write || segment === this.last;
+      segment.file = this.#disk.openFile(segment.path, segment.writable ? 'write' : 'read');
+      this.#handles.opened(segment);
+    }
+    return segment.file;
+  }
+
+  /** Fills `into` from `offset` on. OUT_OF_RANGE beyond the valid end, NOT_FOUND for a segment that is not in the log. */
+  read(name: SegmentName, offset: number, into: Uint8Array): void {
+    const segment = this.find(name);
+    if (segment === undefined) throw notFound(`segment ${segmentFileName(name)} is not in ${this.directory}`);
+    if (offset < 0 || offset + into.length > segment.length) {
+      throw new HoldfastError(
+        'OUT_OF_RANGE',
+        `${segment.path}: bytes ${offset} to ${offset + into.length} were asked for, it holds ${segment.length}`,
+      );
+    }
+    const count = this.#handle(segment, false).read(into, offset);
+    if (count < into.length) throw corrupt(`${segment.path} ends at byte ${offset + count}, it held ${segment.length}`);
+  }
+
+  /** Frames of one segment in order, headers checked, bodies not. */
+  frames(segment: LogSegment, visit: (frame: WalkedFrame) => boolean): void {
+    const file = this.#handle(segment, false);
+    const context: SegmentContext = { name: segment.name, volumeId: segment.header.volumeId };
+    const start = {
+      offset: SEGMENT_HEADER_SIZE,
+      seq: segment.header.firstSeq - 1,
+      digest: segment.header.previousDigest,
+    };
+    let stopped = false;
+    const end = walkFrames(file, context, start, false, (frame) => {
+      if (frame.offset >= segment.length) return false;
+      stopped = !visit(frame);
+      return !stopped;
+    });
+    if (!stopped && end.offset < segment.length)
+      throw corrupt(`${segment.path}, offset ${end.offset}: bad frame (${end.fault ?? 'missing'})`);
+  }
+
+  /** Removes every frame above `seq`, and what lies beyond a damaged place. Durable when it resolves. */
+  async cut(seq: number): Promise<void> {
+    if (this.#damage !== null && seq > this.#end.seq) {
+      throw new HoldfastError('FAILED_PRECONDITION', `cut at ${seq} lies beyond a damaged place: ${this.#damage}`);
+    }
+    await this.trim();
+    this.#damage = null;
+    const kept = this.#segments.filter((segment) => segment.header.firstSeq <= seq);
+    const gone = this.#segments.slice(kept.length);
+    await this.#removeFiles(gone.map((segment) => segment.name));
+    for (const segment of gone) this.#forget(segment);
+    const last = kept.at(-1);
+    if (last && last.lastSeq > seq) await this.#keepPrefix(last, seq);
+    this.#end = last ? { epoch: last.name.epoch, seq: last.lastSeq, digest: last.lastDigest } : emptyEnd;
+    this.sync.cutTo(this.#end.seq);
+    await this.sync.all();
+  }
+
+  /**
+   * Removes what is on disk but no part of the log: segments beyond the end, a segment whose first write failed, bytes after
+   * the last frame. Durable.
+   */
+  async trim(): Promise<void> {
+    await this.sync.idle();
+    await this.#removeFiles(this.#beyond);
+    this.#beyond = [];
+    const last = this.last;
+    if (last?.length === 0) {
+      this.#forget(last);
+      await this.#removeFiles([last.name]);
+    }
+    for (const segment of this.#segments) {
+      if (segment.remains && segment === this.last) await this.#dropRemains(segment);
+      segment.remains = false;
+    }
+  }
+
+  async #removeFiles(names: readonly SegmentName[]): Promise<void> {
+    if (names.length === 0) return;
+    for (const name of names.toReversed()) await this.#disk.unlink(segmentPath(this.directory, name));
+    await this.#disk.syncDirectory(this.directory);
+  }
+
+  async #dropRemains(segment: LogSegment): Promise<void> {
+    const stat = this.#disk.stat(segment.path);
+    if (stat === undefined) throw corrupt(`${segment.path} is gone`);
+    if (stat.links > 1) return this.#rewrite(segment);
+    const file = this.#handle(segment, true);
+    file.truncate(segment.length);
+    await file.datasync();
+  }
+
+  async #keepPrefix(segment: LogSegment, seq: number): Promise<void> {
+    let length = SEGMENT_HEADER_SIZE;
+    let lastSeq = segment.header.firstSeq - 1;
+    let lastDigest = segment.header.previousDigest;
+    this.frames(segment, (frame) => {
+      if (frame.header.seq > seq) return false;
+      length = frame.offset + frame.length;
+      lastSeq = frame.header.seq;
+      lastDigest = frame.digest;
+      return true;
+    });
+    segment.length = length;
+    segment.lastSeq = lastSeq;
+    segment.lastDigest = lastDigest;
+    segment.sealed = false;
+    await this.#rewrite(segment);
+  }
+
+  /** Replaces the file by a new one that holds its first `length` bytes. */
+  async #rewrite(segment: LogSegment): Promise<void> {
+    const temporary = `${segment.path}.tmp`;
+    await this.#disk.unlink(temporary);
+    const source = this.#handle(segment, false);
+    const copy = this.#disk.openFile(temporary, 'create');
+    try {
+      copyBytes(source, copy, segment.length);
+      await copy.datasync();
+    } finally {
+      copy.close();
+    }
+    this.#handles.close(segment);
+    this.sync.clean(segment);
+    this.#disk.rename(temporary, segment.path);
+    await this.#disk.syncDirectory(this.directory);
+    segment.remains = false;
+  }
+
+  /** Unlinks segments; those not in the log are passed over. The directory is synced when it resolves. */
+  async delete(names: readonly SegmentName[]): Promise<void> {
+    const found = names.map((name) => this.find(name)).filter((segment) => segment !== undefined);
+    for (const segment of found) {
+      if (segment === this.last)
+        throw new HoldfastError('INVALID_ARGUMENT', `${segment.path} is the end of its log and can't be deleted`);
+    }
+    for (const segment of found) this.#forget(segment);
+    for (const segment of found) await this.#disk.unlink(segment.path);
+    if (found.length > 0) await this.#disk.syncDirectory(this.directory);
+  }
+
+  #forget(segment: LogSegment): void {
+    segment.removed = true;
+    this.#segments = this.#segments.filter((other) => other !== segment);
+    this.#byOrdinal.delete(segment.name.ordinal);
+    this.sync.clean(segment);
+    this.#handles.close(segment);
+  }
+
+  /** Bytes on disk, by inode: `shared` are those of files with more than one name. */
+  usage(): { storedBytes: number; sharedBytes: number } {
+    let storedBytes = 0;
+    let sharedBytes = 0;
+    for (const segment of this.#segments) {
+      const stat = this.#disk.stat(segment.path);
+      storedBytes += stat?.storedBytes ?? 0;
+      if (stat && stat.links > 1) sharedBytes += stat.storedBytes;
+    }
+    return { storedBytes, sharedBytes };
+  }
+
+  /** Closes all files once no sync runs. */
+  async close(): Promise<void> {
+    await this.sync.idle();
+    for (const segment of this.#segments) this.#handles.close(segment);
+  }
+}
+
+/** Every segment, checked as far as the evidence asks: what a power loss may have taken in full, the rest quickly. */
+function scanLog(disk: Disk, directory: string, evidence: RecoveryEvidence): SegmentScan[] {
+  const names = listSegments(disk, directory);
+  const scans = names.map((name, i) =>
+    scanSegment(disk, directory, name, i === names.length - 1 && evidence.cacheSurvived),
+  );
+  if (evidence.cacheSurvived) return scans;
+  const durable = durableThrough(scans, evidence);
+  return scans.map((scan) => (scan.full || scan.seq <= durable ? scan : scanSegment(disk, directory, scan.name, true)));
+}
