@@ -1,0 +1,140 @@
+// `holdfast attach`: the holder of one volume. Composition only: arguments to a Holder with the real world's parts. It is
+// started by the node plugin and ends when its volume is detached; the key arrives over its socket, never here.
+
+import { realpathSync, writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import {
+  type Clock,
+  createLogger,
+  HoldfastError,
+  invalid,
+  type Logger,
+  messageOf,
+  parseUuid,
+  realClock,
+  type VolumeId,
+} from '../base/index.js';
+import { createExec, type Exec, type ExportSource, Holder } from '../platform/index.js';
+import { createClient, holdfastServices } from '../rpc/index.js';
+
+export interface AttachArguments {
+  readonly volumeId: VolumeId;
+  readonly runDir: string;
+  /** gRPC address of the node's storage daemon. */
+  readonly daemon: string;
+  readonly logLevel: string;
+}
+
+/** An engine that recovers a long log takes its time; the holder repeats after this. */
+const openDeadlineMs = 60_000;
+const closeDeadlineMs = 20_000;
+
+/** Throws INVALID_ARGUMENT naming what is missing or wrong. */
+export function parseAttachArguments(args: readonly string[]): AttachArguments {
+  const { values } = parseArgs({
+    args: [...args],
+    options: {
+      volume: { type: 'string' },
+      'run-dir': { type: 'string' },
+      daemon: { type: 'string' },
+      'log-level': { type: 'string', default: 'info' },
+    },
+    strict: true,
+  });
+  const need = (name: 'run-dir' | 'daemon'): string => {
+    const value = values[name];
+    if (value === undefined || value === '') throw invalid(`holdfast attach needs --${name}`);
+    return value;
+  };
+  return {
+    volumeId: parseUuid<VolumeId>(values.volume, '--volume'),
+    runDir: realpathSync(need('run-dir')),
+    daemon: need('daemon'),
+    logLevel: values['log-level'],
+  };
+}
+
+/** The export source of production: calls Volume.Open and Volume.Close of the node's storage daemon. */
+export function daemonExportSource(address: string, clock: Clock): ExportSource & { disconnect(): void } {
+  if (!address.startsWith('/') && !address.startsWith('unix:')) {
+    throw invalid('--daemon must be a unix socket: a key passes over it');
+  }
+  const client = createClient(address, holdfastServices.volume(), { clock });
+  return {
+    disconnect: () => client.close(),
+    async open(volumeId, key, readOnly) {
+      const answer = await client.Open(
+        { volume_id: volumeId, export: true, wrapping_key: key ?? Buffer.alloc(0), read_only: readOnly },
+        { deadlineMs: openDeadlineMs },
+      );
+      const sizeBytes = Number(answer.size_bytes);
+      if (answer.socket_path === '' || !Number.isSafeInteger(sizeBytes) || sizeBytes <= 0 || sizeBytes % 4096 !== 0) {
+        const text = `the storage daemon opened volume ${volumeId} without a usable export (${sizeBytes} bytes)`;
+        throw new HoldfastError('INTERNAL', text, { reason: 'Protocol' });
+      }
+      return { socketPath: answer.socket_path, exportName: answer.export_name, sizeBytes };
+    },
+    async close(volumeId) {
+      await client.Close({ volume_id: volumeId, epoch: 0 }, { deadlineMs: closeDeadlineMs });
+    },
+  };
+}
+
+/** Keeps the key out of core dumps and this process out of the memory killer's first choice. */
+async function harden(exec: Exec, logger: Logger): Promise<void> {
+  const tryTo = (what: string, act: () => void) => {
+    try {
+      act();
+    } catch (error) {
+      logger.warn({ reason: messageOf(error) }, `${what} is not possible here`);
+    }
+  };
+  // The limit is normally set by whoever starts us; set again for a holder that is started by hand. See noCoreDumps in
+  // platform/attach for why it is 1.
+  await exec.run('prlimit', ['--core=1:1', '--pid', String(process.pid)], { timeoutMs: 10_000 });
+  tryTo('leaving memory out of core dumps', () => writeFileSync('/proc/self/coredump_filter', '0'));
+  tryTo('protection from the memory killer', () => writeFileSync('/proc/self/oom_score_adj', '-999'));
+}
+
+/** Runs a holder on `source` to its end. */
+export async function runHolder(options: AttachArguments, source: ExportSource, logger: Logger): Promise<void> {
+  const exec = createExec();
+  await harden(exec, logger);
+  const holder = new Holder({
+    exec,
+    clock: realClock,
+    logger,
+    volumeId: options.volumeId,
+    runDir: options.runDir,
+    bridge: { program: process.execPath, args: [fileURLToPath(new URL('./fuse-bridge.js', import.meta.url))] },
+    source,
+  });
+  process.on('SIGHUP', () => {});
+  for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => holder.onSignal(name));
+  await holder.run();
+}
+
+/** The command. Resolves with the exit code. */
+export async function attachCommand(args: readonly string[]): Promise<number> {
+  let logger = createLogger('attach', 'info');
+  try {
+    const options = parseAttachArguments(args);
+    logger = createLogger('attach', options.logLevel).child({ volumeId: options.volumeId });
+    const source = daemonExportSource(options.daemon, realClock);
+    try {
+      await runHolder(options, source, logger);
+    } finally {
+      source.disconnect();
+    }
+    return 0;
+  } catch (error) {
+    logger.error({ reason: messageOf(error) }, 'the holder cannot go on');
+    return 1;
+  }
+}
+
+// Run as a program of its own, and as a command of `holdfast`.
+if (process.argv[1] !== undefined && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
+  process.exitCode = await attachCommand(process.argv.slice(2));
+}

@@ -1,0 +1,93 @@
+// The port "attach": an open volume becomes a block device of this node, and stays one while the processes around it
+// restart. Implemented by a FUSE file under a loop device (fuse-loop-attach.ts); kernel NBD fits the same shape.
+
+import type { VolumeId } from '../../base/index.js';
+
+export type DeviceKind = 'fuse-loop' | 'nbd';
+
+export interface AttachSpec {
+  readonly volumeId: VolumeId;
+  /** The data key of an encrypted volume. Copied; the caller wipes its own. */
+  readonly key: Buffer | null;
+  /** A read-only device: also raw block consumers can't write. */
+  readonly readOnly: boolean;
+}
+
+export interface AttachedDevice {
+  readonly kind: DeviceKind;
+  readonly volumeId: VolumeId;
+  /** For example /dev/loop3. */
+  readonly devicePath: string;
+  readonly sizeBytes: number;
+  readonly readOnly: boolean;
+  /** Process that keeps the device. */
+  readonly pid: number;
+}
+
+/**
+ * opening ─▶ attached ◀─▶ reconnecting (I/O waits)
+ *               │              │
+ *               └──▶ failed ◀──┘   another node took the volume, or the device broke: every I/O gets EIO
+ * any ─▶ detaching ─▶ gone.   dead: leftovers of a holder that was killed; detach cleans them up.
+ */
+export type AttachState = 'opening' | 'attached' | 'reconnecting' | 'failed' | 'detaching' | 'dead';
+
+export interface AttachStatus {
+  readonly kind: DeviceKind;
+  readonly volumeId: VolumeId;
+  readonly state: AttachState;
+  /** Empty until attached. */
+  readonly devicePath: string;
+  readonly sizeBytes: number;
+  readonly readOnly: boolean;
+  /** Holder, 0 when dead. */
+  readonly pid: number;
+  /** Bridge from FUSE to NBD, 0 when there is none now. */
+  readonly bridgePid: number;
+  /** Connections to the storage daemon made after the first. */
+  readonly reconnects: number;
+  /** Bridges started after the first. */
+  readonly respawns: number;
+  /** Why it is failed, or what the last try to reconnect met; empty when well. */
+  readonly lastError: string;
+  readonly counters: Readonly<Record<string, number>>;
+}
+
+export interface Attach {
+  /**
+   * Makes the volume a device here. A repeat returns the same device. Errors: what the export source refuses with;
+   * FAILED_PRECONDITION/Busy when a dead predecessor's device is still mounted; FAILED_PRECONDITION/WrongKey when it is
+   * attached with another key.
+   */
+  attach(spec: AttachSpec): Promise<AttachedDevice>;
+  /**
+   * Flushes, takes the device away and closes the export; fine when there is none. FAILED_PRECONDITION/Busy while it is
+   * mounted or open. Waits for a storage daemon that is away, because what it holds back is not flushed; `force` gives
+   * up on it (I/O in flight fails with EIO).
+   */
+  detach(volumeId: VolumeId, options?: { readonly force?: boolean }): Promise<void>;
+  /** Lets the device show `sizeBytes`, which the volume must already have. A repeat is fine. NOT_FOUND if not attached. */
+  grow(volumeId: VolumeId, sizeBytes: number): Promise<AttachedDevice>;
+  /** All volumes attached here, those with a dead holder included. */
+  list(): Promise<AttachStatus[]>;
+  status(volumeId: VolumeId): Promise<AttachStatus | undefined>;
+}
+
+export interface ExportAddress {
+  /** Unix socket on which the export is served over NBD. */
+  readonly socketPath: string;
+  readonly exportName: string;
+  readonly sizeBytes: number;
+}
+
+/**
+ * Where a holder gets its volume's export from: the node's storage daemon. `open` may be repeated at any time and
+ * returns the present export (after a daemon's restart it opens the engine anew, which needs the key). It may block for
+ * as long as an engine takes to recover. FAILED_PRECONDITION/StaleReign means for good: another node took the volume.
+ * Every other error may pass.
+ */
+export interface ExportSource {
+  open(volumeId: VolumeId, key: Buffer | null, readOnly: boolean): Promise<ExportAddress>;
+  /** Lets the engine go; fine when it is not open. */
+  close(volumeId: VolumeId): Promise<void>;
+}

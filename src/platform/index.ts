@@ -1,0 +1,12 @@
+export * from './attach/index.js';
+export {
+  type Child,
+  type ChildOptions,
+  createExec,
+  type DetachedOptions,
+  type Exec,
+  ExecError,
+  type ExecResult,
+  type RunOptions,
+} from './exec.js';
+export * from './mount/index.js';

@@ -1,0 +1,13 @@
+export { alignedBuffer } from './aligned.js';
+export {
+  createFilesystems,
+  type FilesystemStats,
+  type Filesystems,
+  type FsType,
+  fsTypes,
+  type Probed,
+  parseBlkid,
+  parseFsType,
+} from './filesystem.js';
+export { type MountEntry, parseFindmnt } from './findmnt.js';
+export { type BindMount, createMounter, type Mounter, type MountFilesystem } from './mounter.js';
