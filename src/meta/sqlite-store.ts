@@ -1,0 +1,125 @@
+// The metadata of a cluster in one SQLite file, owned by the one controller. Owner: this process, exclusively, from open to
+// close. Invariants: every change is one transaction, synced before it is acknowledged; every row read is checked against its checksum. May fail:
+// a full disk (nothing changed, the store goes on); an I/O error, after which the disk's state is unknown, so that the store
+// refuses everything until it is opened anew; damage, which names the entry.
+
+import type BetterSqlite3 from 'better-sqlite3';
+import { HoldfastError, type Random } from '../base/index.js';
+import { type EntryTable, LocalStore, type Row } from './local-store.js';
+import type { MetadataStore } from './port.js';
+import { type Database, loadSqlite, type OpenDatabase } from './sqlite-driver.js';
+import { damaged, sqliteError } from './sqlite-errors.js';
+import { openOwned } from './sqlite-file.js';
+import { type EntryColumns, entryCrc, isEntrySound, readStore, storeCrc } from './sqlite-schema.js';
+import { upperBound } from './validate.js';
+
+type Change = Parameters<EntryTable['write']>[0];
+
+class SqliteTable implements EntryTable {
+  readonly openedVersion: number;
+  readonly #database: Database;
+  readonly #file: string;
+  readonly #get: BetterSqlite3.Statement<[string], EntryColumns>;
+  readonly #range: BetterSqlite3.Statement<[string, string, string, number], EntryColumns>;
+  readonly #write: (change: Change) => void;
+  #entries: number;
+  #failed: HoldfastError | undefined;
+
+  constructor(database: Database, file: string) {
+    this.#database = database;
+    this.#file = file;
+    this.#get = database.prepare('SELECT * FROM entry WHERE key = ?');
+    this.#range = database.prepare('SELECT * FROM entry WHERE key >= ? AND key > ? AND key < ? ORDER BY key LIMIT ?');
+    this.#write = this.#prepareWrite();
+    const { version, entries } = readStore(database, file);
+    this.openedVersion = version;
+    this.#entries = entries;
+  }
+
+  get(key: string): Row | undefined {
+    return this.#guard(() => {
+      const columns = this.#get.get(key);
+      return columns === undefined ? undefined : this.#checked(columns);
+    });
+  }
+
+  range(prefix: string, startAfter: string, limit: number): Row[] {
+    return this.#guard(() =>
+      this.#range.all(prefix, startAfter, upperBound(prefix), limit).map((columns) => this.#checked(columns)),
+    );
+  }
+
+  write(change: Change): void {
+    this.#guard(() => this.#write(change));
+  }
+
+  close(): void {
+    this.#database.close();
+  }
+
+  #prepareWrite(): (change: Change) => void {
+    const put = this.#database.prepare('INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?)');
+    const remove = this.#database.prepare('DELETE FROM entry WHERE key = ?');
+    const count = this.#database.prepare('UPDATE store SET version = ?, entries = ?, crc = ? WHERE id = 1');
+    const run = this.#database.transaction(({ key, version, text, operationId = '' }: Change): number => {
+      const before = this.#get.get(key) === undefined ? 0 : 1;
+      const entries = this.#entries - before + (text === undefined ? 0 : 1);
+      if (text === undefined) remove.run(key);
+      else put.run(key, version, text, operationId, entryCrc(key, version, text, operationId));
+      count.run(version, entries, storeCrc(version, entries));
+      return entries;
+    });
+    return (change) => {
+      this.#entries = run.immediate(change);
+    };
+  }
+
+  #checked(columns: EntryColumns): Row {
+    const { key, version, value, operation } = columns;
+    if (!isEntrySound(columns)) throw damaged(this.#file, `is damaged (entry ${key})`);
+    return { key, version, text: value, operationId: operation === '' ? undefined : operation };
+  }
+
+  #guard<T>(work: () => T): T {
+    if (this.#failed !== undefined) throw this.#failed;
+    try {
+      return work();
+    } catch (error) {
+      const failure = sqliteError(error, this.#file);
+      // What the page cache shows after a failed sync says nothing about the disk: no retry, and no more answers.
+      if (failure.reason === 'DiskFailed') {
+        this.#failed = new HoldfastError(
+          'UNAVAILABLE',
+          `${failure.message}; the metadata store stays closed until the controller is restarted`,
+          { reason: 'DiskFailed', cause: error },
+        );
+        throw this.#failed;
+      }
+      throw failure;
+    }
+  }
+}
+
+export interface SqliteStoreOptions {
+  /** Absolute path; its directory must exist, the file is made when it does not. */
+  readonly file: string;
+  readonly random: Random;
+  /** The driver; better-sqlite3, loaded now, without it. */
+  readonly open?: OpenDatabase;
+}
+
+/**
+ * Opens the store. Throws FAILED_PRECONDITION with reason ToolMissing (no driver), PoolMissing (no directory),
+ * PoolNotWritable, PoolForeign (another program's database), PoolInUse (another process has it); DATA_LOSS (Corrupt) when the
+ * file is damaged or no database; RESOURCE_EXHAUSTED (NoSpace). Each names the file.
+ */
+export async function openSqliteStore(options: SqliteStoreOptions): Promise<MetadataStore> {
+  const { file } = options;
+  const database = openOwned(options.open ?? loadSqlite(), file, options.random);
+  try {
+    return new LocalStore(new SqliteTable(database, file));
+  } catch (error) {
+    database.close();
+    throw sqliteError(error, file);
+  }
+}
