@@ -1,0 +1,179 @@
+// The agent's part of a volume's record, as pure steps: each takes the record as it stands and answers what it must become
+// (for a compare-and-swap), or throws why not. See meta/records.ts for who owns which field.
+//
+// Opening takes two steps, so that a crash or a failure between them never loses the proof whether a former engine is
+// gone: `grantReign` raises the epoch but leaves `engine` as it was; only an engine that has opened (fenced its replicas,
+// waited out the former one) is written there, by `noteEngine`, before it serves anything.
+
+import {
+  assert,
+  HoldfastError,
+  type NodeId,
+  precondition,
+  type ReignId,
+  type ReplicaId,
+  type VolumeId,
+} from '../base/index.js';
+import type { EngineMember, EngineVolume, QosLimits } from '../engine/index.js';
+import type { Reign } from '../format/index.js';
+import type { Publication, Qos, VolumeRecord, WrappedKeyRecord } from '../meta/index.js';
+
+/** What an engine is opened for. */
+export type Purpose = 'attached' | 'maintenance';
+
+/** For good on this node: a holder stops trying and fails its I/O. */
+export function notOurs(volumeId: VolumeId, why: string): HoldfastError {
+  return new HoldfastError('FAILED_PRECONDITION', `volume ${volumeId} ${why}`, { reason: 'StaleReign' });
+}
+
+export function deposed(volumeId: VolumeId, reign: Reign): HoldfastError {
+  return new HoldfastError('ABORTED', `volume ${volumeId}: reign ${reign.epoch} has been followed by another`, {
+    reason: 'StaleReign',
+  });
+}
+
+export function isOurs(record: VolumeRecord, reign: Reign): boolean {
+  return record.epoch === reign.epoch && record.reignId === reign.reignId;
+}
+
+/** The publication that allows an attached engine here. FAILED_PRECONDITION/StaleReign when there is none. */
+export function checkAttachable(record: VolumeRecord, nodeId: NodeId): Publication {
+  if (record.state !== 'ready') throw notOurs(record.id, `is ${record.state}: it can't be attached`);
+  const publication = record.publications.find((one) => one.nodeId === nodeId);
+  if (!publication) {
+    const where = record.publications.map((one) => one.nodeId).join(', ') || 'no node';
+    throw notOurs(record.id, `is not published to node ${nodeId} but to ${where}: publish it here first`);
+  }
+  const { engine } = record;
+  const attachedElsewhere = engine && !engine.maintenance && engine.nodeId !== nodeId;
+  if (attachedElsewhere && record.publications.some((one) => one.nodeId === engine.nodeId)) {
+    throw precondition(
+      `volume ${record.id} is attached on node ${engine.nodeId} and still published there: unpublish it there first`,
+      'Busy',
+    );
+  }
+  return publication;
+}
+
+/** FAILED_PRECONDITION/Busy naming the node that has it attached: orders go there. */
+export function checkMaintainable(record: VolumeRecord, nodeId: NodeId): void {
+  if (record.state === 'deleting') throw precondition(`volume ${record.id} is being deleted`);
+  const { engine } = record;
+  if (engine && !engine.maintenance && engine.nodeId !== nodeId) {
+    throw precondition(`volume ${record.id} is attached on node ${engine.nodeId}: order it there`, 'Busy');
+  }
+}
+
+/** Whether the record proves that no engine of an earlier reign runs: then no lease has to be waited out. */
+export function formerEngineGone(record: VolumeRecord, nodeId: NodeId): boolean {
+  // Written null only by a reign that closed its engine. On this node: the caller has no engine, and the daemon before it
+  // is dead, else it would still hold this node's socket and pool locks.
+  return record.engine === null || record.engine.nodeId === nodeId;
+}
+
+export function grantReign(record: VolumeRecord, reignId: ReignId, wrappedKey: WrappedKeyRecord | null): VolumeRecord {
+  assert(record.inSync.length > 0, `volume ${record.id} has no in-sync replica in its record`);
+  return { ...record, epoch: record.epoch + 1, reignId, wrappedKey: record.wrappedKey ?? wrappedKey };
+}
+
+/** Throws ABORTED/StaleReign when another reign was granted meanwhile. */
+export function noteEngine(
+  record: VolumeRecord,
+  reign: Reign,
+  engine: NonNullable<VolumeRecord['engine']>,
+): VolumeRecord {
+  if (!isOurs(record, reign)) throw deposed(record.id, reign);
+  return { ...record, engine };
+}
+
+/** After a clean close. Undefined: nothing to change. */
+export function clearEngine(record: VolumeRecord, reign: Reign): VolumeRecord | undefined {
+  if (!isOurs(record, reign) || record.engine === null) return undefined;
+  return { ...record, engine: null };
+}
+
+export interface SetChange {
+  readonly expectedSetVersion: number;
+  readonly inSync: readonly ReplicaId[];
+}
+
+/** 'deposed', or the record with the new set, or undefined when that set stands already. */
+export function changeSet(record: VolumeRecord, reign: Reign, change: SetChange): VolumeRecord | 'deposed' | undefined {
+  if (!isOurs(record, reign)) return 'deposed';
+  assert(change.inSync.length > 0, `an engine asked to empty the in-sync set of volume ${record.id}`);
+  if (sameSet(record.inSync, change.inSync) && record.setVersion > change.expectedSetVersion) return undefined;
+  if (record.setVersion !== change.expectedSetVersion) {
+    throw precondition(
+      `volume ${record.id}: the in-sync set has version ${record.setVersion}, the change expected ${change.expectedSetVersion}`,
+      'Conflict',
+    );
+  }
+  for (const id of change.inSync) {
+    const replica = record.replicas.find((one) => one.id === id);
+    if (!replica || replica.state !== 'ok') {
+      throw precondition(`replica ${id} of volume ${record.id} is ${replica?.state ?? 'unknown'}: it can't be in sync`);
+    }
+  }
+  return { ...record, inSync: [...change.inSync], setVersion: record.setVersion + 1 };
+}
+
+/** Undefined: no longer ours, or marked already. */
+export function markLost(
+  record: VolumeRecord,
+  reign: Reign,
+  replicaId: ReplicaId,
+  message: string,
+): VolumeRecord | undefined {
+  if (!isOurs(record, reign)) return undefined;
+  const replica = record.replicas.find((one) => one.id === replicaId);
+  if (!replica || replica.state === 'lost') return undefined;
+  const lost = { ...replica, state: 'lost' as const, message: message.slice(0, 500) };
+  return { ...record, replicas: record.replicas.map((one) => (one === replica ? lost : one)) };
+}
+
+export function noteFlushed(
+  record: VolumeRecord,
+  reign: Reign,
+  point: NonNullable<VolumeRecord['flushedPoint']>,
+): VolumeRecord | undefined {
+  if (!isOurs(record, reign) || (record.flushedPoint?.seq ?? -1) >= point.seq) return undefined;
+  return { ...record, flushedPoint: { epoch: point.epoch, seq: point.seq, digest: point.digest } };
+}
+
+export function engineVolume(record: VolumeRecord): EngineVolume {
+  return {
+    volumeId: record.id,
+    lineageId: record.lineageId,
+    sizeBytes: record.sizeBytes,
+    compression: record.parameters.compression,
+    cipher: record.parameters.encryption,
+    minReplicas: record.parameters.minReplicas,
+    qos: qosLimits(record.qos),
+  };
+}
+
+export function qosLimits(qos: Qos): QosLimits {
+  return {
+    maxReadIops: qos.maxReadIops ?? 0,
+    maxWriteIops: qos.maxWriteIops ?? 0,
+    maxReadBps: qos.maxReadBps ?? 0,
+    maxWriteBps: qos.maxWriteBps ?? 0,
+  };
+}
+
+/** Replicas that are still being made are no members. */
+export function engineMembers(record: VolumeRecord): EngineMember[] {
+  return record.replicas
+    .filter((replica) => replica.state !== 'creating' || record.inSync.includes(replica.id))
+    .map((replica) => ({
+      replicaId: replica.id,
+      incarnationId: replica.incarnationId,
+      nodeId: replica.nodeId,
+      inSync: record.inSync.includes(replica.id),
+      lost: replica.state === 'lost',
+    }));
+}
+
+function sameSet(a: readonly ReplicaId[], b: readonly ReplicaId[]): boolean {
+  return a.length === b.length && a.every((id) => b.includes(id));
+}

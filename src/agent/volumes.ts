@@ -1,0 +1,456 @@
+// Which volumes are open on this node, and the way to open, order and close them. Owner: the daemon's main thread.
+//
+// Invariants
+// - Opening and closing of one volume happen one after the other (#serially); orders run beside each other between them.
+// - An attached engine is here only while the volume's record published it to this node when it was opened; a maintenance
+//   engine never takes over from an attached one elsewhere.
+// - A failed open leaves no engine, no export and no key behind; only the epoch has risen.
+// - The key's plain bytes live in one buffer here, wiped as soon as the worker has its copy.
+// What may fail: every call of the metadata store and of a worker; all may be repeated.
+
+import {
+  type Clock,
+  HoldfastError,
+  type Logger,
+  messageOf,
+  type NodeId,
+  notFound,
+  type Random,
+  type ReignId,
+  type TimerHandle,
+  type VolumeId,
+} from '../base/index.js';
+import type { EngineStatus } from '../engine/index.js';
+import type { Reign } from '../format/index.js';
+import type { VolumeRecord } from '../meta/index.js';
+import {
+  checkAttachable,
+  checkMaintainable,
+  clearEngine,
+  engineMembers,
+  engineVolume,
+  formerEngineGone,
+  grantReign,
+  isOurs,
+  noteEngine,
+  type Purpose,
+} from './reigns.js';
+import { SerialQueues } from './serial-queues.js';
+import { openVolumeKey } from './volume-key.js';
+import type { VolumeRecords } from './volume-records.js';
+import type { Addressed, WorkerMethods } from './worker-api.js';
+import type { WorkerCalls } from './worker-calls.js';
+
+export interface VolumesOptions {
+  readonly nodeId: NodeId;
+  readonly records: VolumeRecords;
+  readonly workerFor: (volumeId: VolumeId) => WorkerCalls;
+  readonly socketPathFor: (volumeId: VolumeId) => string;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  /** Throws when the metadata store must not be believed. */
+  readonly checkStore: () => Promise<void>;
+  /** A maintenance engine closes itself after this long without an order. */
+  readonly idleMs?: number;
+}
+
+export interface OpenAnswer {
+  /** Empty for a maintenance engine. */
+  readonly socketPath: string;
+  readonly exportName: string;
+  readonly sizeBytes: number;
+  readonly epoch: number;
+}
+
+export interface OpenVolumeStatus {
+  readonly volumeId: VolumeId;
+  readonly epoch: number;
+  readonly exported: boolean;
+  readonly socketPath: string;
+  /** Null while it opens. */
+  readonly engine: EngineStatus | null;
+}
+
+interface OpenVolume {
+  readonly volumeId: VolumeId;
+  readonly reign: Reign;
+  readonly purpose: Purpose;
+  readonly readOnly: boolean;
+  readonly socketPath: string;
+  sizeBytes: number;
+  /** Orders under way. */
+  users: number;
+  /** Not closed for idleness before this time (monotonic): a hold stands. */
+  busyUntilMs: number;
+  idleTimer: TimerHandle | null;
+  ended: boolean;
+}
+
+const idleMsDefault = 30_000;
+/** An engine may replay its log, catch replicas up and wait a lease out. */
+const openTimeoutMs = 180_000;
+const closeTimeoutMs = 60_000;
+const exportTimeoutMs = 15_000;
+/** Orders to a maintenance engine get this long to end before an attach takes the volume. */
+const drainMs = 10_000;
+const drainStepMs = 50;
+
+export class Volumes {
+  readonly #options: VolumesOptions;
+  readonly #open = new Map<VolumeId, OpenVolume>();
+  readonly #opening = new Map<VolumeId, { epoch: number; purpose: Purpose }>();
+  readonly #queues = new SerialQueues();
+  readonly #idleMs: number;
+  #stopping = false;
+
+  constructor(options: VolumesOptions) {
+    this.#options = options;
+    this.#idleMs = options.idleMs ?? idleMsDefault;
+  }
+
+  /**
+   * Opens the volume for I/O on this node, or answers the engine that serves it already. Errors: FAILED_PRECONDITION with
+   * StaleReign (not this node's volume), WrongKey, MissingKey, Busy; NOT_FOUND; ABORTED/StaleReign when another node won
+   * the epoch meanwhile; those of the engine's open.
+   */
+  openAttached(volumeId: VolumeId, wrappingKey: Buffer, readOnly: boolean): Promise<OpenAnswer> {
+    return this.#serially(volumeId, async () => {
+      const record = await this.#record(volumeId);
+      const publication = checkAttachable(record, this.#options.nodeId);
+      const wanted = readOnly || publication.readOnly;
+      const key = openVolumeKey(record, wrappingKey, this.#options.random);
+      try {
+        const present = await this.#present(record);
+        if (present?.purpose === 'attached') {
+          if (present.readOnly !== wanted) throw modeConflict(present);
+          return answer(present);
+        }
+        if (present) await this.#closeForAttach(present);
+        return answer(await this.#openEngine(volumeId, 'attached', wrappingKey, readOnly));
+      } finally {
+        key.dataKey?.fill(0);
+      }
+    });
+  }
+
+  /** The engine that is open here, for whatever purpose, else a maintenance engine. */
+  openForOrders(volumeId: VolumeId): Promise<OpenAnswer> {
+    return this.#serially(volumeId, async () => {
+      const open = await this.#openOrMaintain(volumeId);
+      this.#armIdle(open);
+      return { ...answer(open), socketPath: '', exportName: '' };
+    });
+  }
+
+  /** Runs one order on the volume's engine, opening a maintenance engine when none is here. */
+  async order<Method extends OrderMethod>(
+    volumeId: VolumeId,
+    method: Method,
+    params: Omit<WorkerMethods[Method]['params'], keyof Addressed>,
+    options: { readonly timeoutMs: number; readonly keepOpenMs?: number },
+  ): Promise<WorkerMethods[Method]['result']> {
+    const open = await this.#serially(volumeId, async () => {
+      const found = await this.#openOrMaintain(volumeId);
+      found.users++;
+      found.idleTimer?.cancel();
+      return found;
+    });
+    try {
+      const full = { ...params, ...this.#address(open) } as WorkerMethods[Method]['params'];
+      return await this.#options.workerFor(volumeId).call(method, full, options.timeoutMs);
+    } finally {
+      open.users--;
+      const keepMs = options.keepOpenMs ?? 0;
+      open.busyUntilMs = Math.max(open.busyUntilMs, this.#options.clock.monotonicMs() + keepMs);
+      this.#armIdle(open);
+    }
+  }
+
+  /**
+   * Runs one order only on an engine that is open now. Undefined when there is none: what the order is about (a hold, a
+   * limit) ended with the engine.
+   */
+  async orderIfOpen<Method extends OrderMethod>(
+    volumeId: VolumeId,
+    method: Method,
+    params: Omit<WorkerMethods[Method]['params'], keyof Addressed>,
+    timeoutMs: number,
+  ): Promise<WorkerMethods[Method]['result'] | undefined> {
+    const open = this.#open.get(volumeId);
+    if (!open) return undefined;
+    const full = { ...params, ...this.#address(open) } as WorkerMethods[Method]['params'];
+    return this.#options.workerFor(volumeId).call(method, full, timeoutMs);
+  }
+
+  noteSize(volumeId: VolumeId, sizeBytes: number): void {
+    const open = this.#open.get(volumeId);
+    if (open) open.sizeBytes = Math.max(open.sizeBytes, sizeBytes);
+  }
+
+  /** Flushes and closes; epoch 0 means whichever. Also takes this node out of the record when no engine is left here. */
+  close(volumeId: VolumeId, epoch: number): Promise<void> {
+    return this.#serially(volumeId, async () => {
+      const open = this.#open.get(volumeId);
+      if (open && (epoch === 0 || open.reign.epoch === epoch)) {
+        await this.#closeEngine(open, true);
+        return;
+      }
+      if (!open) await this.#clearRecord(volumeId, null);
+    });
+  }
+
+  /** A worker says that an engine ended by itself. */
+  engineEnded(at: Addressed, why: string): void {
+    const open = this.#open.get(at.volumeId);
+    if (!open || open.reign.epoch !== at.epoch) return;
+    this.#options.logger.warn({ volume: at.volumeId, epoch: at.epoch, why }, 'volume is no longer open here');
+    this.#forget(open);
+  }
+
+  async status(volumeId: VolumeId | null, timeoutMs: number): Promise<OpenVolumeStatus[]> {
+    const wanted = <T>(map: ReadonlyMap<VolumeId, T>) =>
+      [...map].filter(([id]) => volumeId === null || id === volumeId);
+    const open = wanted(this.#open).map(async ([id, one]): Promise<OpenVolumeStatus | undefined> => {
+      try {
+        const engine = await this.#options.workerFor(id).call('engineStatus', this.#address(one), timeoutMs);
+        const exported = one.purpose === 'attached';
+        return { volumeId: id, epoch: one.reign.epoch, exported, socketPath: one.socketPath, engine };
+      } catch (error) {
+        // It ended between the two calls: then it is not open.
+        if (error instanceof HoldfastError && error.code === 'ABORTED') return undefined;
+        throw error;
+      }
+    });
+    const opening = wanted(this.#opening).map(
+      ([id, one]): OpenVolumeStatus => ({
+        volumeId: id,
+        epoch: one.epoch,
+        exported: one.purpose === 'attached',
+        socketPath: '',
+        engine: null,
+      }),
+    );
+    return [...(await Promise.all(open)).filter((one) => one !== undefined), ...opening];
+  }
+
+  /** Closes what is open, cleanly where that works. New calls are refused. */
+  async closeAll(): Promise<void> {
+    this.#stopping = true;
+    const closing = [...this.#open.values()].map((open) => this.#closeEngine(open, true));
+    for (const result of await Promise.allSettled(closing)) {
+      if (result.status === 'rejected') {
+        this.#options.logger.warn({ error: messageOf(result.reason) }, 'a volume did not close cleanly');
+      }
+    }
+  }
+
+  #serially<T>(volumeId: VolumeId, work: () => Promise<T>): Promise<T> {
+    if (this.#stopping) {
+      return Promise.reject(
+        new HoldfastError('UNAVAILABLE', `the storage daemon of node ${this.#options.nodeId} is stopping`, {
+          reason: 'Closed',
+        }),
+      );
+    }
+    return this.#queues.run(volumeId, work);
+  }
+
+  async #record(volumeId: VolumeId): Promise<VolumeRecord> {
+    const record = await this.#options.records.get(volumeId);
+    if (!record) throw notFound(`there is no volume ${volumeId}`);
+    return record;
+  }
+
+  /** The engine here, unless the record shows that it was deposed before it noticed. */
+  async #present(record: VolumeRecord): Promise<OpenVolume | undefined> {
+    const open = this.#open.get(record.id);
+    if (!open || isOurs(record, open.reign)) return open;
+    await this.#closeEngine(open, false);
+    return undefined;
+  }
+
+  async #openOrMaintain(volumeId: VolumeId): Promise<OpenVolume> {
+    const open = this.#open.get(volumeId);
+    if (open) return open;
+    return this.#openEngine(volumeId, 'maintenance', Buffer.alloc(0), false);
+  }
+
+  async #closeForAttach(open: OpenVolume): Promise<void> {
+    const { clock } = this.#options;
+    const endMs = clock.monotonicMs() + drainMs;
+    while (open.users > 0 && clock.monotonicMs() < endMs) await clock.sleep(drainStepMs);
+    await this.#closeEngine(open, true);
+  }
+
+  async #openEngine(volumeId: VolumeId, purpose: Purpose, wrappingKey: Buffer, readOnly: boolean): Promise<OpenVolume> {
+    const { nodeId, records, random, clock } = this.#options;
+    await this.#options.checkStore();
+    const reignId = random.uuid() as ReignId;
+    let dataKey: Buffer | null = null;
+    let gone = false;
+    let mode = readOnly;
+    try {
+      const record = await records.update(volumeId, (current) => {
+        dataKey?.fill(0);
+        dataKey = null;
+        gone = formerEngineGone(current, nodeId);
+        if (purpose === 'maintenance') {
+          checkMaintainable(current, nodeId);
+          return grantReign(current, reignId, null);
+        }
+        mode = readOnly || checkAttachable(current, nodeId).readOnly;
+        const key = openVolumeKey(current, wrappingKey, random);
+        dataKey = key.dataKey;
+        return grantReign(current, reignId, key.made);
+      });
+      const reign = { epoch: record.epoch, reignId };
+      this.#opening.set(volumeId, { epoch: reign.epoch, purpose });
+      const sizeBytes = await this.#startEngine(record, reign, purpose, mode, gone, dataKey);
+      const open: OpenVolume = {
+        volumeId,
+        reign,
+        purpose,
+        readOnly: mode,
+        socketPath: purpose === 'attached' ? this.#options.socketPathFor(volumeId) : '',
+        sizeBytes,
+        users: 0,
+        busyUntilMs: clock.monotonicMs(),
+        idleTimer: null,
+        ended: false,
+      };
+      this.#open.set(volumeId, open);
+      this.#options.logger.info({ volume: volumeId, epoch: reign.epoch, purpose }, 'volume opened');
+      return open;
+    } finally {
+      this.#opening.delete(volumeId);
+      (dataKey as Buffer | null)?.fill(0);
+    }
+  }
+
+  /** Opens the engine in its worker, writes it into the record, exports it. Undoes what it did when a step fails. */
+  async #startEngine(
+    record: VolumeRecord,
+    reign: Reign,
+    purpose: Purpose,
+    readOnly: boolean,
+    gone: boolean,
+    dataKey: Buffer | null,
+  ): Promise<number> {
+    const { nodeId, records, clock, logger } = this.#options;
+    const worker = this.#options.workerFor(record.id);
+    const at: Addressed = { volumeId: record.id, epoch: reign.epoch };
+    let noted = false;
+    // A buffer of its own: cloning a slice of a shared pool would copy the whole pool across.
+    const keyCopy = dataKey && Uint8Array.from(dataKey);
+    try {
+      const order = {
+        volume: engineVolume(record),
+        reign,
+        members: engineMembers(record),
+        setVersion: record.setVersion,
+        dataKey: keyCopy,
+        readOnly,
+        formerEngineGone: gone,
+        flushedPoint: record.flushedPoint,
+      };
+      const opening = worker.call('openEngine', order, openTimeoutMs);
+      keyCopy?.fill(0);
+      const { sizeBytes } = await opening.catch((error) => {
+        throw openFailure(error);
+      });
+      const engine = { nodeId, maintenance: purpose === 'maintenance', openedMs: clock.wallMs() };
+      await records.update(record.id, (current) => noteEngine(current, reign, engine));
+      noted = true;
+      if (purpose === 'attached') {
+        const socketPath = this.#options.socketPathFor(record.id);
+        await worker.call('startExport', { ...at, socketPath }, exportTimeoutMs);
+      }
+      return sizeBytes;
+    } catch (error) {
+      logger.warn({ volume: record.id, epoch: reign.epoch, purpose, error: messageOf(error) }, 'volume did not open');
+      try {
+        await worker.call('closeEngine', { ...at, flush: noted }, closeTimeoutMs);
+        if (noted) await this.#clearRecord(record.id, reign);
+      } catch (undo) {
+        logger.warn({ volume: record.id, epoch: reign.epoch, error: messageOf(undo) }, 'a failed open left traces');
+      }
+      throw error;
+    }
+  }
+
+  async #closeEngine(open: OpenVolume, flush: boolean): Promise<void> {
+    open.idleTimer?.cancel();
+    const worker = this.#options.workerFor(open.volumeId);
+    await worker.call('closeEngine', { ...this.#address(open), flush }, closeTimeoutMs);
+    this.#forget(open);
+    if (flush) await this.#clearRecord(open.volumeId, open.reign);
+    this.#options.logger.info({ volume: open.volumeId, epoch: open.reign.epoch, flush }, 'volume closed');
+  }
+
+  #forget(open: OpenVolume): void {
+    open.ended = true;
+    open.idleTimer?.cancel();
+    if (this.#open.get(open.volumeId) === open) this.#open.delete(open.volumeId);
+  }
+
+  /** With a reign: if it still stands. Without: whatever the record says of an engine on this node, where none is open. */
+  async #clearRecord(volumeId: VolumeId, reign: Reign | null): Promise<void> {
+    const { nodeId, records } = this.#options;
+    await records.tryUpdate(volumeId, (current) => {
+      if (reign) return clearEngine(current, reign);
+      return current.engine?.nodeId === nodeId ? { ...current, engine: null } : undefined;
+    });
+  }
+
+  #armIdle(open: OpenVolume): void {
+    open.idleTimer?.cancel();
+    if (open.purpose !== 'maintenance' || open.users > 0 || open.ended) return;
+    const { clock, logger } = this.#options;
+    const waitMs = Math.max(this.#idleMs, open.busyUntilMs - clock.monotonicMs());
+    open.idleTimer = clock.after(waitMs, () => {
+      const closing = this.#queues.run(open.volumeId, async () => {
+        if (open.users > 0 || open.ended) return;
+        await this.#closeEngine(open, true);
+      });
+      closing.catch((error) => {
+        logger.warn({ volume: open.volumeId, error: messageOf(error) }, 'idle maintenance engine did not close');
+        this.#armIdle(open);
+      });
+    });
+  }
+
+  #address(open: OpenVolume): Addressed {
+    return { volumeId: open.volumeId, epoch: open.reign.epoch };
+  }
+}
+
+/** Orders that name an engine. */
+type OrderMethod = 'freeze' | 'hold' | 'release' | 'clone' | 'resize' | 'setQos' | 'deleteSnapshot' | 'changed';
+
+function answer(open: OpenVolume): OpenAnswer {
+  return {
+    socketPath: open.socketPath,
+    exportName: open.purpose === 'attached' ? open.volumeId : '',
+    sizeBytes: open.sizeBytes,
+    epoch: open.reign.epoch,
+  };
+}
+
+/**
+ * Callers read NOT_FOUND as "no such volume" and FAILED_PRECONDITION/StaleReign as "not yours any more", and give up for good.
+ * An engine says neither: what it misses or loses while it opens may be there at the next try.
+ */
+function openFailure(error: unknown): unknown {
+  if (!(error instanceof HoldfastError)) return error;
+  const stale = error.code === 'FAILED_PRECONDITION' && error.reason === 'StaleReign';
+  if (error.code !== 'NOT_FOUND' && !stale) return error;
+  return new HoldfastError(stale ? 'ABORTED' : 'UNAVAILABLE', error.message, { reason: error.reason, cause: error });
+}
+
+function modeConflict(open: OpenVolume): HoldfastError {
+  const mode = open.readOnly ? 'read-only' : 'writable';
+  return new HoldfastError('FAILED_PRECONDITION', `volume ${open.volumeId} is open ${mode} here: close it first`, {
+    reason: 'Conflict',
+  });
+}

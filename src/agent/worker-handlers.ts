@@ -1,0 +1,68 @@
+// What a worker answers: engines from its engine room, replicas from its host.
+
+import type { ReplicaId, VolumeId } from '../base/index.js';
+import type { EngineRoom } from './engine-room.js';
+import type { RpcHandlers } from './port-rpc.js';
+import type { CreateReplicaOrder, ReplicaReport, WorkerMethods } from './worker-api.js';
+
+/** The replicas of this worker's volumes in the node's pools. */
+export interface WorkerReplicas {
+  create(order: CreateReplicaOrder): Promise<void>;
+  retire(volumeId: VolumeId, replicaId: ReplicaId): Promise<void>;
+  /** Null: all volumes of this worker. */
+  status(volumeId: VolumeId | null): Promise<ReplicaReport[]>;
+  close(): Promise<void>;
+}
+
+export function workerHandlers(room: EngineRoom, replicas: WorkerReplicas): RpcHandlers<WorkerMethods> {
+  return {
+    openEngine: (order) => room.open(order),
+    async startExport({ socketPath, ...at }) {
+      await room.startExport(at, socketPath);
+      return null;
+    },
+    async closeEngine({ flush, ...at }) {
+      await room.close(at, flush);
+      return null;
+    },
+    freeze: ({ snapshotId, groupId, holdToken, ...at }) => room.engine(at).freeze({ snapshotId, groupId, holdToken }),
+    async hold({ token, deadlineMs, ...at }) {
+      await room.engine(at).hold(token, deadlineMs);
+      return null;
+    },
+    release: ({ token, ...at }) => ({ heldUntilNow: room.engine(at).release(token) }),
+    async clone({ volumeId, epoch, ...order }) {
+      await room.engine({ volumeId, epoch }).clone(order);
+      return null;
+    },
+    async resize({ sizeBytes, ...at }) {
+      const engine = room.engine(at);
+      await engine.resize(sizeBytes);
+      return { sizeBytes: engine.sizeBytes };
+    },
+    setQos({ qos, ...at }) {
+      room.engine(at).setQos(qos);
+      return null;
+    },
+    async deleteSnapshot({ snapshotId, ...at }) {
+      await room.engine(at).deleteSnapshot(snapshotId);
+      return null;
+    },
+    changed: ({ order, ...at }) => room.engine(at).changed(order),
+    engineStatus: (at) => room.status(at),
+    async createReplica(order) {
+      await replicas.create(order);
+      return null;
+    },
+    async retireReplica({ volumeId, replicaId }) {
+      await replicas.retire(volumeId, replicaId);
+      return null;
+    },
+    replicaStatus: ({ volumeId }) => replicas.status(volumeId),
+    async shutdown() {
+      await room.closeAll();
+      await replicas.close();
+      return null;
+    },
+  };
+}
