@@ -1,0 +1,91 @@
+// Puts the parts of the control plane together around one store and one set of daemons.
+
+import type { Clock, Logger, Random } from '../base/index.js';
+import type { MetadataStore, VolumeRecord } from '../meta/index.js';
+import { KeyedLocks } from '../rpc/index.js';
+import type { Daemons } from './daemons.js';
+import { EngineOrders } from './engine-orders.js';
+import { Groups } from './groups.js';
+import { type HealthEntry, healthOf } from './health.js';
+import { VOLUME_BYTES_MAX } from './limits.js';
+import { Nodes } from './nodes.js';
+import { resolveClass, type VolumeClass } from './parameters.js';
+import { type Capacity, capacityFor } from './placement.js';
+import { Reconciler } from './reconcile.js';
+import { Records } from './records.js';
+import { SerialQueue } from './serial-queue.js';
+import { Snapshots } from './snapshots.js';
+import { Tombstones } from './tombstones.js';
+import type { TopologyWish } from './topology.js';
+import { VolumeCreation } from './volume-create.js';
+import { clusterFacts, rulesFor, VolumePlanner } from './volume-plan.js';
+import { Volumes } from './volumes.js';
+
+export interface ControlOptions {
+  readonly store: MetadataStore;
+  readonly daemons: Daemons;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  /** Volumes that may be published on one node; 0 = no limit. */
+  readonly maxVolumesPerNode: number;
+  /** How many times its size a pool may be promised to volumes; at least 1. */
+  readonly overcommit: number;
+}
+
+export interface Control {
+  readonly nodes: Nodes;
+  readonly creation: VolumeCreation;
+  readonly volumes: Volumes;
+  readonly snapshots: Snapshots;
+  readonly groups: Groups;
+  readonly reconciler: Reconciler;
+  health(record: VolumeRecord): Promise<HealthEntry[]>;
+  /** Room for new volumes of this class; the class's defaults are those of the moment. */
+  capacity(volumeClass: VolumeClass, wish: TopologyWish): Promise<Capacity>;
+}
+
+export function createControl(options: ControlOptions): Control {
+  const { store, daemons, clock, random, logger, maxVolumesPerNode, overcommit } = options;
+  const records = new Records(store, clock);
+  const nodes = new Nodes(records, clock, logger);
+  const orders = new EngineOrders(records, daemons, nodes);
+  const tombstones = new Tombstones({ records, daemons, nodes, orders, logger });
+  const locks = new KeyedLocks(clock);
+  const intents = new SerialQueue();
+  const planner = new VolumePlanner({ records, nodes, random, wallMs: () => clock.wallMs(), overcommit });
+  const creation = new VolumeCreation({
+    records,
+    planner,
+    daemons,
+    nodes,
+    orders,
+    tombstones,
+    locks,
+    intents,
+    random,
+    logger,
+  });
+  const common = { records, orders, tombstones, locks, intents, clock, random, logger };
+  const volumes = new Volumes({ ...common, nodes, maxVolumesPerNode, overcommit });
+  const snapshots = new Snapshots(common);
+  const groups = new Groups(common);
+  const reconciler = new Reconciler({ ...common, nodes, daemons, creation, snapshots, groups });
+  return {
+    nodes,
+    creation,
+    volumes,
+    snapshots,
+    groups,
+    reconciler,
+    async health(record) {
+      return healthOf(record, await nodes.list());
+    },
+    async capacity(volumeClass, wish) {
+      const known = await nodes.forPlacement();
+      const parameters = resolveClass(volumeClass, clusterFacts(known), false);
+      const found = capacityFor(known, rulesFor(volumeClass, parameters, wish, overcommit));
+      return { ...found, maximumBytes: Math.min(found.maximumBytes, VOLUME_BYTES_MAX) };
+    },
+  };
+}

@@ -1,0 +1,44 @@
+// Bounds of the control plane, each with how its number was found.
+
+import { GiB, MiB, TiB } from '../base/index.js';
+
+/** Smallest volume: below it no filesystem fits. Smaller requests are rounded up to it. */
+export const VOLUME_BYTES_MIN = MiB;
+/** Largest volume the disk format can describe (VOLUME_SIZE_MAX of src/format; a test compares the two). */
+export const VOLUME_BYTES_MAX = 16 * TiB;
+/** Of a request that names no size. */
+export const VOLUME_BYTES_DEFAULT = GiB;
+/** Bytes of a CSI string field, by the specification. */
+export const NAME_BYTES_MAX = 128;
+/** Of free-text class parameters (mkfsOptions, mountOptions): they travel in volume_context, 4 KiB in all. */
+export const TEXT_BYTES_MAX = 1024;
+export const REPLICAS_MAX = 5;
+/** Volumes one group snapshot may hold: each holds back its replies while the slowest member freezes. */
+export const GROUP_MEMBERS_MAX = 64;
+/** Part of a pool that new replicas leave alone, so that those already there can still write. */
+export const POOL_RESERVE = 0.05;
+/** A daemon that was silent for this long gets no new replicas and counts as unreachable. Four missed heartbeats. */
+export const NODE_SILENT_MS = 10_000;
+export const HEARTBEAT_INTERVAL_MS = 2_500;
+/** A heartbeat that tells nothing new is written to the store this often only. */
+export const HEARTBEAT_WRITE_MS = 60_000;
+/** One order to a daemon: below the 10 s that Kubernetes' sidecars wait at least. */
+export const ORDER_DEADLINE_MS = 8_000;
+/** Opening an engine may read its log first. */
+export const OPEN_DEADLINE_MS = 20_000;
+/** Making a clone links every segment file of the source on each replica. */
+export const CLONE_DEADLINE_MS = 60_000;
+/** How long the members of a group may be held: long enough for one round trip to each, short enough that no client notices. */
+export const GROUP_HOLD_MS = 3_000;
+/** How often an order follows a volume whose engine moves before the caller is asked to come again. */
+export const ORDER_ATTEMPTS_MAX = 4;
+/** An unfinished create, snapshot or group that nobody repeated for this long is undone. Sidecars back off up to five minutes. */
+export const UNFINISHED_MS = 15 * 60_000;
+/** Between two rounds of the reconcile loop. */
+export const RECONCILE_INTERVAL_MS = 5_000;
+/** Longest pause between two attempts at one unfinished deletion. */
+export const RECONCILE_BACKOFF_MAX_MS = 60_000;
+/** Between two looks for replicas that no record names. */
+export const STRAY_INTERVAL_MS = 60_000;
+/** Entries read from the store at once. */
+export const PAGE_ENTRIES = 500;
