@@ -3,6 +3,7 @@
 // delivered. May fail: the controller is away (calls wait and repeat until their deadline), or came back in the middle of a
 // swap with someone else's change in place (ABORTED: the outcome can't be told).
 
+import { setMaxListeners } from 'node:events';
 import { type Clock, HoldfastError, type Logger, messageOf, type Random } from '../base/index.js';
 import type { ClientOptions } from '../rpc/index.js';
 import { type Client, createClient, type holdfast, holdfastServices } from '../rpc/index.js';
@@ -72,6 +73,8 @@ class RemoteStore implements MetadataStore {
 
   constructor(options: RemoteStoreOptions) {
     this.#options = options;
+    // Every call under way listens to it, and takes its listener away when it ends.
+    setMaxListeners(0, this.#closing.signal);
     this.#client = createClient(options.address, holdfastServices.metadata(), {
       clock: options.clock,
       waitForReady: true,

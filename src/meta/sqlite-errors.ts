@@ -49,7 +49,7 @@ export function fileError(error: unknown, file: string): HoldfastError {
     case 'ENOTDIR':
       return new HoldfastError(
         'FAILED_PRECONDITION',
-        `directory ${directory} of metadata file ${file} does not exist; create it (or mount its filesystem) first`,
+        `directory ${directory} of metadata file ${file} ${errnoOf(error) === 'ENOTDIR' ? 'is not one' : 'does not exist'}; create it (or mount its filesystem) first`,
         { reason: 'PoolMissing', cause: error },
       );
     case 'EACCES':

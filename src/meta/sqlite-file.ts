@@ -2,6 +2,9 @@
 // Invariants: a file under the final name has its schema (it is made under another name and linked into place), so an empty
 // or foreign file there is never taken for a new store; a file that fails a check is closed without a write to it or to its
 // log. May fail: see sqlite-errors.ts, every failure names the file.
+//
+// The lock is a POSIX record lock: closing any other descriptor of the file in this process drops it. So nothing here, and
+// nothing else in the process, may open the file by other means than SQLite while it is owned.
 
 import {
   accessSync,
@@ -14,6 +17,7 @@ import {
   openSync,
   readdirSync,
   readSync,
+  realpathSync,
   rmSync,
   statSync,
   unlinkSync,
@@ -21,7 +25,7 @@ import {
 import { basename, dirname, join } from 'node:path';
 import { errnoOf, HoldfastError, messageOf, type Random } from '../base/index.js';
 import type { Database, OpenDatabase } from './sqlite-driver.js';
-import { damaged, fileError, sqliteCode, sqliteError } from './sqlite-errors.js';
+import { damaged, fileError, inUse, sqliteCode, sqliteError } from './sqlite-errors.js';
 import { checkContents, migrate, SCHEMA_VERSION } from './sqlite-schema.js';
 import { walDamage } from './sqlite-wal.js';
 
@@ -32,6 +36,15 @@ const MAGIC = 'SQLite format 3\0';
 const LOCK_WAIT_MS = 500;
 
 const creating = (file: string) => `${basename(file)}.creating-`;
+
+/** Files owned by this process, see above. */
+const owned = new Set<string>();
+
+export interface OwnedFile {
+  readonly database: Database;
+  /** Closes the database and lets go of the file. */
+  close(): void;
+}
 
 function syncDirectory(folder: string): void {
   const fd = openSync(folder, 'r');
@@ -116,6 +129,7 @@ function checkFile(open: OpenDatabase, file: string): void {
 
 function checkPlace(file: string): void {
   try {
+    if (!statSync(dirname(file)).isDirectory()) throw Object.assign(new Error('not a directory'), { code: 'ENOTDIR' });
     accessSync(dirname(file), constants.R_OK | constants.W_OK | constants.X_OK);
     if (existsSync(file)) {
       if (!statSync(file).isFile()) throw damaged(file, 'is not a regular file');
@@ -146,8 +160,10 @@ function removeLeftovers(file: string): void {
 }
 
 /** Opens the file at `file`, making it when there is none. Throws a HoldfastError that names it. */
-export function openOwned(open: OpenDatabase, file: string, random: Random): Database {
+export function openOwned(open: OpenDatabase, file: string, random: Random): OwnedFile {
   checkPlace(file);
+  const name = join(realpathSync(dirname(file)), basename(file));
+  if (owned.has(name)) throw inUse(file);
   if (!existsSync(file)) create(open, file, random);
   let database: Database | undefined;
   try {
@@ -156,11 +172,19 @@ export function openOwned(open: OpenDatabase, file: string, random: Random): Dat
     database = open(file, { timeout: LOCK_WAIT_MS, fileMustExist: true });
     own(database);
     removeLeftovers(file);
-    return database;
   } catch (error) {
     closeQuietly(database);
     throw sqliteError(error, file);
   }
+  owned.add(name);
+  const opened = database;
+  return {
+    database: opened,
+    close() {
+      owned.delete(name);
+      opened.close();
+    },
+  };
 }
 
 function closeQuietly(database: Database | undefined): void {

@@ -9,7 +9,7 @@ import { type EntryTable, LocalStore, type Row } from './local-store.js';
 import type { MetadataStore } from './port.js';
 import { type Database, loadSqlite, type OpenDatabase } from './sqlite-driver.js';
 import { damaged, sqliteError } from './sqlite-errors.js';
-import { openOwned } from './sqlite-file.js';
+import { type OwnedFile, openOwned } from './sqlite-file.js';
 import { type EntryColumns, entryCrc, isEntrySound, readStore, storeCrc } from './sqlite-schema.js';
 import { upperBound } from './validate.js';
 
@@ -17,7 +17,7 @@ type Change = Parameters<EntryTable['write']>[0];
 
 class SqliteTable implements EntryTable {
   readonly openedVersion: number;
-  readonly #database: Database;
+  readonly #owned: OwnedFile;
   readonly #file: string;
   readonly #get: BetterSqlite3.Statement<[string], EntryColumns>;
   readonly #range: BetterSqlite3.Statement<[string, string, string, number], EntryColumns>;
@@ -25,12 +25,13 @@ class SqliteTable implements EntryTable {
   #entries: number;
   #failed: HoldfastError | undefined;
 
-  constructor(database: Database, file: string) {
-    this.#database = database;
+  constructor(owned: OwnedFile, file: string) {
+    const { database } = owned;
+    this.#owned = owned;
     this.#file = file;
     this.#get = database.prepare('SELECT * FROM entry WHERE key = ?');
     this.#range = database.prepare('SELECT * FROM entry WHERE key >= ? AND key > ? AND key < ? ORDER BY key LIMIT ?');
-    this.#write = this.#prepareWrite();
+    this.#write = this.#prepareWrite(database);
     const { version, entries } = readStore(database, file);
     this.openedVersion = version;
     this.#entries = entries;
@@ -54,14 +55,14 @@ class SqliteTable implements EntryTable {
   }
 
   close(): void {
-    this.#database.close();
+    this.#owned.close();
   }
 
-  #prepareWrite(): (change: Change) => void {
-    const put = this.#database.prepare('INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?)');
-    const remove = this.#database.prepare('DELETE FROM entry WHERE key = ?');
-    const count = this.#database.prepare('UPDATE store SET version = ?, entries = ?, crc = ? WHERE id = 1');
-    const run = this.#database.transaction(({ key, version, text, operationId = '' }: Change): number => {
+  #prepareWrite(database: Database): (change: Change) => void {
+    const put = database.prepare('INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?)');
+    const remove = database.prepare('DELETE FROM entry WHERE key = ?');
+    const count = database.prepare('UPDATE store SET version = ?, entries = ?, crc = ? WHERE id = 1');
+    const run = database.transaction(({ key, version, text, operationId = '' }: Change): number => {
       const before = this.#get.get(key) === undefined ? 0 : 1;
       const entries = this.#entries - before + (text === undefined ? 0 : 1);
       if (text === undefined) remove.run(key);
@@ -115,11 +116,11 @@ export interface SqliteStoreOptions {
  */
 export async function openSqliteStore(options: SqliteStoreOptions): Promise<MetadataStore> {
   const { file } = options;
-  const database = openOwned(options.open ?? loadSqlite(), file, options.random);
+  const owned = openOwned(options.open ?? loadSqlite(), file, options.random);
   try {
-    return new LocalStore(new SqliteTable(database, file));
+    return new LocalStore(new SqliteTable(owned, file));
   } catch (error) {
-    database.close();
+    owned.close();
     throw sqliteError(error, file);
   }
 }

@@ -1,7 +1,7 @@
 // Listening sockets. A unix socket is 0600 from its first moment; one left behind by a dead process is removed, one that
 // answers belongs to a living process and is never touched.
 
-import { accessSync, constants, lstatSync, unlinkSync } from 'node:fs';
+import { accessSync, constants, lstatSync, statSync, unlinkSync } from 'node:fs';
 import { createConnection, createServer, type Server } from 'node:net';
 import { dirname } from 'node:path';
 import { errnoOf, HoldfastError, messageOf } from '../base/index.js';
@@ -32,6 +32,7 @@ function answers(path: string): Promise<boolean> {
 /** libuv reports a missing directory as EACCES, so it is looked at before the bind. */
 function checkDirectory(path: string): void {
   try {
+    if (!statSync(dirname(path)).isDirectory()) throw Object.assign(new Error('not a directory'), { code: 'ENOTDIR' });
     accessSync(dirname(path), constants.W_OK | constants.X_OK);
   } catch (error) {
     throw listenError(error, { kind: 'unix', path });
@@ -68,8 +69,11 @@ function listenError(error: unknown, address: Address): HoldfastError {
         `can't listen on ${at}: ${address.kind === 'unix' ? `directory ${directory} is not writable for this user` : 'this user may not use that port'}`,
         { cause: error },
       );
-    case 'ENOENT':
     case 'ENOTDIR':
+      return new HoldfastError('FAILED_PRECONDITION', `can't listen on ${at}: ${directory} is not a directory`, {
+        cause: error,
+      });
+    case 'ENOENT':
       return new HoldfastError('FAILED_PRECONDITION', `can't listen on ${at}: directory ${directory} does not exist`, {
         cause: error,
       });

@@ -1,7 +1,7 @@
 // Server and client against each other over real sockets, on services of our own protos.
 
 import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { createServer as createNetServer } from 'node:net';
+import { connect as connectSocket, createServer as createNetServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -15,6 +15,7 @@ import {
   type holdfast,
   holdfastServices,
   implement,
+  MESSAGE_BYTES_MAX,
   type Server,
 } from '../../../src/rpc/index.js';
 
@@ -379,6 +380,7 @@ describe('listening', () => {
     const cases: [string, string, RegExp][] = [
       [`unix://${folder}/file`, 'AddressInUse', /file exists and is not a socket/],
       [`unix://${folder}/none/s.sock`, 'Generic', /none does not exist/],
+      [`unix://${folder}/file/s.sock`, 'Generic', /file is not a directory/],
       [`unix://${folder}/${'x'.repeat(120)}`, 'BadField', /bytes long, the system allows 107/],
       [`127.0.0.1:${port}`, 'AddressInUse', new RegExp(`127.0.0.1:${port} is in use`)],
       ['192.0.2.1:0', 'BadField', /no such address/],
@@ -391,6 +393,31 @@ describe('listening', () => {
       expect(error.reason, at).toBe(reason);
       expect(error.message).toMatch(message);
     }
+  });
+
+  it('survives peers that speak nonsense, half a message or nothing, and messages that are too large', async () => {
+    const server = await serveMetadata({ Get: async () => ({ store_version: 5 }) }, { at: '127.0.0.1:0' });
+    const preface = 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n';
+    const frame = Buffer.from([0, 0x40, 0, 1, 4, 0, 0, 0, 1]);
+    const openings = ['', 'GET / HTTP/1.1\r\n\r\n', '\x16\x03\x01', preface, preface + 'x'.repeat(70_000)];
+    for (const opening of [
+      ...openings.map((text) => Buffer.from(text)),
+      Buffer.concat([Buffer.from(preface), frame]),
+    ]) {
+      for (const end of ['end', 'destroy', 'resetAndDestroy'] as const) {
+        const socket = connectSocket(server.port!, '127.0.0.1');
+        socket.on('error', () => {});
+        await new Promise((resolve) => socket.once('connect', resolve));
+        await new Promise((resolve) => socket.write(opening, resolve));
+        socket[end]();
+      }
+    }
+    const client = metadataClient(server.address);
+    expect((await client.Get({ key: 'a/b' })).store_version).toBe(5);
+    const { makeRaw } = await import('./raw-call.js');
+    const huge = await makeRaw(server.address, 'holdfast.v1.Metadata', 'Get', Buffer.alloc(MESSAGE_BYTES_MAX + 1, 1));
+    expect(huge.code).toBe('RESOURCE_EXHAUSTED');
+    expect((await client.Get({ key: 'a/b' })).store_version).toBe(5);
   });
 
   it('fails fast without a server, and waits for one when asked to', async () => {
