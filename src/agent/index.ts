@@ -1,5 +1,6 @@
 export { EngineRoom, type EngineRoomPorts, type ExportServer } from './engine-room.js';
 export { createExportSource, type ExportSourceHandle } from './export-source.js';
+export { filesystemSize, superblockSize } from './filesystem-size.js';
 export { mainHandlers } from './membership.js';
 export {
   expandVolume,

@@ -5,7 +5,6 @@ import { HoldfastError, invalid, precondition, type VolumeId } from '../base/ind
 import type { VolumeRecord } from '../meta/index.js';
 import type { AttachedDevice } from '../platform/attach/index.js';
 import { type FsType, parseFsType } from '../platform/mount/index.js';
-import { filesystemSize } from './filesystem-size.js';
 import { removeReadOnlyStep } from './node-publish.js';
 import { type AccessType, checkOurs, mountAt, type NodeVolumesPorts, volumeRecord } from './node-volumes.js';
 import { checkAttachable } from './reigns.js';
@@ -127,7 +126,7 @@ async function prepareFilesystem(
   await checkContents(ports, record, device, fsType);
   if (device.readOnly) return;
   await ports.filesystems.check(device.devicePath, fsType);
-  const size = await filesystemSize(device.devicePath, fsType);
+  const size = await ports.filesystemSize(device.devicePath, fsType);
   // A filesystem ends at a whole block (or group) of its own; only a real difference is worth the check before a resize.
   if (fsType === 'ext4' && size !== undefined && device.sizeBytes - size >= 1024 * 1024) {
     await ports.filesystems.growUnmounted(device.devicePath, fsType);

@@ -14,7 +14,7 @@ import {
 } from '../base/index.js';
 import type { VolumeRecord } from '../meta/index.js';
 import type { Attach, AttachStatus } from '../platform/attach/index.js';
-import type { Filesystems, MountEntry, Mounter } from '../platform/mount/index.js';
+import type { Filesystems, FsType, MountEntry, Mounter } from '../platform/mount/index.js';
 import type { StorageDaemon } from './storage-daemon.js';
 import type { VolumeRecords } from './volume-records.js';
 
@@ -24,6 +24,8 @@ export interface NodeVolumesPorts {
   readonly attach: Attach;
   readonly mounter: Mounter;
   readonly filesystems: Filesystems;
+  /** filesystemSize() of this folder; apart from the port above because it only reads. */
+  readonly filesystemSize: (device: string, fsType: FsType) => Promise<number | undefined>;
   readonly daemon: StorageDaemon;
   /** Of the node plugin; private. */
   readonly runDir: string;

@@ -110,7 +110,7 @@ export function changeSet(record: VolumeRecord, reign: Reign, change: SetChange)
   }
   for (const id of change.inSync) {
     const replica = record.replicas.find((one) => one.id === id);
-    if (!replica || replica.state !== 'ok') {
+    if (replica?.state !== 'ok') {
       throw precondition(`replica ${id} of volume ${record.id} is ${replica?.state ?? 'unknown'}: it can't be in sync`);
     }
   }
