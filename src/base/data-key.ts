@@ -26,11 +26,19 @@ export interface WrappedDataKey {
 export function wrappingKeyFromSecret(secrets: Readonly<Record<string, string>>): Buffer {
   const text = secrets[SECRET_FIELD]?.trim();
   if (text === undefined || text === '') {
-    throw new HoldfastError('INVALID_ARGUMENT', `the volume is encrypted, but the secret has no field "${SECRET_FIELD}": put a 32-byte key there, as 64 hexadecimal digits or base64`, { reason: 'MissingKey' });
+    throw new HoldfastError(
+      'INVALID_ARGUMENT',
+      `the volume is encrypted, but the secret has no field "${SECRET_FIELD}": put a 32-byte key there, as 64 hexadecimal digits or base64`,
+      { reason: 'MissingKey' },
+    );
   }
   const key = /^[0-9a-fA-F]{64}$/.test(text) ? Buffer.from(text, 'hex') : Buffer.from(text, 'base64');
   if (key.length !== KEY_SIZE || (!/^[0-9a-fA-F]{64}$/.test(text) && !/^[A-Za-z0-9+/_-]+={0,2}$/.test(text))) {
-    throw new HoldfastError('INVALID_ARGUMENT', `the field "${SECRET_FIELD}" of the secret decodes to ${key.length} bytes: it must be exactly ${KEY_SIZE}, as 64 hexadecimal digits or base64`, { reason: 'WrongKey' });
+    throw new HoldfastError(
+      'INVALID_ARGUMENT',
+      `the field "${SECRET_FIELD}" of the secret decodes to ${key.length} bytes: it must be exactly ${KEY_SIZE}, as 64 hexadecimal digits or base64`,
+      { reason: 'WrongKey' },
+    );
   }
   return key;
 }
@@ -40,7 +48,12 @@ export function wrappingKeyName(wrappingKey: Buffer): string {
   return createHash('sha256').update('holdfast wrapping key\0').update(wrappingKey).digest('hex').slice(0, 16);
 }
 
-export function wrapDataKey(dataKey: Buffer, wrappingKey: Buffer, lineageId: LineageId, random: Random): WrappedDataKey {
+export function wrapDataKey(
+  dataKey: Buffer,
+  wrappingKey: Buffer,
+  lineageId: LineageId,
+  random: Random,
+): WrappedDataKey {
   const nonce = random.bytes(12);
   const cipher = createCipheriv('aes-256-gcm', wrappingKey, nonce);
   cipher.setAAD(Buffer.from(lineageId, 'utf8'));
@@ -52,7 +65,11 @@ export function wrapDataKey(dataKey: Buffer, wrappingKey: Buffer, lineageId: Lin
 export function unwrapDataKey(wrapped: WrappedDataKey, wrappingKey: Buffer, lineageId: LineageId): Buffer {
   const name = wrappingKeyName(wrappingKey);
   if (name !== wrapped.wrappedBy) {
-    throw new HoldfastError('FAILED_PRECONDITION', `wrong key: the volume's data key was wrapped by key ${wrapped.wrappedBy}, the secret holds key ${name}`, { reason: 'WrongKey' });
+    throw new HoldfastError(
+      'FAILED_PRECONDITION',
+      `wrong key: the volume's data key was wrapped by key ${wrapped.wrappedBy}, the secret holds key ${name}`,
+      { reason: 'WrongKey' },
+    );
   }
   const sealed = Buffer.from(wrapped.blob, 'base64');
   try {
@@ -61,6 +78,10 @@ export function unwrapDataKey(wrapped: WrappedDataKey, wrappingKey: Buffer, line
     decipher.setAuthTag(sealed.subarray(12 + KEY_SIZE));
     return Buffer.concat([decipher.update(sealed.subarray(12, 12 + KEY_SIZE)), decipher.final()]);
   } catch (cause) {
-    throw new HoldfastError('DATA_LOSS', `the wrapped data key of lineage ${lineageId} is damaged: it names the right wrapping key but does not open`, { reason: 'Corrupt', cause });
+    throw new HoldfastError(
+      'DATA_LOSS',
+      `the wrapped data key of lineage ${lineageId} is damaged: it names the right wrapping key but does not open`,
+      { reason: 'Corrupt', cause },
+    );
   }
 }

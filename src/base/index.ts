@@ -1,6 +1,15 @@
 export { AssertionError, assert, assertSafe, unreachable } from './assert.js';
 export { crc32c, crc32cTable } from './crc32c.js';
 export {
+  KEY_SIZE,
+  SECRET_FIELD,
+  unwrapDataKey,
+  type WrappedDataKey,
+  wrapDataKey,
+  wrappingKeyFromSecret,
+  wrappingKeyName,
+} from './data-key.js';
+export {
   asHoldfastError,
   corrupt,
   type ErrorCode,
@@ -38,4 +47,3 @@ export { createLogger, type Logger, silentLogger } from './logger.js';
 export { realClock, realRandom } from './real-world.js';
 export { ALIGN, alignUp, BLOCK_SIZE, formatBytes, GiB, KiB, MiB, parseQuantity, RUN_MAX, TiB } from './units.js';
 export type { Clock, Random, TimerHandle } from './world.js';
-export { KEY_SIZE, SECRET_FIELD, unwrapDataKey, wrapDataKey, type WrappedDataKey, wrappingKeyFromSecret, wrappingKeyName } from './data-key.js';

@@ -1,7 +1,17 @@
 // What the agent gives an engine and what it may ask of it. engine.ts implements it; tests and the agent see only this.
 
-import type { Clock, GroupId, LineageId, Logger, NodeId, Random, ReplicaId, SnapshotId, VolumeId } from '../base/index.js';
-import type { Cipher, Compression, Member, Reign } from '../format/index.js';
+import type {
+  Clock,
+  GroupId,
+  LineageId,
+  Logger,
+  NodeId,
+  Random,
+  ReplicaId,
+  SnapshotId,
+  VolumeId,
+} from '../base/index.js';
+import type { Cipher, Compression, Member, Reign, WrappedKey } from '../format/index.js';
 import type { BlockDevice } from './block-device.js';
 import type { ReplicaConnector } from './replica-port.js';
 
@@ -29,6 +39,8 @@ export interface EngineVolume {
   readonly cipher: Cipher;
   readonly minReplicas: number;
   readonly qos: QosLimits;
+  /** Copied into the replicas' superblocks, so that they describe themselves. */
+  readonly wrappedKey: WrappedKey | null;
 }
 
 export type SetOutcome =
@@ -88,7 +100,10 @@ export interface EngineStatus {
   readonly replicas: readonly EngineReplicaState[];
   readonly snapshotIds: readonly SnapshotId[];
   readonly counters: Readonly<
-    Record<'reads' | 'writes' | 'flushes' | 'trims' | 'readBytes' | 'writeBytes' | 'storedWriteBytes' | 'readRepairs', number>
+    Record<
+      'reads' | 'writes' | 'flushes' | 'trims' | 'readBytes' | 'writeBytes' | 'storedWriteBytes' | 'readRepairs',
+      number
+    >
   >;
 }
 
@@ -99,19 +114,32 @@ export interface CloneTarget {
 
 export interface Engine extends BlockDevice {
   readonly reign: Reign;
-  freeze(order: { snapshotId: SnapshotId; groupId: GroupId | null; holdToken: string | null }): Promise<{ sizeBytes: number; wallMs: number; seq: number }>;
+  freeze(order: {
+    snapshotId: SnapshotId;
+    groupId: GroupId | null;
+    holdToken: string | null;
+  }): Promise<{ sizeBytes: number; wallMs: number; seq: number }>;
   /** Withholds replies of writes, trims and flushes (appending goes on) until release or deadline. */
   hold(token: string, deadlineMs: number): Promise<void>;
   /** False when the deadline had passed: the group must be given up. */
   release(token: string): boolean;
-  clone(order: { snapshotId: SnapshotId; newVolumeId: VolumeId; targets: readonly CloneTarget[]; parameters: Readonly<Record<string, string>> }): Promise<void>;
+  clone(order: {
+    snapshotId: SnapshotId;
+    newVolumeId: VolumeId;
+    targets: readonly CloneTarget[];
+    parameters: Readonly<Record<string, string>>;
+  }): Promise<void>;
   /** Grows; a size at or below the current one is no change. */
   resize(sizeBytes: number): Promise<void>;
   setQos(qos: QosLimits): void;
   /** A snapshot that does not exist is no error. */
   deleteSnapshot(snapshotId: SnapshotId): Promise<void>;
   /** Extents in bytes, ascending; base null = allocated blocks of target. Stops after maxResults. */
-  changed(order: { base: SnapshotId | null; target: SnapshotId; startingOffset: number; maxResults: number }): { volumeSizeBytes: number; extents: { offset: number; length: number }[]; done: boolean };
+  changed(order: { base: SnapshotId | null; target: SnapshotId; startingOffset: number; maxResults: number }): {
+    volumeSizeBytes: number;
+    extents: { offset: number; length: number }[];
+    done: boolean;
+  };
   status(): EngineStatus;
   /** Flushes what was written, notes a clean end, disconnects. Requests after it fail with ESHUTDOWN. */
   close(): Promise<void>;

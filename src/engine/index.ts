@@ -1,7 +1,25 @@
 export type { BlockDevice, BlockError, BlockOp, BlockRequest } from './block-device.js';
+export { openEngine } from './engine.js';
 export type {
-  CloneOrder, DescribeUpdate, FrameInfo, ReadRange, ReplicaConnector, ReplicaEvents, ReplicaPort, ReplicaStatus, SegmentInfo,
-} from './replica-port.js';
-export type {
-  CloneTarget, Engine, EngineMember, EngineOptions, EngineReplicaState, EngineStatus, EngineVolume, MembershipPort, QosLimits, SetOutcome,
+  CloneTarget,
+  Engine,
+  EngineMember,
+  EngineOptions,
+  EngineReplicaState,
+  EngineStatus,
+  EngineVolume,
+  MembershipPort,
+  QosLimits,
+  SetOutcome,
 } from './engine-api.js';
+export type {
+  CloneOrder,
+  DescribeUpdate,
+  FrameInfo,
+  ReadRange,
+  ReplicaConnector,
+  ReplicaEvents,
+  ReplicaPort,
+  ReplicaStatus,
+  SegmentInfo,
+} from './replica-port.js';

@@ -64,7 +64,8 @@ function encodeWords(kind: (typeof entryKind)['page' | 'node' | 'table'], id: nu
 export function decodeWords(bytes: Buffer, at: number, length: number): { id: number; words: Uint32Array } {
   const content = at + ENTRY_PREFIX_SIZE;
   const count = bytes.readUInt32LE(content + 4);
-  if (ENTRY_PREFIX_SIZE + 16 + count * 4 > length) throw corrupt(`a map entry of ${length} bytes says it has ${count} words`);
+  if (ENTRY_PREFIX_SIZE + 16 + count * 4 > length)
+    throw corrupt(`a map entry of ${length} bytes says it has ${count} words`);
   const words = new Uint32Array(count);
   for (let i = 0; i < count; i++) words[i] = bytes.readUInt32LE(content + 16 + i * 4);
   return { id: bytes.readUInt32LE(content), words };
@@ -138,7 +139,8 @@ export function decodeSnapshotRoots(bytes: Buffer, at: number, length: number): 
 
 function countOf(bytes: Buffer, at: number, length: number, itemBytes: number): number {
   const count = bytes.readUInt32LE(at + ENTRY_PREFIX_SIZE);
-  if (ENTRY_PREFIX_SIZE + 16 + count * itemBytes > length) throw corrupt(`a list entry of ${length} bytes says it has ${count} items`);
+  if (ENTRY_PREFIX_SIZE + 16 + count * itemBytes > length)
+    throw corrupt(`a list entry of ${length} bytes says it has ${count} items`);
   return count;
 }
 

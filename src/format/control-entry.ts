@@ -1,7 +1,18 @@
 // The contents of control entries, as typed values. Layouts: FORMAT.md, "Control entries". Pages, nodes and tables have
 // their own file (checkpoint.ts) because they are handled as raw typed arrays.
 
-import { assert, corrupt, type GroupId, type IncarnationId, type ReignId, type ReplicaId, type SnapshotId, uuidFromBytes, uuidToBytes, type VolumeId } from '../base/index.js';
+import {
+  assert,
+  corrupt,
+  type GroupId,
+  type IncarnationId,
+  type ReignId,
+  type ReplicaId,
+  type SnapshotId,
+  uuidFromBytes,
+  uuidToBytes,
+  type VolumeId,
+} from '../base/index.js';
 import { ENTRY_PREFIX_SIZE } from './constants.js';
 import { encodeControlEntry, entryKind } from './entry.js';
 import { readSafe, writeSafe } from './frame.js';
@@ -138,7 +149,8 @@ export function encodeControl(entry: ControlEntry): Buffer {
 export function decodeControl(bytes: Buffer, at: number, kind: number, length: number): ControlEntry {
   const content = bytes.subarray(at + ENTRY_PREFIX_SIZE, at + length);
   const need = (size: number) => {
-    if (content.length < size) throw corrupt(`control entry of kind ${kind} has ${content.length} bytes, needs ${size}`);
+    if (content.length < size)
+      throw corrupt(`control entry of kind ${kind} has ${content.length} bytes, needs ${size}`);
   };
   switch (kind) {
     case entryKind.open:

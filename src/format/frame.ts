@@ -2,7 +2,7 @@
 // Layout: FORMAT.md, "Frame". Encoding writes into the engine's buffer; decoding checks everything a replica can check.
 
 import { hash } from 'node:crypto';
-import { crc32c, type VolumeId, uuidFromBytes, uuidToBytes } from '../base/index.js';
+import { crc32c, uuidFromBytes, uuidToBytes, type VolumeId } from '../base/index.js';
 import { DIGEST_SIZE, FORMAT_VERSION, FRAME_HEADER_SIZE, FRAME_MAGIC, FRAME_SIZE_MAX } from './constants.js';
 
 export interface FrameHeader {
@@ -29,14 +29,24 @@ export const FRAME_FLAG_SEALS = 2;
 export const FRAME_MAC_AT = 96;
 export const FRAME_MAC_SIZE = 16;
 
-/** Writes the header at `at`; the body must already stand behind it and the mac, if any, at FRAME_MAC_AT. */
-export function encodeFrameHeader(bytes: Buffer, at: number, header: Omit<FrameHeader, 'bodyChecksum'>, previousDigest: Buffer): void {
+/**
+ * Writes the header at `at`; the body must already stand behind it and the mac, if any, at FRAME_MAC_AT. A body checksum that is
+ * already known may be given. Returns the body checksum.
+ */
+export function encodeFrameHeader(
+  bytes: Buffer,
+  at: number,
+  header: Omit<FrameHeader, 'bodyChecksum'>,
+  previousDigest: Buffer,
+  known?: number,
+): number {
   bytes.writeUInt32LE(FRAME_MAGIC, at);
   bytes.writeUInt16LE(FORMAT_VERSION, at + 4);
   bytes.writeUInt16LE(header.flags, at + 6);
   bytes.writeUInt32LE(0, at + 8);
-  const body = bytes.subarray(at + FRAME_HEADER_SIZE, at + FRAME_HEADER_SIZE + header.bodyLength);
-  bytes.writeUInt32LE(crc32c(body), at + 12);
+  const bodyChecksum =
+    known ?? crc32c(bytes.subarray(at + FRAME_HEADER_SIZE, at + FRAME_HEADER_SIZE + header.bodyLength));
+  bytes.writeUInt32LE(bodyChecksum, at + 12);
   bytes.writeUInt32LE(header.bodyLength, at + 16);
   bytes.writeUInt32LE(header.entryCount, at + 20);
   writeSafe(bytes, header.epoch, at + 24);
@@ -50,6 +60,7 @@ export function encodeFrameHeader(bytes: Buffer, at: number, header: Omit<FrameH
   if ((header.flags & FRAME_FLAG_MAC) === 0) bytes.fill(0, at + FRAME_MAC_AT, at + FRAME_MAC_AT + FRAME_MAC_SIZE);
   bytes.fill(0, at + 112, at + FRAME_HEADER_SIZE);
   bytes.writeUInt32LE(crc32c(bytes.subarray(at, at + FRAME_HEADER_SIZE)), at + 8);
+  return bodyChecksum;
 }
 
 /** Why bytes are no valid frame. `short`: fewer bytes than the frame says; `blank`: zeroes, i.e. nothing was written here. */

@@ -1,6 +1,14 @@
 // The first 4096 bytes of a segment file, and its name in the replica's directory. Layout: FORMAT.md, "Segment header".
 
-import { crc32c, HoldfastError, type LineageId, type ReignId, uuidFromBytes, uuidToBytes, type VolumeId } from '../base/index.js';
+import {
+  crc32c,
+  HoldfastError,
+  type LineageId,
+  type ReignId,
+  uuidFromBytes,
+  uuidToBytes,
+  type VolumeId,
+} from '../base/index.js';
 import { DIGEST_SIZE, FORMAT_VERSION, SEGMENT_HEADER_SIZE, SEGMENT_MAGIC } from './constants.js';
 
 /** One engine's time over a volume. */
@@ -50,7 +58,8 @@ export function encodeSegmentHeader(header: SegmentHeader): Buffer {
 
 /** Throws DATA_LOSS (reason Corrupt) when the bytes are no valid header; `where` names the file in the message. */
 export function decodeSegmentHeader(bytes: Buffer, where: string): SegmentHeader {
-  const bad = (what: string) => new HoldfastError('DATA_LOSS', `segment header of ${where}: ${what}`, { reason: 'Corrupt' });
+  const bad = (what: string) =>
+    new HoldfastError('DATA_LOSS', `segment header of ${where}: ${what}`, { reason: 'Corrupt' });
   if (bytes.length < SEGMENT_HEADER_SIZE) throw bad(`only ${bytes.length} of ${SEGMENT_HEADER_SIZE} bytes`);
   if (bytes.readUInt32LE(0) !== SEGMENT_MAGIC) throw bad('no magic');
   const copy = Buffer.from(bytes.subarray(0, SEGMENT_HEADER_SIZE));

@@ -1,9 +1,19 @@
 // A replica's superblock: what the replica says about itself and its volume. Two slots, written alternately; the valid one
 // with the higher generation counts, so a torn write loses at most the newest update. Layout: FORMAT.md, "Superblock".
 
-import { crc32c, HoldfastError, type IncarnationId, type LineageId, messageOf, type NodeId, type PoolId, type ReplicaId, type VolumeId } from '../base/index.js';
-import type { Member } from './control-entry.js';
+import {
+  crc32c,
+  HoldfastError,
+  type IncarnationId,
+  type LineageId,
+  messageOf,
+  type NodeId,
+  type PoolId,
+  type ReplicaId,
+  type VolumeId,
+} from '../base/index.js';
 import { FORMAT_VERSION, SUPERBLOCK_MAGIC } from './constants.js';
+import type { Member } from './control-entry.js';
 import { readSafe, writeSafe } from './frame.js';
 import type { Reign, SegmentName } from './segment.js';
 
@@ -70,7 +80,10 @@ export function encodeSuperblock(superblock: Superblock, generation: number): Bu
   const payload = Buffer.from(JSON.stringify(superblock), 'utf8');
   const bytes = Buffer.alloc(HEADER + payload.length);
   if (bytes.length > SUPERBLOCK_SIZE_MAX) {
-    throw new HoldfastError('RESOURCE_EXHAUSTED', `superblock of volume ${superblock.volumeId} needs ${bytes.length} bytes, at most ${SUPERBLOCK_SIZE_MAX}`);
+    throw new HoldfastError(
+      'RESOURCE_EXHAUSTED',
+      `superblock of volume ${superblock.volumeId} needs ${bytes.length} bytes, at most ${SUPERBLOCK_SIZE_MAX}`,
+    );
   }
   bytes.writeUInt32LE(SUPERBLOCK_MAGIC, 0);
   bytes.writeUInt16LE(FORMAT_VERSION, 4);

@@ -1,0 +1,176 @@
+// Brings a replica that is away back into the set: connect, fence, cut what it should not have, copy what it lacks from an
+// in-sync replica's log on disk, join the live stream from the frames still in memory, make it durable, and only then let
+// it be added. The bytes always arrive in order, so a joiner's log is a prefix at every moment.
+
+import { type Clock, HoldfastError, type Logger, messageOf } from '../base/index.js';
+import type { Reign } from '../format/index.js';
+import type { MembershipPort } from './engine-api.js';
+import type { FrameTail } from './frame-tail.js';
+import { OPEN_TIMEOUT_MS, RECONNECT_MS } from './limits.js';
+import { commonPoint, copyLog, cutToCommon } from './log-compare.js';
+import type { LogReader } from './log-reader.js';
+import type { DescribeUpdate, ReplicaConnector, ReplicaPort, ReplicaStatus } from './replica-port.js';
+import type { Link, ReplicaSet } from './replica-set.js';
+
+export interface CatchUpParts {
+  readonly reign: Reign;
+  readonly set: ReplicaSet;
+  readonly tail: FrameTail;
+  readonly reader: LogReader;
+  readonly connector: ReplicaConnector;
+  readonly membership: MembershipPort;
+  readonly lastSeq: () => number;
+  /** What a member's superblock has to say now. */
+  readonly description: () => DescribeUpdate;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+export class CatchUp {
+  readonly #parts: CatchUpParts;
+  readonly #running = new Set<Link>();
+  #closed = false;
+
+  constructor(parts: CatchUpParts) {
+    this.#parts = parts;
+  }
+
+  close(): void {
+    this.#closed = true;
+  }
+
+  /** Tries until the replica is back, is found to be another one, or the engine closes. */
+  async bringBack(link: Link): Promise<void> {
+    if (this.#running.has(link) || this.#closed || link.state === 'lost') return;
+    this.#running.add(link);
+    let wait = RECONNECT_MS.first;
+    try {
+      while (!this.#closed && (link.state === 'unreachable' || link.state === 'catching-up')) {
+        try {
+          await this.#attempt(link);
+          wait = RECONNECT_MS.first;
+        } catch (error) {
+          link.message = messageOf(error);
+          if (link.state === 'catching-up') link.state = 'unreachable';
+          this.#parts.logger.debug({ node: link.member.nodeId, error: link.message }, 'replica is not back yet');
+          await this.#parts.clock.sleep(wait);
+          wait = Math.min(wait * 2, RECONNECT_MS.most);
+        }
+      }
+    } finally {
+      this.#running.delete(link);
+    }
+    // It may have been lost again while the loop was ending.
+    if (link.state === 'unreachable' && !this.#closed) void this.bringBack(link);
+  }
+
+  async #attempt(link: Link): Promise<void> {
+    const { set, connector, reign } = this.#parts;
+    const port = await connector.connect(link.member, OPEN_TIMEOUT_MS);
+    try {
+      port.listen(set.eventsOf(link, () => port));
+      const status = await port.fence(reign);
+      if (this.#closed) throw new HoldfastError('UNAVAILABLE', 'the volume is closing', { reason: 'Closed' });
+      if (status.superblock.incarnationId !== link.member.incarnationId) return await this.#foreign(link, port, status);
+      link.state = 'catching-up';
+      set.attach(link, port, status.end.seq, 0);
+      await this.#catchUp(link, port, status);
+    } catch (error) {
+      if (link.port === port) link.port = undefined;
+      port.close();
+      if (error instanceof HoldfastError && error.reason === 'ReplicaLost') return this.#lost(link, messageOf(error));
+      throw error;
+    }
+  }
+
+  async #foreign(link: Link, port: ReplicaPort, status: ReplicaStatus): Promise<void> {
+    port.close();
+    await this.#lost(
+      link,
+      `node ${link.member.nodeId} holds incarnation ${status.superblock.incarnationId}, not ${link.member.incarnationId}: its disk was wiped or replaced`,
+    );
+  }
+
+  async #lost(link: Link, message: string): Promise<void> {
+    link.state = 'lost';
+    link.message = message;
+    this.#parts.logger.error(
+      { node: link.member.nodeId, replica: link.member.replicaId, message },
+      'replica is lost and will not be used again',
+    );
+    await this.#parts.membership.markLost(link.member.replicaId, message).catch((error: unknown) => {
+      this.#parts.logger.warn(
+        { error: messageOf(error) },
+        'could not record the loss; it is found again at the next open',
+      );
+    });
+  }
+
+  async #catchUp(link: Link, port: ReplicaPort, status: ReplicaStatus): Promise<void> {
+    const { set, tail, reader, lastSeq, logger } = this.#parts;
+    const source = set.sources().find((candidate) => candidate !== port);
+    const started = this.#parts.clock.monotonicMs();
+    let position = status.end.seq;
+    if (source === undefined) {
+      // The last member comes back: nobody else has the log, but the frames it may lack are still in memory.
+      if (tail.after(position, lastSeq()) === undefined)
+        throw new HoldfastError(
+          'DATA_LOSS',
+          `node ${link.member.nodeId} came back with its log ending at ${position}, short of what it had acknowledged`,
+        );
+    } else {
+      if (!set.inSync.includes(link.member.replicaId)) await port.describe({ joining: true });
+      const theirs = await source.segments();
+      const mine = await port.segments();
+      position = await commonPoint(source, theirs, port, mine);
+      await cutToCommon(port, mine, theirs, position);
+    }
+    link.appendedThrough = position;
+    for (;;) {
+      const frames = tail.after(position, lastSeq());
+      if (frames !== undefined) {
+        // One turn: what is in memory goes out, and from the next frame on the replica is served with the others.
+        for (const frame of frames) port.append(frame.segment, frame.offset, frame.bytes, frame.seq);
+        set.admit(link);
+        break;
+      }
+      if (source === undefined)
+        throw new HoldfastError('UNAVAILABLE', 'the log moved on while its last member was away');
+      const segments = await source.segments();
+      const through = segments.at(-1)?.lastSeq ?? 0;
+      position = await copyLog({ source, reader, target: port, logger }, segments, position, through, (seq) =>
+        this.#reached(link, port, () => link.appendedThrough >= seq),
+      );
+    }
+    const joinPoint = lastSeq();
+    set.sync(joinPoint);
+    await this.#reached(link, port, () => link.syncedThrough >= joinPoint);
+    await port.describe({ ...this.#parts.description(), joining: false });
+    set.ready(link);
+    logger.info(
+      {
+        node: link.member.nodeId,
+        from: status.end.seq,
+        to: joinPoint,
+        ms: Math.round(this.#parts.clock.monotonicMs() - started),
+      },
+      'replica caught up',
+    );
+  }
+
+  #reached(link: Link, port: ReplicaPort, test: () => boolean): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const look = () => {
+        if (link.port !== port) {
+          link.onProgress = undefined;
+          reject(new HoldfastError('UNAVAILABLE', link.message || 'the replica was lost while catching up'));
+        } else if (test()) {
+          link.onProgress = undefined;
+          resolve();
+        }
+      };
+      link.onProgress = look;
+      look();
+    });
+  }
+}

@@ -1,0 +1,720 @@
+// The open volume: composition of its parts, dispatch of block requests, and the orders that the agent gives. Owner of all
+// state of one reign; single-threaded; every part is told events by this one.
+
+import {
+  assert,
+  BLOCK_SIZE,
+  type GroupId,
+  HoldfastError,
+  invalid,
+  type Logger,
+  messageOf,
+  notFound,
+  type SnapshotId,
+  zeroUuid,
+} from '../base/index.js';
+import {
+  type CheckpointPlace,
+  type Reign,
+  type SegmentName,
+  type Superblock,
+  VOLUME_SIZE_MAX,
+} from '../format/index.js';
+import { type BlockMap, changedRanges, KeyRing, kernel, pagesOf } from '../hotpath/index.js';
+import type { BlockRequest } from './block-device.js';
+import { CatchUp } from './catch-up.js';
+import { Checkpointer } from './checkpointer.js';
+import type { CloneTarget, Engine, EngineOptions, EngineStatus, QosLimits } from './engine-api.js';
+import { FrameTail } from './frame-tail.js';
+import { MAINTENANCE_MS, SNAPSHOTS_MAX } from './limits.js';
+import { LogReader } from './log-reader.js';
+import { LogWriter } from './log-writer.js';
+import { type OpenedLog, openLog } from './open.js';
+import { Pipeline } from './pipeline.js';
+import { QosGate } from './qos.js';
+import { ReadPath } from './read-path.js';
+import { type Replayed, replay } from './replay.js';
+import type { DescribeUpdate } from './replica-port.js';
+import { type Link, ReplicaSet } from './replica-set.js';
+import { ReplyGate } from './reply-gate.js';
+import { SegmentTable } from './segment-table.js';
+import { WritePath } from './write-path.js';
+
+/**
+ * Opens a volume whose reign the store has granted. Rejects with UNAVAILABLE when too few replicas answer (try again), DATA_LOSS naming
+ * the place when the log is damaged on all, ABORTED (StaleReign) when a higher epoch was granted meanwhile.
+ */
+export async function openEngine(options: EngineOptions): Promise<Engine> {
+  const log = await openLog(options);
+  try {
+    const table = new SegmentTable();
+    const source = log.members[0]!;
+    for (const info of await source.port.segments()) table.adopt(info);
+    const keys = new KeyRing(options.volume.lineageId, options.dataKey);
+    for (const reign of source.status.superblock.reigns) keys.addReign(reign);
+    const ports = log.members.map((member) => member.port);
+    const reader = new LogReader(() => ports, options.logger);
+    const { checkpoint, previousCheckpoint } = newestSuperblock(log);
+    const checkpoints = [checkpoint, previousCheckpoint].filter((place): place is CheckpointPlace => place !== null);
+    const sizeBytes = source.status.superblock.sizeBytes;
+    const replayed = await replay({ volumeId: options.volume.volumeId, sizeBytes, table, reader, keys, checkpoints });
+    const engine = new VolumeEngine(options, log, table, keys, replayed);
+    await engine.start();
+    return engine;
+  } catch (error) {
+    for (const member of log.members) member.port.close();
+    throw error;
+  }
+}
+
+/** The superblock with the newest checkpoint among replicas that hold the same log. */
+function newestSuperblock(log: OpenedLog): Superblock {
+  return log.members
+    .map((member) => member.status.superblock)
+    .reduce((best, next) =>
+      (next.checkpoint?.coveredThrough ?? -1) > (best.checkpoint?.coveredThrough ?? -1) ? next : best,
+    );
+}
+
+type Counters = { -readonly [K in keyof EngineStatus['counters']]: number };
+
+class VolumeEngine implements Engine {
+  readonly reign: Reign;
+  readonly readOnly: boolean;
+  readonly #options: EngineOptions;
+  readonly #logger: Logger;
+  readonly #map: BlockMap;
+  readonly #table: SegmentTable;
+  readonly #keys: KeyRing;
+  readonly #reigns: Reign[];
+  readonly #tail = new FrameTail();
+  readonly #set: ReplicaSet;
+  readonly #pipeline: Pipeline;
+  readonly #writer: LogWriter;
+  readonly #reader: LogReader;
+  readonly #reads: ReadPath;
+  readonly #writes: WritePath;
+  readonly #checkpointer: Checkpointer;
+  readonly #catchUp: CatchUp;
+  readonly #gate: ReplyGate;
+  readonly #qos: QosGate;
+  readonly #counters: Counters = {
+    reads: 0,
+    writes: 0,
+    flushes: 0,
+    trims: 0,
+    readBytes: 0,
+    writeBytes: 0,
+    storedWriteBytes: 0,
+    readRepairs: 0,
+  };
+  readonly #dropped: readonly SegmentName[];
+  #state: 'serving' | 'paused' | 'failed' | 'closed' = 'paused';
+  #message = 'opening';
+  #waitingFlushes: BlockRequest[] = [];
+  #closedListeners: (() => void)[] = [];
+  #resizedListeners: (() => void)[] = [];
+  #maintaining = false;
+  #notedThrough = 0;
+
+  constructor(options: EngineOptions, log: OpenedLog, table: SegmentTable, keys: KeyRing, replayed: Replayed) {
+    this.#options = options;
+    this.reign = options.reign;
+    this.readOnly = options.readOnly;
+    this.#logger = options.logger;
+    this.#map = replayed.map;
+    this.#table = table;
+    this.#keys = keys;
+    this.#dropped = replayed.dropped;
+    keys.addReign(options.reign);
+    for (const reign of replayed.reigns) keys.addReign(reign);
+    this.#reigns = mergeReigns(log.members[0]!.status.superblock.reigns, replayed.reigns, options.reign);
+    const links = options.members.map(newLink);
+    const end = log.end.seq;
+    this.#set = new ReplicaSet(
+      links,
+      {
+        inSync: log.members.map((member) => member.member.replicaId),
+        setVersion: log.setVersion,
+        committed: end,
+        synced: end,
+      },
+      {
+        membership: options.membership,
+        clock: options.clock,
+        logger: options.logger,
+        events: {
+          committed: (seq) => this.#committed(seq),
+          synced: (seq) => this.#synced(seq),
+          setChanged: () => this.#setChanged(),
+          lost: (link) => void this.#catchUp.bringBack(link),
+          deposed: (why) => this.depose(why),
+        },
+      },
+    );
+    for (const member of log.members) {
+      const link = links.find((candidate) => candidate.member.replicaId === member.member.replicaId)!;
+      link.state = 'in-sync';
+      link.confirmedMs = options.clock.monotonicMs();
+      this.#set.attach(link, member.port, end, end);
+      member.events.target = this.#set.eventsOf(link, () => member.port);
+    }
+    this.#gate = new ReplyGate(options.clock);
+    this.#pipeline = new Pipeline(this.#map, this.#tail, (request, error) => this.#gate.reply(request, error));
+    this.#pipeline.connect(this.#set);
+    this.#writer = new LogWriter(
+      {
+        volumeId: options.volume.volumeId,
+        lineageId: options.volume.lineageId,
+        reign: options.reign,
+        nextSeq: end + 1,
+        digest: Buffer.from(log.end.digest, 'hex'),
+      },
+      {
+        table,
+        kernel,
+        wallMs: () => options.clock.wallMs(),
+        emit: (frame) => this.#pipeline.emit(frame),
+        seal: {
+          keys,
+          epoch: options.reign.epoch,
+          cipher: options.dataKey === null ? 'none' : options.volume.cipher,
+          compression: options.volume.compression,
+        },
+      },
+    );
+    this.#reader = new LogReader(() => this.#set.sources(), options.logger);
+    this.#reads = new ReadPath({
+      map: this.#map,
+      table,
+      keys,
+      reader: this.#reader,
+      sources: () => this.#set.sources(),
+      logger: options.logger,
+    });
+    this.#writes = new WritePath({
+      writer: this.#writer,
+      pipeline: this.#pipeline,
+      reads: this.#reads,
+      set: this.#set,
+      clock: options.clock,
+      logger: options.logger,
+      minReplicas: options.volume.minReplicas,
+      clearRange: (block, count) => this.#cleared(block, count),
+      reply: (request, error) => this.#gate.reply(request, error),
+    });
+    this.#qos = new QosGate(options.clock, options.volume.qos, (requests) => this.#dispatch(requests));
+    prunePlaces(this.#map, replayed.places);
+    this.#map.takeFreedIds();
+    this.#checkpointer = new Checkpointer(
+      {
+        map: this.#map,
+        table,
+        writer: this.#writer,
+        pipeline: this.#pipeline,
+        places: replayed.places,
+        reigns: this.#reigns,
+        committed: () => this.#set.committed,
+        durable: (seq) => this.#durable(seq),
+        describe: (place) => this.#describeAll({ checkpoint: place }),
+        deleteSegments: (segments) => this.#deleteSegments(segments),
+        logger: options.logger,
+      },
+      replayed.checkpoint,
+      replayed.root?.tablePlaces ?? [],
+      replayed.replayedBytes,
+    );
+    this.#catchUp = new CatchUp({
+      reign: options.reign,
+      set: this.#set,
+      tail: this.#tail,
+      reader: this.#reader,
+      connector: options.connector,
+      membership: options.membership,
+      lastSeq: () => this.#writer.lastSeq,
+      description: () => this.#description(),
+      clock: options.clock,
+      logger: options.logger,
+    });
+  }
+
+  /** Begins the reign: its id durable on all in-sync replicas before it seals anything. */
+  async start(): Promise<void> {
+    const { volume, reign } = this.#options;
+    await this.#describeAll({ ...this.#description(), addReign: reign });
+    const sizeBytes = Math.max(this.#map.sizeBytes, volume.sizeBytes);
+    const members = this.#set.links
+      .filter((link) => link.state === 'in-sync')
+      .map((link) => ({ replicaId: link.member.replicaId, incarnationId: link.member.incarnationId }));
+    const frame = this.#writer.writeControl(
+      { kind: 'open', epoch: reign.epoch, reignId: reign.reignId, keyed: this.#keys.keyed, sizeBytes },
+      { kind: 'members', setVersion: this.#set.setVersion, members },
+    );
+    this.#pipeline.newest(frame).apply = () => {
+      this.#map.sizeBytes = sizeBytes;
+    };
+    this.#pipeline.transmit();
+    await this.#durable(frame.seq);
+    if (this.#state === 'failed') throw new HoldfastError('ABORTED', this.#message, { reason: 'StaleReign' });
+    this.#state = 'serving';
+    this.#message = '';
+    const leftovers = this.#dropped.filter((name) =>
+      this.#table.entries().some((entry) => entry.epoch === name.epoch && entry.ordinal === name.ordinal),
+    );
+    if (leftovers.length > 0) await this.#finishDrop(leftovers);
+    for (const link of this.#set.links) if (link.state === 'unreachable') void this.#catchUp.bringBack(link);
+    this.#scheduleMaintenance();
+    this.#logger.info(
+      { epoch: reign.epoch, end: frame.seq, inSync: this.#set.inSync, allocatedBlocks: this.#map.allocatedBlocks },
+      'volume open',
+    );
+  }
+
+  get sizeBytes(): number {
+    return this.#map.sizeBytes;
+  }
+  get closed(): boolean {
+    return this.#state === 'failed' || this.#state === 'closed';
+  }
+  onClosed(listener: () => void): void {
+    this.#closedListeners.push(listener);
+  }
+  onResized(listener: () => void): void {
+    this.#resizedListeners.push(listener);
+  }
+
+  submit(requests: readonly BlockRequest[]): void {
+    if (this.closed) {
+      for (const request of requests) request.complete('ESHUTDOWN');
+      return;
+    }
+    this.#dispatch(this.#qos.open ? requests : this.#qos.admit(requests));
+  }
+
+  #dispatch(requests: readonly BlockRequest[]): void {
+    if (this.closed) {
+      for (const request of requests) request.complete('ESHUTDOWN');
+      return;
+    }
+    const reads: BlockRequest[] = [];
+    const writes: BlockRequest[] = [];
+    for (const request of requests) {
+      if (request.op === 'read') reads.push(request);
+      else if (request.op === 'flush') this.#flush(request);
+      else if (this.readOnly) request.complete('EPERM');
+      else writes.push(request);
+    }
+    if (writes.length > 0) {
+      this.#countWrites(writes);
+      this.#writes.submit(writes);
+    }
+    if (reads.length > 0) this.#read(reads);
+  }
+
+  #countWrites(writes: readonly BlockRequest[]): void {
+    for (const request of writes) {
+      if (request.op === 'write') {
+        this.#counters.writes++;
+        this.#counters.writeBytes += request.length;
+      } else this.#counters.trims++;
+    }
+  }
+
+  #read(reads: readonly BlockRequest[]): void {
+    this.#set.keepLease();
+    this.#reads.read(reads, (request, error) => {
+      if (error !== null) return request.complete(error);
+      this.#counters.reads++;
+      this.#counters.readBytes += request.length;
+      // Checked after the data was fetched and before the reply leaves, also for zeroes.
+      if (this.#set.leaseHeld()) request.complete(this.closed ? 'ESHUTDOWN' : null);
+      else this.#set.lease((failure) => request.complete(failure !== null || this.closed ? 'ESHUTDOWN' : null));
+    });
+  }
+
+  #flush(request: BlockRequest): void {
+    if (this.#set.inSyncCount < this.#options.volume.minReplicas) {
+      this.#waitingFlushes.push(request);
+      return;
+    }
+    this.#counters.flushes++;
+    // Covers every write that was answered; those are committed. Nothing new since the last sync: nothing to do.
+    this.#pipeline.durable(this.#set.committed, (error) => this.#gate.reply(request, error));
+  }
+
+  #committed(seq: number): void {
+    this.#writer.committedThrough = seq;
+    this.#pipeline.committed(seq);
+    this.#writes.committed(seq);
+  }
+
+  #synced(seq: number): void {
+    this.#writer.flushedThrough = seq;
+    this.#pipeline.synced(seq);
+  }
+
+  #setChanged(): void {
+    const members = this.#set.links
+      .filter((link) => link.state === 'in-sync')
+      .map((link) => ({ replicaId: link.member.replicaId, incarnationId: link.member.incarnationId }));
+    this.#writer.writeControl({ kind: 'members', setVersion: this.#set.setVersion, members });
+    this.#pipeline.transmit();
+    this.#describeAll(this.#description()).catch((error: unknown) =>
+      this.#logger.warn({ error: messageOf(error) }, 'superblocks do not name the new set yet'),
+    );
+    this.#writes.retry();
+    for (const request of this.#waitingFlushes.splice(0)) this.#flush(request);
+  }
+
+  #cleared(block: number, count: number): void {
+    this.#map.clearRange(block, count);
+    this.#checkpointer.noteFreed();
+  }
+
+  #description(): DescribeUpdate {
+    const members = this.#set.links
+      .filter((link) => link.state === 'in-sync' || link.state === 'counting')
+      .map((link) => ({ replicaId: link.member.replicaId, incarnationId: link.member.incarnationId }));
+    const checkpoint = this.#checkpointer.current;
+    return {
+      sizeBytes: this.sizeBytes,
+      wrappedKey: this.#options.volume.wrappedKey,
+      setVersion: this.#set.setVersion,
+      members,
+      addReign: this.reign,
+      ...(checkpoint === null ? {} : { checkpoint }),
+    };
+  }
+
+  /** Updates the superblock of every connected counting replica; one that fails is lost and leaves the set by itself. */
+  async #describeAll(update: DescribeUpdate): Promise<void> {
+    await Promise.all(
+      this.#set
+        .countingLinks()
+        .map((link) =>
+          link
+            .port!.describe(update)
+            .catch((error: unknown) =>
+              this.#logger.warn({ node: link.member.nodeId, error: messageOf(error) }, 'superblock not updated'),
+            ),
+        ),
+    );
+    if (this.closed)
+      throw new HoldfastError('UNAVAILABLE', this.#message || 'the volume is closed', { reason: 'Closed' });
+  }
+
+  #durable(seq: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#pipeline.durable(seq, (error) =>
+        error === null
+          ? resolve()
+          : reject(new HoldfastError('UNAVAILABLE', this.#message || 'the volume is closed', { reason: 'Closed' })),
+      );
+    });
+  }
+
+  async #deleteSegments(segments: readonly SegmentName[]): Promise<void> {
+    await this.#reads.settled();
+    await Promise.all(
+      this.#set
+        .countingLinks()
+        .map((link) =>
+          link
+            .port!.deleteSegments(segments)
+            .catch((error: unknown) =>
+              this.#logger.warn({ node: link.member.nodeId, error: messageOf(error) }, 'segments not deleted yet'),
+            ),
+        ),
+    );
+  }
+
+  /** An earlier reign had dropped segments and did not live to delete the files. */
+  async #finishDrop(names: readonly SegmentName[]): Promise<void> {
+    await this.#deleteSegments(names);
+    for (const name of names) {
+      const entry = this.#table
+        .entries()
+        .find((candidate) => candidate.epoch === name.epoch && candidate.ordinal === name.ordinal);
+      if (entry !== undefined && this.#map.references(entry.slot) === 0) this.#table.remove(entry.slot);
+    }
+  }
+
+  #scheduleMaintenance(): void {
+    this.#options.clock.after(MAINTENANCE_MS, () => {
+      if (this.closed) return;
+      void this.#maintain().finally(() => this.#scheduleMaintenance());
+    });
+  }
+
+  async #maintain(): Promise<void> {
+    if (this.#maintaining) return;
+    this.#maintaining = true;
+    try {
+      if (this.#checkpointer.due()) await this.#checkpointer.write();
+      await this.#noteFlushed();
+    } catch (error) {
+      if (!this.closed) this.#logger.warn({ error: messageOf(error) }, 'maintenance will be tried again');
+    } finally {
+      this.#maintaining = false;
+    }
+  }
+
+  /** An idle volume writes down how far it is durable, in the superblocks and in the store. */
+  async #noteFlushed(): Promise<void> {
+    const seq = this.#set.synced;
+    if (seq <= this.#notedThrough || seq !== this.#writer.lastSeq) return;
+    const point = { epoch: this.reign.epoch, seq, digest: this.#writer.digest.toString('hex') };
+    this.#notedThrough = seq;
+    await this.#describeAll({ flushed: point });
+    await this.#options.membership
+      .noteFlushed(point)
+      .catch((error: unknown) =>
+        this.#logger.debug({ error: messageOf(error) }, 'flushed point not noted in the store'),
+      );
+  }
+
+  async freeze(order: {
+    snapshotId: SnapshotId;
+    groupId: GroupId | null;
+    holdToken: string | null;
+  }): Promise<{ sizeBytes: number; wallMs: number; seq: number }> {
+    this.#mustServe();
+    if (order.holdToken !== null && this.#gate.token !== order.holdToken)
+      throw new HoldfastError('ABORTED', 'the hold of this group snapshot has run out; the group must be taken anew', {
+        reason: 'Deadline',
+      });
+    const existing = this.#map.snapshot(order.snapshotId);
+    if (existing) return { sizeBytes: existing.sizeBytes, wallMs: existing.wallMs, seq: existing.seq };
+    if (this.#map.snapshotCount >= SNAPSHOTS_MAX)
+      throw new HoldfastError(
+        'RESOURCE_EXHAUSTED',
+        `the volume has ${SNAPSHOTS_MAX} snapshots, the most there can be; delete some first`,
+      );
+    const wallMs = this.#options.clock.wallMs();
+    const groupId = order.groupId ?? (zeroUuid as GroupId);
+    const frame = this.#writer.writeControl({ kind: 'freeze', snapshotId: order.snapshotId, groupId, wallMs });
+    let sizeBytes = this.sizeBytes;
+    this.#pipeline.newest(frame).apply = () => {
+      sizeBytes = this.#map.freeze(order.snapshotId, groupId, frame.seq, wallMs).sizeBytes;
+    };
+    this.#pipeline.transmit();
+    await this.#durable(frame.seq);
+    return { sizeBytes, wallMs, seq: frame.seq };
+  }
+
+  async hold(token: string, deadlineMs: number): Promise<void> {
+    this.#mustServe();
+    this.#gate.hold(token, deadlineMs);
+  }
+
+  release(token: string): boolean {
+    return this.#gate.release(token);
+  }
+
+  async clone(order: Parameters<Engine['clone']>[0]): Promise<void> {
+    this.#mustServe();
+    const snapshot = this.#map.snapshot(order.snapshotId);
+    if (snapshot === undefined)
+      throw notFound(`volume ${this.#options.volume.volumeId} has no snapshot ${order.snapshotId}`);
+    const sources = order.targets.map((target) => {
+      const link = this.#set.links.find((candidate) => candidate.member.replicaId === target.sourceReplicaId);
+      if (link?.state !== 'in-sync' || link.port === undefined)
+        throw new HoldfastError(
+          'UNAVAILABLE',
+          `replica ${target.sourceReplicaId} is not in sync now, so nothing can be cloned from it; retry`,
+          { reason: 'NotInSync' },
+        );
+      return { target, port: link.port };
+    });
+    const checkpoint = await this.#checkpointer.write();
+    const frame = this.#writer.writeControl({
+      kind: 'clone',
+      newVolumeId: order.newVolumeId,
+      snapshotId: order.snapshotId,
+    });
+    this.#writer.sealSegment();
+    const segments = this.#table.entries().filter((entry) => entry.closed);
+    this.#pipeline.transmit();
+    await this.#durable(this.#writer.lastSeq);
+    assert(frame.seq < this.#writer.lastSeq, 'the clone entry lies in a sealed segment');
+    const members = order.targets.map((target) => target.member);
+    await Promise.all(
+      sources.map(({ target, port }) =>
+        port.clone({
+          superblock: this.#cloneSuperblock(order, target, members, checkpoint, snapshot.sizeBytes),
+          segments: segments.map(({ epoch, ordinal }) => ({ epoch, ordinal })),
+        }),
+      ),
+    );
+  }
+
+  #cloneSuperblock(
+    order: Parameters<Engine['clone']>[0],
+    target: CloneTarget,
+    members: readonly CloneTarget['member'][],
+    checkpoint: CheckpointPlace,
+    sizeBytes: number,
+  ): Superblock {
+    const { volume } = this.#options;
+    return {
+      volumeId: order.newVolumeId,
+      lineageId: volume.lineageId,
+      replicaId: target.member.replicaId,
+      incarnationId: target.member.incarnationId,
+      // What only the host knows is filled in there.
+      poolId: zeroUuid as Superblock['poolId'],
+      nodeId: '' as Superblock['nodeId'],
+      cache: null,
+      sizeBytes,
+      parameters: order.parameters,
+      wrappedKey: volume.wrappedKey,
+      promised: this.reign,
+      reigns: this.#reigns,
+      setVersion: 1,
+      members,
+      flushed: null,
+      checkpoint,
+      previousCheckpoint: null,
+      joining: false,
+      retired: false,
+    };
+  }
+
+  async resize(sizeBytes: number): Promise<void> {
+    this.#mustServe();
+    if (!Number.isSafeInteger(sizeBytes) || sizeBytes % BLOCK_SIZE !== 0 || sizeBytes > VOLUME_SIZE_MAX)
+      throw invalid(`a volume's size is a multiple of ${BLOCK_SIZE} bytes up to ${VOLUME_SIZE_MAX}, not ${sizeBytes}`);
+    if (sizeBytes <= this.sizeBytes) return;
+    const frame = this.#writer.writeControl({ kind: 'resize', sizeBytes });
+    this.#pipeline.newest(frame).apply = () => {
+      this.#map.sizeBytes = Math.max(this.#map.sizeBytes, sizeBytes);
+    };
+    this.#pipeline.transmit();
+    await this.#durable(frame.seq);
+    await this.#describeAll({ sizeBytes });
+    for (const listener of this.#resizedListeners) listener();
+  }
+
+  setQos(qos: QosLimits): void {
+    this.#qos.set(qos);
+  }
+
+  async deleteSnapshot(snapshotId: SnapshotId): Promise<void> {
+    this.#mustServe();
+    if (this.#map.snapshot(snapshotId) === undefined) return;
+    const frame = this.#writer.writeControl({ kind: 'snapshotDelete', snapshotId });
+    this.#pipeline.newest(frame).apply = () => {
+      this.#map.deleteSnapshot(snapshotId);
+      this.#checkpointer.noteFreed();
+    };
+    this.#pipeline.transmit();
+    await this.#durable(frame.seq);
+  }
+
+  changed(order: Parameters<Engine['changed']>[0]): ReturnType<Engine['changed']> {
+    this.#mustServe();
+    const rootOf = (id: SnapshotId) => {
+      const snapshot = this.#map.snapshot(id);
+      if (snapshot === undefined) throw notFound(`volume ${this.#options.volume.volumeId} has no snapshot ${id}`);
+      return snapshot;
+    };
+    const target = rootOf(order.target);
+    const base = order.base === null ? undefined : rootOf(order.base).root;
+    const extents: { offset: number; length: number }[] = [];
+    for (const [block, count] of changedRanges(target.root, base, Math.floor(order.startingOffset / BLOCK_SIZE))) {
+      if (extents.length === order.maxResults) return { volumeSizeBytes: target.sizeBytes, extents, done: false };
+      extents.push({ offset: block * BLOCK_SIZE, length: count * BLOCK_SIZE });
+    }
+    return { volumeSizeBytes: target.sizeBytes, extents, done: true };
+  }
+
+  status(): EngineStatus {
+    const paused = this.#state === 'serving' && this.#set.inSyncCount < this.#options.volume.minReplicas;
+    const stored = this.#table.entries().reduce((sum, entry) => sum + entry.length, 0);
+    return {
+      state: paused ? 'paused' : this.#state,
+      message: paused
+        ? `${this.#set.inSyncCount} replicas in sync, ${this.#options.volume.minReplicas} needed to accept writes`
+        : this.#message,
+      sizeBytes: this.sizeBytes,
+      allocatedBytes: this.#map.allocatedBlocks * BLOCK_SIZE,
+      storedBytes: stored,
+      replicas: this.#set.states(this.#writer.lastSeq),
+      snapshotIds: [...this.#map.snapshots].map((snapshot) => snapshot.snapshotId),
+      counters: { ...this.#counters, storedWriteBytes: this.#writer.bytesWritten, readRepairs: this.#reader.repairs },
+    };
+  }
+
+  async close(): Promise<void> {
+    if (this.closed) return;
+    try {
+      this.#gate.end();
+      await this.#durable(this.#writer.lastSeq);
+      // A volume that was only looked at leaves nothing to replay but its own opening frames.
+      if (this.#writer.bytesWritten > CLEAN_CLOSE_BYTES) await this.#checkpointer.write();
+      await this.#noteFlushed();
+    } catch (error) {
+      this.#logger.warn({ error: messageOf(error) }, 'volume closed without a clean end; the next open recovers it');
+    }
+    this.#shutDown('closed', 'the volume was closed');
+  }
+
+  depose(why: string): void {
+    if (this.closed) return;
+    this.#logger.warn({ epoch: this.reign.epoch, why }, 'engine deposed');
+    this.#shutDown('failed', why);
+  }
+
+  #shutDown(state: 'failed' | 'closed', message: string): void {
+    this.#state = state;
+    this.#message = message;
+    this.#catchUp.close();
+    this.#set.close();
+    for (const request of [...this.#qos.drop(), ...this.#waitingFlushes.splice(0)]) request.complete('ESHUTDOWN');
+    this.#writes.close();
+    this.#pipeline.close('ESHUTDOWN');
+    this.#gate.end();
+    this.#keys.destroy();
+    for (const listener of this.#closedListeners) listener();
+  }
+
+  #mustServe(): void {
+    if (this.closed)
+      throw new HoldfastError('UNAVAILABLE', this.#message || 'the volume is closed', { reason: 'Closed' });
+  }
+}
+
+/** Below this much log a close writes no checkpoint: replaying it is cheaper. */
+const CLEAN_CLOSE_BYTES = 256 * 1024;
+
+function newLink(member: EngineOptions['members'][number]): Link {
+  return {
+    member,
+    state: member.lost ? 'lost' : 'unreachable',
+    port: undefined,
+    appendedThrough: 0,
+    syncedThrough: 0,
+    syncing: 0,
+    ready: false,
+    onProgress: undefined,
+    confirmedMs: Number.NEGATIVE_INFINITY,
+    message: member.lost ? 'its disk came back empty or foreign' : '',
+  };
+}
+
+function mergeReigns(...lists: (readonly Reign[] | Reign)[]): Reign[] {
+  const byEpoch = new Map<number, Reign>();
+  for (const reign of lists.flat()) byEpoch.set(reign.epoch, reign);
+  return [...byEpoch.values()].sort((a, b) => a.epoch - b.epoch);
+}
+
+/** Forgets places of pages, nodes and roots that no tree reaches any more. */
+function prunePlaces(map: BlockMap, places: Map<number, unknown>): void {
+  const reachable = new Set<number>();
+  for (const root of [map.root, ...[...map.snapshots].map((snapshot) => snapshot.root)]) {
+    reachable.add(root.id);
+    for (const node of root.nodes) if (node !== undefined) reachable.add(node.id);
+    for (const page of pagesOf(root)) reachable.add(page.id);
+  }
+  for (const id of places.keys()) if (!reachable.has(id)) places.delete(id);
+}

@@ -1,0 +1,39 @@
+// Every bound of the engine, with how the number was found.
+
+import { KiB, MiB } from '../base/index.js';
+
+/** Data frames are at most this long, so that one large write does not delay the acknowledgements behind it. */
+export const DATA_FRAME_MAX = 1 * MiB;
+/** Unacknowledged bytes of a volume; more waits. Two NBD connections' worth of the server's own bound. */
+export const IN_FLIGHT_MAX = 64 * MiB;
+/** Committed frames kept in memory, from which a catching-up replica joins the live stream. */
+export const TAIL_BYTES = 8 * MiB;
+/** Bytes copied to a catching-up replica before its acknowledgement is awaited. */
+export const COPY_CHUNK = 1 * MiB;
+/** How long an open waits for replicas that do not answer, before it goes on without them. A daemon restart takes about 1 s. */
+export const OPEN_TIMEOUT_MS = 3_000;
+/** Reads are served without asking while every in-sync replica confirmed the reign within this time. */
+export const LEASE_MS = 1_000;
+/** What a new engine waits from the fence's answer, unless the former one is proved gone: lease + 10 %. */
+export const LEASE_WAIT_MS = 1_100;
+/** Between attempts to reach a lost replica. */
+export const RECONNECT_MS = { first: 200, most: 3_000 };
+/** Between attempts to reach the metadata store. */
+export const STORE_RETRY_MS = { first: 50, most: 1_000 };
+/** A checkpoint is due after this much log (about 2 s of replay), or this many changed pages (16 MiB). */
+export const CHECKPOINT_LOG_BYTES = 64 * MiB;
+export const CHECKPOINT_DIRTY_PAGES = 2_048;
+/** How often it is looked whether one is due. */
+export const MAINTENANCE_MS = 2_000;
+/** Frames of checkpoint entries. */
+export const CHECKPOINT_FRAME_MAX = 512 * KiB;
+/** Free bytes that a replica's pool keeps for deletions, checkpoints and snapshots: writes stop above it. */
+export const SPACE_RESERVE = 32 * MiB;
+/** How long a write waits for space before ENOSPC. */
+export const SPACE_WAIT_MS = 2_000;
+/** Longest hold of a group freeze. */
+export const HOLD_MAX_MS = 30_000;
+/** Reads in one port call, so that one huge request does not hold the rest. */
+export const READ_BATCH_BYTES = 4 * MiB;
+/** Snapshots of one volume. */
+export const SNAPSHOTS_MAX = 10_000;

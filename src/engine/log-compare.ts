@@ -1,0 +1,124 @@
+// Brings one replica's log to the state of another's: finds where the two part, cuts what lies beyond, copies what is missing
+// as the same bytes. Used at open (all in-sync replicas to one end) and for a replica that returns.
+
+import { corrupt, type Logger } from '../base/index.js';
+import {
+  decodeFrame,
+  FRAME_HEADER_SIZE,
+  SEGMENT_HEADER_SIZE,
+  type SegmentName,
+  segmentFileName,
+} from '../format/index.js';
+import { COPY_CHUNK } from './limits.js';
+import type { LogReader } from './log-reader.js';
+import type { FrameInfo, ReplicaPort, SegmentInfo } from './replica-port.js';
+
+const keyOf = (segment: SegmentName) => `${segment.epoch}/${segment.ordinal}`;
+
+/** Seq of the last frame that both logs hold with the same digest; 0 when they share none. */
+export async function commonPoint(
+  source: ReplicaPort,
+  sourceSegments: readonly SegmentInfo[],
+  target: ReplicaPort,
+  targetSegments: readonly SegmentInfo[],
+): Promise<number> {
+  const bySource = new Map(sourceSegments.map((segment) => [keyOf(segment), segment]));
+  for (const mine of [...targetSegments].reverse()) {
+    const theirs = bySource.get(keyOf(mine));
+    if (theirs === undefined) continue;
+    if (mine.lastSeq >= mine.firstSeq && mine.lastSeq === theirs.lastSeq && mine.lastDigest === theirs.lastDigest)
+      return mine.lastSeq;
+    const known = new Map((await source.frames(theirs)).map((frame) => [frame.seq, frame.digest]));
+    const frames = await target.frames(mine);
+    for (let i = frames.length - 1; i >= 0; i--)
+      if (known.get(frames[i]!.seq) === frames[i]!.digest) return frames[i]!.seq;
+  }
+  return 0;
+}
+
+/** Removes from `target` what `source` does not have: everything above `common`, and segments that were dropped meanwhile. */
+export async function cutToCommon(
+  target: ReplicaPort,
+  targetSegments: readonly SegmentInfo[],
+  sourceSegments: readonly SegmentInfo[],
+  common: number,
+): Promise<void> {
+  const end = targetSegments.at(-1)?.lastSeq ?? 0;
+  const beyond = targetSegments.some((segment) => segment.firstSeq > common);
+  if (end > common || beyond) await target.cut(common);
+  const kept = new Set(sourceSegments.map(keyOf));
+  const gone = targetSegments.filter(
+    (segment) => segment.lastSeq <= common && segment.firstSeq <= common && !kept.has(keyOf(segment)),
+  );
+  if (gone.length > 0) await target.deleteSegments(gone);
+}
+
+/** A stretch of whole frames of one segment; at offset 0 it starts with the segment's header. */
+interface Stretch {
+  readonly segment: SegmentInfo;
+  readonly offset: number;
+  readonly length: number;
+  readonly lastSeq: number;
+}
+
+/** Stretches of about 1 MiB that hold every frame above `after`. */
+async function* stretches(
+  source: ReplicaPort,
+  segments: readonly SegmentInfo[],
+  after: number,
+  through: number,
+): AsyncGenerator<Stretch> {
+  for (const segment of segments) {
+    if (segment.lastSeq <= after || segment.firstSeq > through) continue;
+    const frames = (await source.frames(segment)).filter((frame) => frame.seq > after && frame.seq <= through);
+    let first = 0;
+    while (first < frames.length) {
+      let last = first;
+      while (last + 1 < frames.length && endOf(frames[last + 1]!) - frames[first]!.offset <= COPY_CHUNK) last++;
+      const opens = frames[first]!.offset === SEGMENT_HEADER_SIZE;
+      const offset = opens ? 0 : frames[first]!.offset;
+      yield { segment, offset, length: endOf(frames[last]!) - offset, lastSeq: frames[last]!.seq };
+      first = last + 1;
+    }
+  }
+}
+
+function endOf(frame: FrameInfo): number {
+  return frame.offset + frame.length;
+}
+
+/** Null when every frame of the stretch is whole. */
+function verifyStretch(bytes: Buffer, opens: boolean): string | null {
+  let at = opens ? SEGMENT_HEADER_SIZE : 0;
+  while (at < bytes.length) {
+    const header = decodeFrame(bytes, at, true);
+    if (typeof header === 'string') return `frame: ${header}`;
+    at += FRAME_HEADER_SIZE + header.bodyLength;
+  }
+  return null;
+}
+
+/**
+ * Appends to `target` every frame of `source` above `after` and up to `through`. `sent` is told each stretch and resolves when the target
+ * may take the next. Returns the last seq copied.
+ */
+export async function copyLog(
+  parts: { source: ReplicaPort; reader: LogReader; target: ReplicaPort; logger: Logger },
+  segments: readonly SegmentInfo[],
+  after: number,
+  through: number,
+  sent: (lastSeq: number) => Promise<void>,
+): Promise<number> {
+  let last = after;
+  for await (const stretch of stretches(parts.source, segments, after, through)) {
+    const bytes = await parts.reader.read(stretch.segment, stretch.offset, stretch.length, (candidate) =>
+      verifyStretch(candidate, stretch.offset === 0),
+    );
+    if (stretch.offset === 0 && bytes.length < SEGMENT_HEADER_SIZE)
+      throw corrupt(`segment ${segmentFileName(stretch.segment)} is shorter than its header`);
+    parts.target.append(stretch.segment, stretch.offset, bytes, stretch.lastSeq);
+    last = stretch.lastSeq;
+    await sent(last);
+  }
+  return last;
+}

@@ -1,0 +1,282 @@
+// Opening a volume: fence, choose the log, bring every in-sync replica to the same end, build the map, start the reign.
+//
+// The order is the safety (design section 6): the epoch was granted by the store before this is called; (1) replicas promise it,
+// which stops the former engine, since it needs all of them; (2) the longest valid log among those that are trusted becomes
+// the log of all, by copying the same bytes and cutting the rest; (3) all of it is synced; (4) members that can't be brought there leave
+// the set by compare-and-swap; (5) the former engine's lease runs out; (6) the first frame of the reign is durable. Only then
+// is anything served.
+//
+// Which replicas may be the source, by what is known of an in-sync member:
+//   a  reached, page cache survived, no damage          source
+//   b  reached, page cache lost (suspect), no damage    brought to a source's end; source only if all in-sync are suspect and reached
+//   c  reached, damage in its log                       repaired from a source; never a source itself
+//   d  reached, another incarnation or no replica       lost: leaves the set, marked
+//   e  not reached in time                              leaves the set, unless nobody is left to be a source
+
+import { HoldfastError, messageOf } from '../base/index.js';
+import type { LogPoint } from '../format/index.js';
+import type { EngineMember, EngineOptions } from './engine-api.js';
+import { LEASE_WAIT_MS, OPEN_TIMEOUT_MS, RECONNECT_MS } from './limits.js';
+import { commonPoint, copyLog, cutToCommon } from './log-compare.js';
+import { LogReader } from './log-reader.js';
+import type { ReplicaEvents, ReplicaPort, ReplicaStatus } from './replica-port.js';
+
+export interface Reached {
+  readonly member: EngineMember;
+  readonly port: ReplicaPort;
+  readonly status: ReplicaStatus;
+  /** Where its events go; the engine redirects them when it takes over. */
+  readonly events: PortEvents;
+}
+
+/** Remembers what a port reported until somebody listens. */
+export class PortEvents implements ReplicaEvents {
+  appendedThrough = 0;
+  failure: Error | undefined;
+  target: ReplicaEvents | undefined;
+  #waiters: (() => void)[] = [];
+
+  appended(seq: number): void {
+    this.appendedThrough = Math.max(this.appendedThrough, seq);
+    this.target?.appended(seq);
+    this.#wake();
+  }
+  lost(error: Error): void {
+    this.failure = error;
+    this.target?.lost(error);
+    this.#wake();
+  }
+  #wake(): void {
+    for (const wake of this.#waiters.splice(0)) wake();
+  }
+  async appendedTo(seq: number): Promise<void> {
+    while (this.appendedThrough < seq) {
+      if (this.failure !== undefined) throw this.failure;
+      await new Promise<void>((resolve) => this.#waiters.push(resolve));
+    }
+  }
+}
+
+export interface OpenedLog {
+  /** In-sync from now on: same end, synced. The first is the one the log was taken from. */
+  readonly members: Reached[];
+  readonly setVersion: number;
+  readonly end: LogPoint;
+}
+
+export async function openLog(options: EngineOptions): Promise<OpenedLog> {
+  const reached: Reached[] = [];
+  const unreached: { member: EngineMember; error: unknown }[] = [];
+  const lost: { member: EngineMember; message: string }[] = [];
+  try {
+    await fenceAll(options, reached, unreached, lost);
+    const { source, rest } = chooseSource(options, reached, unreached, lost);
+    const leaseOver = waitForLease(options, reached);
+    await checkNotRolledBack(options, source);
+    const members = [source];
+    for (const other of rest) {
+      try {
+        await bringTo(options, source, other);
+        members.push(other);
+      } catch (error) {
+        options.logger.warn(
+          { node: other.member.nodeId, error: messageOf(error) },
+          'in-sync replica could not be brought to the common end; it leaves the set',
+        );
+        other.port.close();
+      }
+    }
+    await Promise.all(members.map((member) => synced(member, source.status.end.seq)));
+    const setVersion = await settle(options, members);
+    for (const { member, message } of lost) await options.membership.markLost(member.replicaId, message);
+    await leaseOver;
+    return { members, setVersion, end: source.status.end };
+  } catch (error) {
+    for (const { port } of reached) port.close();
+    throw error;
+  }
+}
+
+async function fenceAll(
+  options: EngineOptions,
+  reached: Reached[],
+  unreached: { member: EngineMember; error: unknown }[],
+  lost: { member: EngineMember; message: string }[],
+): Promise<void> {
+  const wanted = options.members.filter((member) => member.inSync);
+  await Promise.all(
+    wanted.map(async (member) => {
+      try {
+        const found = await fenceOne(options, member);
+        if (found.status.superblock.incarnationId === member.incarnationId) reached.push(found);
+        else {
+          found.port.close();
+          lost.push({
+            member,
+            message: `node ${member.nodeId} holds incarnation ${found.status.superblock.incarnationId}, not ${member.incarnationId}: its disk was wiped or replaced`,
+          });
+        }
+      } catch (error) {
+        if (error instanceof HoldfastError && error.reason === 'ReplicaLost')
+          lost.push({ member, message: error.message });
+        else if (error instanceof HoldfastError && error.reason === 'StaleReign') throw error;
+        else unreached.push({ member, error });
+      }
+    }),
+  );
+}
+
+/** Connects and fences; a daemon that is just starting gets until the timeout. */
+async function fenceOne(options: EngineOptions, member: EngineMember): Promise<Reached> {
+  const { clock, connector } = options;
+  const deadline = clock.monotonicMs() + OPEN_TIMEOUT_MS;
+  for (;;) {
+    let port: ReplicaPort | undefined;
+    try {
+      port = await connector.connect(member, Math.max(1, deadline - clock.monotonicMs()));
+      const events = new PortEvents();
+      port.listen(events);
+      const status = await port.fence(options.reign);
+      events.appendedThrough = status.end.seq;
+      return { member, port, status, events };
+    } catch (error) {
+      port?.close();
+      const final =
+        error instanceof HoldfastError &&
+        (error.reason === 'ReplicaLost' || error.reason === 'StaleReign' || error.code === 'DATA_LOSS');
+      if (final || clock.monotonicMs() + RECONNECT_MS.first >= deadline) throw error;
+      await clock.sleep(RECONNECT_MS.first);
+    }
+  }
+}
+
+function chooseSource(
+  options: EngineOptions,
+  reached: Reached[],
+  unreached: { member: EngineMember; error: unknown }[],
+  lost: { member: EngineMember; message: string }[],
+): { source: Reached; rest: Reached[] } {
+  const volume = options.volume.volumeId;
+  const missing = [
+    ...unreached.map(({ member, error }) => `${member.nodeId} (${messageOf(error)})`),
+    ...lost.map(({ message }) => message),
+  ].join('; ');
+  const whole = reached.filter(({ status }) => status.damage === null && !status.superblock.joining);
+  if (whole.length === 0) {
+    const damage = reached.map(({ member, status }) => `${member.nodeId}: ${status.damage ?? 'joining'}`).join('; ');
+    if (reached.length > 0 && unreached.length === 0)
+      throw new HoldfastError('DATA_LOSS', `volume ${volume}: no in-sync replica has an undamaged log (${damage})`, {
+        reason: 'Corrupt',
+      });
+    if (unreached.length === 0)
+      throw new HoldfastError('DATA_LOSS', `volume ${volume}: every in-sync replica is lost (${missing})`, {
+        reason: 'ReplicaLost',
+      });
+    throw new HoldfastError(
+      'UNAVAILABLE',
+      `volume ${volume} can't be opened: no usable in-sync replica answers; not reached: ${missing}${damage ? `; damaged: ${damage}` : ''}`,
+    );
+  }
+  const proven = whole.filter(({ status }) => status.cacheSurvived);
+  if (proven.length === 0 && (unreached.length > 0 || reached.length > whole.length)) {
+    throw new HoldfastError(
+      'UNAVAILABLE',
+      `volume ${volume} can't be opened: the replicas that answer restarted after a power loss and may lack the newest writes; waiting for ${missing || 'an undamaged one'}`,
+    );
+  }
+  const trusted = proven.length > 0 ? proven : whole;
+  const source = trusted.reduce((best, candidate) =>
+    isLater(candidate.status.end, best.status.end) ? candidate : best,
+  );
+  // Reads during recovery and afterwards prefer the local copy when it ends at the same point.
+  const local = trusted.find(
+    ({ port, status }) =>
+      port.local && status.end.seq === source.status.end.seq && status.end.digest === source.status.end.digest,
+  );
+  const chosen = local ?? source;
+  const flushed = Math.max(...reached.map(({ status }) => status.flushedThrough));
+  if (chosen.status.end.seq < flushed) {
+    throw new HoldfastError(
+      'DATA_LOSS',
+      `volume ${volume}: the log on ${chosen.member.nodeId} ends at frame ${chosen.status.end.seq}, but frame ${flushed} was durable on all in-sync replicas: it was cut or rolled back`,
+      { reason: 'Corrupt' },
+    );
+  }
+  return { source: chosen, rest: reached.filter((other) => other !== chosen) };
+}
+
+function isLater(a: LogPoint, b: LogPoint): boolean {
+  return a.epoch > b.epoch || (a.epoch === b.epoch && a.seq > b.seq);
+}
+
+/** The store keeps a point that was durable everywhere: a log that does not contain it is an old one. */
+async function checkNotRolledBack(options: EngineOptions, source: Reached): Promise<void> {
+  const point = options.flushedPoint;
+  if (point === null || point.seq === 0) return;
+  const where = `volume ${options.volume.volumeId}: the log on ${source.member.nodeId}`;
+  if (source.status.end.seq < point.seq)
+    throw new HoldfastError(
+      'DATA_LOSS',
+      `${where} ends at frame ${source.status.end.seq}, but frame ${point.seq} was durable on all in-sync replicas: it was rolled back`,
+      { reason: 'Corrupt' },
+    );
+  const segment = (await source.port.segments()).find(
+    (info) => info.firstSeq <= point.seq && point.seq <= info.lastSeq,
+  );
+  if (segment === undefined) return;
+  const frame = (await source.port.frames(segment)).find((info) => info.seq === point.seq);
+  if (frame !== undefined && frame.digest !== point.digest)
+    throw new HoldfastError(
+      'DATA_LOSS',
+      `${where} holds another frame ${point.seq} than the one that was durable on all in-sync replicas`,
+      { reason: 'Corrupt' },
+    );
+}
+
+async function bringTo(options: EngineOptions, source: Reached, other: Reached): Promise<void> {
+  const theirs = await source.port.segments();
+  const mine = await other.port.segments();
+  const common = await commonPoint(source.port, theirs, other.port, mine);
+  await cutToCommon(other.port, mine, theirs, common);
+  if (common >= source.status.end.seq) return;
+  const reader = new LogReader(() => [source.port], options.logger);
+  other.events.appendedThrough = common;
+  await copyLog(
+    { source: source.port, reader, target: other.port, logger: options.logger },
+    theirs,
+    common,
+    source.status.end.seq,
+    (seq) => other.events.appendedTo(seq),
+  );
+}
+
+function synced(member: Reached, seq: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    member.port.sync(seq, (error) => (error === null ? resolve() : reject(error)));
+  });
+}
+
+/** Makes the store's set what it now is. */
+async function settle(options: EngineOptions, members: readonly Reached[]): Promise<number> {
+  const inSync = members.map(({ member }) => member.replicaId);
+  const before = options.members.filter((member) => member.inSync);
+  if (before.length === inSync.length) return options.setVersion;
+  const left = before.filter((member) => !inSync.includes(member.replicaId)).map((member) => member.nodeId);
+  const result = await options.membership.changeSet({
+    expectedSetVersion: options.setVersion,
+    inSync,
+    reason: `open without ${left.join(', ')}`,
+  });
+  if (result.outcome === 'deposed')
+    throw new HoldfastError('ABORTED', `volume ${options.volume.volumeId}: another node was granted a higher epoch`, {
+      reason: 'StaleReign',
+    });
+  return result.setVersion;
+}
+
+/** A former engine may still answer reads from its lease. Whoever proved it gone, or stopped it, need not wait. */
+async function waitForLease(options: EngineOptions, reached: readonly Reached[]): Promise<void> {
+  const first = reached.every(({ status }) => status.end.seq === 0);
+  if (first || options.formerEngineGone || reached.some(({ status }) => status.stoppedEngine)) return;
+  await options.clock.sleep(LEASE_WAIT_MS);
+}

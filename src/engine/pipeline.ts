@@ -1,0 +1,138 @@
+// Frames between the writer and their commit: sends them to the counting replicas, keeps them in order, and when a frame is
+// committed applies it to the map and answers its requests. Also the waiters for durability: one sync serves all of them.
+//
+// Invariant: the map shows committed frames only, in order of seq. Reads therefore see committed state only.
+
+import { assert } from '../base/index.js';
+import type { BlockMap } from '../hotpath/index.js';
+import type { BlockError, BlockRequest } from './block-device.js';
+import type { FrameTail } from './frame-tail.js';
+import type { Frame } from './log-writer.js';
+import type { ReplicaSet } from './replica-set.js';
+
+export interface InFlight {
+  readonly frame: Frame;
+  /** Requests whose last part is in this frame. */
+  requests: BlockRequest[];
+  /** Effect of a control frame on the map. */
+  apply: (() => void) | undefined;
+  /** Somebody else who wants to know. */
+  committed: (() => void) | undefined;
+}
+
+const none: BlockRequest[] = [];
+
+export class Pipeline {
+  readonly #map: BlockMap;
+  readonly #tail: FrameTail;
+  readonly #reply: (request: BlockRequest, error: BlockError | null) => void;
+  #set: ReplicaSet | undefined;
+  #inFlight: InFlight[] = [];
+  #head = 0;
+  #sent = 0;
+  #bytes = 0;
+  #syncWaiters: { seq: number; done: (error: BlockError | null) => void }[] = [];
+  #closed = false;
+
+  constructor(map: BlockMap, tail: FrameTail, reply: (request: BlockRequest, error: BlockError | null) => void) {
+    this.#map = map;
+    this.#tail = tail;
+    this.#reply = reply;
+  }
+  connect(set: ReplicaSet): void {
+    this.#set = set;
+  }
+
+  get bytesInFlight(): number {
+    return this.#bytes;
+  }
+  /** The oldest frame that is not committed yet. */
+  get oldest(): Frame | undefined {
+    return this.#inFlight[this.#head]?.frame;
+  }
+
+  /** Takes a frame from the writer. It goes out with the next transmit(). */
+  emit(frame: Frame): void {
+    this.#inFlight.push({ frame, requests: none, apply: undefined, committed: undefined });
+    this.#bytes += frame.bytes.length;
+  }
+  /** The frame that was emitted last. */
+  newest(frame: Frame): InFlight {
+    const item = this.#inFlight[this.#inFlight.length - 1];
+    assert(item !== undefined && item.frame === frame, 'a frame is decorated right after it was written');
+    return item;
+  }
+
+  /** Sends what was emitted since the last call. */
+  transmit(): void {
+    assert(this.#set !== undefined, 'a pipeline is connected before it sends');
+    // An acknowledgement may come before append() returns, so each frame is in the tail before it is sent.
+    const start = this.#sent;
+    this.#sent = this.#inFlight.length;
+    const frames = this.#inFlight.slice(start).map((item) => item.frame);
+    for (const frame of frames) {
+      this.#tail.push(frame);
+      this.#set.append(frame);
+    }
+  }
+
+  /** Every counting replica has appended through seq. */
+  committed(seq: number): void {
+    while (this.#head < this.#sent && this.#inFlight[this.#head]!.frame.seq <= seq) {
+      const item = this.#inFlight[this.#head++]!;
+      this.#apply(item);
+      if (this.#closed) return;
+    }
+    // Compacted only now and then: shifting for every frame would cost more than the memory.
+    if (this.#head > 1024 || this.#head === this.#inFlight.length) {
+      this.#inFlight = this.#inFlight.slice(this.#head);
+      this.#sent -= this.#head;
+      this.#head = 0;
+    }
+    this.#tail.trim(seq);
+  }
+
+  #apply(item: InFlight): void {
+    const { frame } = item;
+    this.#bytes -= frame.bytes.length;
+    for (let i = 0; i < frame.blocks.length; i++) {
+      this.#map.setRun(frame.blocks[i]!, frame.runs[i]!, frame.words[i * 2]!, frame.words[i * 2 + 1]!);
+    }
+    item.apply?.();
+    item.committed?.();
+    for (const request of item.requests) {
+      if (request.fua) this.durable(frame.seq, (error) => this.#reply(request, error));
+      else this.#reply(request, null);
+    }
+  }
+
+  /** Calls back when everything through seq is on stable storage of every counting replica. */
+  durable(seq: number, done: (error: BlockError | null) => void): void {
+    if (this.#closed) return done('ESHUTDOWN');
+    if (this.#set!.synced >= seq) return done(null);
+    this.#syncWaiters.push({ seq, done });
+    this.#set!.sync(seq);
+  }
+
+  synced(seq: number): void {
+    if (this.#syncWaiters.length === 0) return;
+    const ready = this.#syncWaiters.filter((waiter) => waiter.seq <= seq);
+    if (ready.length === 0) return;
+    this.#syncWaiters = this.#syncWaiters.filter((waiter) => waiter.seq > seq);
+    for (const waiter of ready) waiter.done(null);
+  }
+
+  /** Fails everything that waits. Frames already sent may or may not survive: the next reign decides that for all replicas alike. */
+  close(error: BlockError): void {
+    this.#closed = true;
+    const items = this.#inFlight.slice(this.#head);
+    this.#inFlight = [];
+    this.#head = 0;
+    this.#sent = 0;
+    this.#bytes = 0;
+    const waiters = this.#syncWaiters;
+    this.#syncWaiters = [];
+    for (const item of items) for (const request of item.requests) this.#reply(request, error);
+    for (const waiter of waiters) waiter.done(error);
+  }
+}

@@ -1,0 +1,389 @@
+// The replicas of an open volume: who is in sync, what each has acknowledged, and the membership changes that keep the two
+// apart. Owner: one engine.
+//
+// Invariants (design: "consistency before availability"):
+// - A frame is committed when every *counting* replica has appended it; counting = the in-sync set as last confirmed by the
+//   store, plus every replica whose admission is under way. A lost in-sync replica goes on counting until the store has
+//   confirmed the set without it: until then nothing it lacks is acknowledged.
+// - One set change at a time. One whose outcome is unknown stays pending: old and proposed set both count until a further
+//   change has been confirmed (the store writes anew for each, so the unknown one can't take effect after that).
+// - The in-sync set is never empty: when the last members are lost, the volume pauses until one is back.
+//
+//   unreachable ──connect──▶ catching-up ──reached the tail──▶ counting ──synced, CAS──▶ in-sync ──lost──▶ unreachable
+//        │                        └──────────────lost──────────────┴───────────────────────────────────────▲
+//        └──other incarnation──▶ lost (never connected again)
+
+import { type Clock, HoldfastError, type Logger, messageOf, type ReplicaId } from '../base/index.js';
+import type { EngineMember, EngineReplicaState, MembershipPort } from './engine-api.js';
+import { LEASE_MS, STORE_RETRY_MS } from './limits.js';
+import type { Frame } from './log-writer.js';
+import type { ReplicaPort } from './replica-port.js';
+
+export interface Link {
+  readonly member: EngineMember;
+  state: 'in-sync' | 'counting' | 'catching-up' | 'unreachable' | 'lost';
+  port: ReplicaPort | undefined;
+  appendedThrough: number;
+  syncedThrough: number;
+  /** Seq of the sync call under way, 0 for none. */
+  syncing: number;
+  /** While counting: everything up to the join is durable on it and its superblock says so; it may join the set. */
+  ready: boolean;
+  /** Called when appendedThrough or syncedThrough rose, or when the port was lost. */
+  onProgress: (() => void) | undefined;
+  /** When the newest request that this replica answered was sent. */
+  confirmedMs: number;
+  message: string;
+}
+
+export interface ReplicaSetEvents {
+  /** Every counting replica has appended up to seq. Rises. */
+  committed(seq: number): void;
+  /** Every counting replica has synced up to seq. Rises. */
+  synced(seq: number): void;
+  /** The set changed in the store. */
+  setChanged(): void;
+  /** A replica left; somebody should try to bring it back. */
+  lost(link: Link): void;
+  deposed(why: string): void;
+}
+
+export class ReplicaSet {
+  readonly links: readonly Link[];
+  readonly #membership: MembershipPort;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  readonly #events: ReplicaSetEvents;
+  readonly #joining = new Set<Link>();
+  /** Members of a set that was proposed and whose outcome is not known yet: they count like members. */
+  #proposed = new Set<ReplicaId>();
+  #inSync: Set<ReplicaId>;
+  #setVersion: number;
+  #settling = false;
+  #closed = false;
+  #committed = 0;
+  #synced = 0;
+  #syncTarget = 0;
+  #confirming = false;
+  #leaseWaiters: ((error: Error | null) => void)[] = [];
+
+  constructor(
+    links: readonly Link[],
+    start: { inSync: readonly ReplicaId[]; setVersion: number; committed: number; synced: number },
+    parts: { membership: MembershipPort; clock: Clock; logger: Logger; events: ReplicaSetEvents },
+  ) {
+    this.links = links;
+    this.#inSync = new Set(start.inSync);
+    this.#setVersion = start.setVersion;
+    this.#committed = start.committed;
+    this.#synced = start.synced;
+    this.#membership = parts.membership;
+    this.#clock = parts.clock;
+    this.#logger = parts.logger;
+    this.#events = parts.events;
+  }
+
+  get inSync(): ReplicaId[] {
+    return [...this.#inSync];
+  }
+  get inSyncCount(): number {
+    return this.#inSync.size;
+  }
+  get setVersion(): number {
+    return this.#setVersion;
+  }
+  get committed(): number {
+    return this.#committed;
+  }
+  get synced(): number {
+    return this.#synced;
+  }
+  /** Connected in-sync replicas, the local one first: what may be read from. */
+  sources(): ReplicaPort[] {
+    const ports: ReplicaPort[] = [];
+    for (const link of this.links) {
+      if (link.state !== 'in-sync' || link.port === undefined) continue;
+      if (link.port.local) ports.unshift(link.port);
+      else ports.push(link.port);
+    }
+    return ports;
+  }
+  /** Replicas whose acknowledgement counts and that are connected. */
+  countingLinks(): Link[] {
+    return this.links.filter(
+      (link) => (link.state === 'in-sync' || link.state === 'counting') && link.port !== undefined,
+    );
+  }
+  /** Smallest free space among counting replicas. */
+  freeBytes(): number {
+    let least = Number.MAX_SAFE_INTEGER;
+    for (const link of this.links) {
+      if ((link.state === 'in-sync' || link.state === 'counting') && link.port !== undefined)
+        least = Math.min(least, link.port.freeBytes());
+    }
+    return least;
+  }
+
+  /** Installs the port of a link and starts listening. `end` is what the replica holds already. */
+  attach(link: Link, port: ReplicaPort, end: number, synced: number): void {
+    link.port = port;
+    link.appendedThrough = end;
+    link.syncedThrough = synced;
+    link.syncing = 0;
+    link.message = '';
+  }
+  /** Events of a port that belong to `link` as long as it holds that port. */
+  eventsOf(link: Link, port: () => ReplicaPort): { appended(seq: number): void; lost(error: Error): void } {
+    return {
+      appended: (seq) => {
+        if (link.port !== port()) return;
+        if (seq > link.appendedThrough) link.appendedThrough = seq;
+        link.onProgress?.();
+        this.recount();
+      },
+      lost: (error) => this.#lost(link, port(), error),
+    };
+  }
+
+  append(frame: Frame): void {
+    for (const link of this.links) {
+      if (link.state === 'in-sync' || link.state === 'counting')
+        link.port?.append(frame.segment, frame.offset, frame.bytes, frame.seq);
+    }
+  }
+
+  /** Asks every counting replica to make everything up to `seq` durable; events.synced() tells when. */
+  sync(seq: number): void {
+    if (seq > this.#syncTarget) this.#syncTarget = seq;
+    this.#syncMore();
+  }
+
+  #syncMore(): void {
+    for (const link of this.links) {
+      const port = link.port;
+      if (port === undefined || (link.state !== 'in-sync' && link.state !== 'counting')) continue;
+      if (link.syncing !== 0 || link.syncedThrough >= this.#syncTarget) continue;
+      const target = this.#syncTarget;
+      link.syncing = target;
+      port.sync(target, (error) => {
+        if (link.port !== port) return;
+        link.syncing = 0;
+        if (error !== null) return this.#lost(link, port, error);
+        link.syncedThrough = Math.max(link.syncedThrough, target);
+        link.onProgress?.();
+        this.recount();
+        if (this.#syncTarget > link.syncedThrough) this.#syncMore();
+      });
+    }
+  }
+
+  #counts(link: Link): boolean {
+    return (
+      this.#inSync.has(link.member.replicaId) || this.#proposed.has(link.member.replicaId) || this.#joining.has(link)
+    );
+  }
+
+  /** Works out anew what is committed and synced. */
+  recount(): void {
+    let appended = Number.MAX_SAFE_INTEGER;
+    let synced = Number.MAX_SAFE_INTEGER;
+    let counting = 0;
+    for (const link of this.links) {
+      // A member that is gone but not yet removed holds everything back at what it is known to have.
+      if (!this.#counts(link)) continue;
+      counting++;
+      appended = Math.min(appended, link.appendedThrough);
+      synced = Math.min(synced, link.syncedThrough);
+    }
+    if (counting === 0) return;
+    if (appended > this.#committed) {
+      this.#committed = appended;
+      this.#events.committed(appended);
+    }
+    if (synced > this.#synced) {
+      this.#synced = synced;
+      this.#events.synced(synced);
+    }
+  }
+
+  #lost(link: Link, port: ReplicaPort, error: Error): void {
+    if (link.port !== port || this.#closed) return;
+    link.port = undefined;
+    port.close();
+    if (error instanceof HoldfastError && error.reason === 'StaleReign') return this.#events.deposed(messageOf(error));
+    const was = link.state;
+    link.state = 'unreachable';
+    link.message = messageOf(error);
+    this.#logger.warn(
+      { node: link.member.nodeId, replica: link.member.replicaId, was, error: link.message },
+      'replica lost',
+    );
+    this.#joining.delete(link);
+    link.ready = false;
+    link.onProgress?.();
+    this.#events.lost(link);
+    void this.settle();
+  }
+
+  /** A replica has caught up: from now on every frame goes to it and its acknowledgement counts. */
+  admit(link: Link): void {
+    link.ready = false;
+    if (this.#inSync.has(link.member.replicaId) && this.#proposed.size === 0) {
+      // It never left the set in the store: nothing to ask.
+      link.state = 'in-sync';
+    } else {
+      link.state = 'counting';
+      this.#joining.add(link);
+    }
+    this.recount();
+  }
+
+  /** Everything up to the join is durable on it: it may join the set. */
+  ready(link: Link): void {
+    link.ready = true;
+    void this.settle();
+  }
+
+  /** Asks the store for the set as it should be, until store and engine agree. */
+  async settle(): Promise<void> {
+    if (this.#settling || this.#closed) return;
+    this.#settling = true;
+    let wait = STORE_RETRY_MS.first;
+    try {
+      for (;;) {
+        const wanted = this.#wanted();
+        if (this.#closed || wanted === undefined) return;
+        for (const id of wanted.members) this.#proposed.add(id);
+        try {
+          const result = await this.#membership.changeSet({
+            expectedSetVersion: this.#setVersion,
+            inSync: wanted.members,
+            reason: wanted.reason,
+          });
+          if (this.#closed) return;
+          if (result.outcome === 'deposed')
+            return this.#events.deposed('the metadata store has granted a higher epoch');
+          this.#confirm(wanted.members, result.setVersion);
+          wait = STORE_RETRY_MS.first;
+        } catch (error) {
+          this.#logger.warn(
+            { error: messageOf(error) },
+            'in-sync set could not be changed yet; acknowledgements that depend on it wait',
+          );
+          await this.#clock.sleep(wait);
+          wait = Math.min(wait * 2, STORE_RETRY_MS.most);
+        }
+      }
+    } finally {
+      this.#settling = false;
+    }
+  }
+
+  /** The set the engine wants, or undefined when the store already has it or it would be empty. */
+  #wanted(): { members: ReplicaId[]; reason: string } | undefined {
+    const stay = this.links.filter((link) => this.#inSync.has(link.member.replicaId) && link.state === 'in-sync');
+    const join = this.links.filter((link) => this.#joining.has(link) && link.state === 'counting' && link.ready);
+    const members = [...stay, ...join].map((link) => link.member.replicaId);
+    const same = members.length === this.#inSync.size && members.every((id) => this.#inSync.has(id));
+    if (members.length === 0 || (same && this.#proposed.size === 0)) return undefined;
+    const left = this.links.filter((link) => this.#inSync.has(link.member.replicaId) && link.state !== 'in-sync');
+    const reason = [
+      ...left.map((link) => `without ${link.member.nodeId}: ${link.message}`),
+      ...join.map((link) => `with ${link.member.nodeId}: caught up`),
+    ].join('; ');
+    return { members, reason };
+  }
+
+  #confirm(members: readonly ReplicaId[], setVersion: number): void {
+    this.#inSync = new Set(members);
+    this.#proposed.clear();
+    this.#setVersion = setVersion;
+    for (const link of this.links) {
+      const member = this.#inSync.has(link.member.replicaId);
+      if (member && this.#joining.delete(link) && link.state === 'counting') link.state = 'in-sync';
+    }
+    this.#logger.info({ setVersion, members }, 'in-sync set changed');
+    this.#events.setChanged();
+    this.recount();
+  }
+
+  /** Calls back when every in-sync replica has confirmed the reign recently enough to answer reads. */
+  lease(done: (error: Error | null) => void): void {
+    if (this.leaseHeld()) return done(null);
+    this.#leaseWaiters.push(done);
+    this.#renew();
+  }
+
+  leaseHeld(): boolean {
+    const now = this.#clock.monotonicMs();
+    for (const link of this.links) {
+      if (!this.#counts(link) || link.port?.local) continue;
+      if (link.port === undefined || now - link.confirmedMs >= LEASE_MS) return false;
+    }
+    return true;
+  }
+  /** Renews in the background when half of the lease is gone, so that steady readers never wait. */
+  keepLease(): void {
+    const now = this.#clock.monotonicMs();
+    for (const link of this.links) {
+      if (this.#counts(link) && link.port?.local !== true && now - link.confirmedMs > LEASE_MS / 2)
+        return this.#renew();
+    }
+  }
+
+  #renew(): void {
+    if (this.#confirming) return;
+    this.#confirming = true;
+    let open = 1;
+    const finished = () => {
+      if (--open > 0) return;
+      this.#confirming = false;
+      const waiters = this.#leaseWaiters;
+      this.#leaseWaiters = [];
+      // Whoever still has no lease (a member was lost meanwhile) waits for the set to settle and asks again.
+      const held = this.leaseHeld();
+      if (held) for (const waiter of waiters) waiter(null);
+      else if (waiters.length > 0) {
+        this.#leaseWaiters = waiters;
+        this.#clock.after(20, () => this.#closed || this.#renew());
+      }
+    };
+    for (const link of this.links) {
+      const port = link.port;
+      if (port === undefined || port.local || !this.#counts(link)) continue;
+      open++;
+      const sent = this.#clock.monotonicMs();
+      port.confirm((error) => {
+        if (link.port === port) {
+          if (error === null) link.confirmedMs = Math.max(link.confirmedMs, sent);
+          else this.#lost(link, port, error);
+        }
+        finished();
+      });
+    }
+    finished();
+  }
+
+  states(lastSeq: number): EngineReplicaState[] {
+    return this.links.map((link) => ({
+      replicaId: link.member.replicaId,
+      nodeId: link.member.nodeId,
+      state: link.state === 'counting' ? 'catching-up' : link.state,
+      message: link.message,
+      appendedThrough: link.appendedThrough,
+      behindBytes: link.state === 'in-sync' ? 0 : Math.max(0, lastSeq - link.appendedThrough),
+    }));
+  }
+
+  close(): void {
+    this.#closed = true;
+    const waiters = this.#leaseWaiters;
+    this.#leaseWaiters = [];
+    for (const waiter of waiters)
+      waiter(new HoldfastError('UNAVAILABLE', 'the volume is closed', { reason: 'Closed' }));
+    for (const link of this.links) {
+      link.port?.close();
+      link.port = undefined;
+    }
+  }
+}

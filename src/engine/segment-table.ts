@@ -1,0 +1,80 @@
+// The log's segment table: which slot of a map entry names which segment file. Owner: one engine.
+
+import { assert } from '../base/index.js';
+import { type SegmentName, SLOT_MAX } from '../format/index.js';
+import type { SegmentInfo } from './replica-port.js';
+
+export interface TableEntry extends SegmentName {
+  readonly slot: number;
+  readonly firstSeq: number;
+  /** Highest seq in it so far. */
+  lastSeq: number;
+  /** Bytes of header and frames so far. */
+  length: number;
+  /** Ends in an index. */
+  sealed: boolean;
+  /** Nothing is appended any more (sealed, or left behind by an earlier reign). */
+  closed: boolean;
+}
+
+export class SegmentTable {
+  readonly #bySlot = new Map<number, TableEntry>();
+  #nextOrdinal = 0;
+  #lastSlot = 0;
+
+  get size(): number {
+    return this.#bySlot.size;
+  }
+  get nextOrdinal(): number {
+    return this.#nextOrdinal;
+  }
+  bySlot(slot: number): TableEntry | undefined {
+    return this.#bySlot.get(slot);
+  }
+  /** In log order. */
+  entries(): TableEntry[] {
+    return [...this.#bySlot.values()].sort((a, b) => a.ordinal - b.ordinal || a.epoch - b.epoch);
+  }
+  /** Takes over what recovery found. */
+  adopt(info: SegmentInfo): void {
+    assert(!this.#bySlot.has(info.slot), `two segments of one log claim slot ${info.slot}`);
+    this.#bySlot.set(info.slot, {
+      epoch: info.epoch,
+      ordinal: info.ordinal,
+      slot: info.slot,
+      firstSeq: info.firstSeq,
+      lastSeq: info.lastSeq,
+      length: info.length,
+      sealed: info.sealed,
+      closed: true,
+    });
+    this.#nextOrdinal = Math.max(this.#nextOrdinal, info.ordinal + 1);
+    this.#lastSlot = Math.max(this.#lastSlot, info.slot);
+  }
+  /** Ordinals below this were used, by segments that may be gone. */
+  skipOrdinals(next: number): void {
+    this.#nextOrdinal = Math.max(this.#nextOrdinal, next);
+  }
+  /** Opens the next segment of `epoch`. Slots are taken in a circle, so that one is long unused before it names another segment. */
+  open(epoch: number, firstSeq: number): TableEntry {
+    let slot = this.#lastSlot;
+    do slot = slot >= SLOT_MAX ? 1 : slot + 1;
+    while (this.#bySlot.has(slot));
+    this.#lastSlot = slot;
+    const entry = {
+      epoch,
+      ordinal: this.#nextOrdinal++,
+      slot,
+      firstSeq,
+      lastSeq: firstSeq - 1,
+      length: 0,
+      sealed: false,
+      closed: false,
+    };
+    this.#bySlot.set(slot, entry);
+    return entry;
+  }
+  remove(slot: number): void {
+    this.#bySlot.delete(slot);
+  }
+}

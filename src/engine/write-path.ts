@@ -1,0 +1,273 @@
+// Writes, trims and zeroes: admission, splitting into records, read-modify-write of partial blocks, range entries.
+//
+// Admission: a write waits while too much is in flight, while fewer replicas than minReplicas are in sync (for as long as
+// that lasts), or while a replica's pool has no room (for a bounded time, then ENOSPC). Nothing that waits has a seq.
+//
+// Partial blocks: the blocks are locked, everything already sequenced is committed, the old content is read, and the merged
+// whole blocks are written; requests that touch a locked block wait until it is free.
+
+import { BLOCK_SIZE, type Clock, type Logger, messageOf, RUN_MAX, type TimerHandle } from '../base/index.js';
+import { recordSizeMax, SealBatch } from '../hotpath/index.js';
+import type { BlockError, BlockRequest } from './block-device.js';
+import { DATA_FRAME_MAX, IN_FLIGHT_MAX, SPACE_RESERVE, SPACE_WAIT_MS } from './limits.js';
+import type { LogWriter } from './log-writer.js';
+import type { Pipeline } from './pipeline.js';
+import type { ReadPath } from './read-path.js';
+import type { ReplicaSet } from './replica-set.js';
+
+export interface WriteParts {
+  readonly writer: LogWriter;
+  readonly pipeline: Pipeline;
+  readonly reads: ReadPath;
+  readonly set: ReplicaSet;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly minReplicas: number;
+  readonly clearRange: (block: number, count: number) => void;
+  /** Answers a request that was given a seq, or fails one that was not. */
+  readonly reply: (request: BlockRequest, error: BlockError | null) => void;
+}
+
+interface Waiting {
+  readonly request: BlockRequest;
+  readonly sinceMs: number;
+}
+
+/** A part of a request: the whole of it, or one aligned or partial piece. */
+interface Piece {
+  readonly op: 'write' | 'zero' | 'trim';
+  readonly block: number;
+  readonly count: number;
+  readonly data: Uint8Array | null;
+}
+
+export class WritePath {
+  readonly #parts: WriteParts;
+  readonly #batch = new SealBatch();
+  readonly #finishing: BlockRequest[] = [];
+  #batchBytes = 0;
+  #waiting: Waiting[] = [];
+  #spaceTimer: TimerHandle | undefined;
+  readonly #locked = new Set<number>();
+  #lockWaiters: BlockRequest[] = [];
+  #closed = false;
+
+  constructor(parts: WriteParts) {
+    this.#parts = parts;
+  }
+
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+
+  /** Admits a batch of writes, trims and zeroes. */
+  submit(requests: readonly BlockRequest[]): void {
+    for (const request of requests) this.#admit(request, false);
+    this.#seal();
+    this.#parts.pipeline.transmit();
+  }
+
+  /** Something that writes wait for has changed: tries again, in order. */
+  retry(): void {
+    if (this.#waiting.length === 0 || this.#closed) return;
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (let i = 0; i < waiting.length; i++) {
+      const item = waiting[i]!;
+      if (item.request.cancelled) {
+        item.request.complete('ESHUTDOWN');
+        continue;
+      }
+      const obstacle = this.#obstacle(item.request);
+      if (obstacle === null) {
+        this.#start(item.request);
+      } else if (obstacle === 'space' && this.#parts.clock.monotonicMs() - item.sinceMs >= SPACE_WAIT_MS) {
+        item.request.complete('ENOSPC');
+      } else {
+        this.#waiting.push(item);
+      }
+    }
+    this.#seal();
+    this.#parts.pipeline.transmit();
+    this.#watchSpace();
+  }
+
+  #admit(request: BlockRequest, again: boolean): void {
+    if (this.#closed) return request.complete('ESHUTDOWN');
+    if (request.cancelled) return request.complete('ESHUTDOWN');
+    const obstacle = this.#waiting.length > 0 && !again ? 'order' : this.#obstacle(request);
+    if (obstacle === null) return this.#start(request);
+    this.#waiting.push({ request, sinceMs: this.#parts.clock.monotonicMs() });
+    if (obstacle === 'space') this.#watchSpace();
+  }
+
+  /** What keeps a request from being sequenced now. */
+  #obstacle(request: BlockRequest): 'replicas' | 'in-flight' | 'space' | null {
+    const { set, pipeline, minReplicas } = this.#parts;
+    if (set.inSyncCount < minReplicas) return 'replicas';
+    const pending = pipeline.bytesInFlight + this.#batchBytes;
+    if (pending > IN_FLIGHT_MAX) return 'in-flight';
+    // Worst case: nothing compresses, every block is a record of its own, and a segment is opened for it.
+    const worst = request.op === 'write' ? request.length * 1.02 + 16 * 1024 : 0;
+    if (worst > 0 && set.freeBytes() - pending - worst < SPACE_RESERVE) return 'space';
+    return null;
+  }
+
+  #watchSpace(): void {
+    if (this.#spaceTimer !== undefined || this.#waiting.length === 0 || this.#closed) return;
+    this.#spaceTimer = this.#parts.clock.after(SPACE_WAIT_MS / 4, () => {
+      this.#spaceTimer = undefined;
+      this.retry();
+      this.#watchSpace();
+    });
+  }
+
+  #start(request: BlockRequest): void {
+    const first = Math.floor(request.offset / BLOCK_SIZE);
+    const last = Math.floor((request.offset + request.length - 1) / BLOCK_SIZE);
+    if (this.#locked.size > 0 && this.#touchesLocked(first, last)) {
+      this.#lockWaiters.push(request);
+      return;
+    }
+    const aligned = request.offset % BLOCK_SIZE === 0 && request.length % BLOCK_SIZE === 0;
+    if (aligned) {
+      this.#sequence(
+        { op: request.op as Piece['op'], block: first, count: last - first + 1, data: request.data },
+        request,
+      );
+    } else if (request.op === 'trim') {
+      // Unaligned ends of a trim are left alone.
+      const from = Math.ceil(request.offset / BLOCK_SIZE);
+      const to = Math.floor((request.offset + request.length) / BLOCK_SIZE);
+      if (to > from) this.#sequence({ op: 'trim', block: from, count: to - from, data: null }, request);
+      else request.complete(null);
+    } else {
+      void this.#mergePartial(request, first, last);
+    }
+  }
+
+  #touchesLocked(first: number, last: number): boolean {
+    for (const block of this.#locked) if (block >= first && block <= last) return true;
+    return false;
+  }
+
+  /** Gives one aligned piece its place in the order; `request` (if any) is answered with its last part. */
+  #sequence(piece: Piece, request: BlockRequest | undefined): void {
+    if (piece.op !== 'write') {
+      this.#seal();
+      const { writer, pipeline, clearRange } = this.#parts;
+      const frame = writer.writeControl({ kind: 'range', why: piece.op, block: piece.block, count: piece.count });
+      const item = pipeline.newest(frame);
+      item.apply = () => clearRange(piece.block, piece.count);
+      if (request !== undefined) item.requests = [request];
+      return;
+    }
+    for (let i = 0; i < piece.count; i += RUN_MAX) {
+      const run = Math.min(RUN_MAX, piece.count - i);
+      const size = recordSizeMax(run);
+      if (this.#batchBytes + size > DATA_FRAME_MAX) this.#seal();
+      this.#batch.add(piece.block + i, run, piece.data!.subarray(i * BLOCK_SIZE, (i + run) * BLOCK_SIZE));
+      this.#batchBytes += size;
+    }
+    if (request !== undefined) this.#finishing.push(request);
+  }
+
+  /** Turns what was gathered into a frame. */
+  #seal(): void {
+    if (this.#batch.count === 0) return;
+    const { writer, pipeline } = this.#parts;
+    const frame = writer.writeRecords(this.#batch);
+    pipeline.newest(frame).requests = this.#finishing.splice(0);
+    this.#batch.clear();
+    this.#batchBytes = 0;
+  }
+
+  async #mergePartial(request: BlockRequest, first: number, last: number): Promise<void> {
+    const { pipeline, reads, writer } = this.#parts;
+    const headPartial = request.offset % BLOCK_SIZE !== 0;
+    const tailPartial = (request.offset + request.length) % BLOCK_SIZE !== 0;
+    const locks = first === last ? [first] : [...(headPartial ? [first] : []), ...(tailPartial ? [last] : [])];
+    for (const block of locks) this.#locked.add(block);
+    let failure: BlockError | null = null;
+    const merged = request.op === 'write' ? Buffer.allocUnsafe((last - first + 1) * BLOCK_SIZE) : undefined;
+    const edges = new Map<number, Buffer>();
+    try {
+      this.#seal();
+      pipeline.transmit();
+      await this.#allCommitted(writer.lastSeq);
+      for (const block of locks) {
+        const bytes = Buffer.allocUnsafe(BLOCK_SIZE);
+        await reads.blocks(block, 1, bytes);
+        edges.set(block, bytes);
+      }
+    } catch (error) {
+      this.#parts.logger.error({ error: messageOf(error) }, 'a partial block could not be read');
+      failure = 'EIO';
+    }
+    for (const block of locks) this.#locked.delete(block);
+    // From here to #release nothing is awaited: no other request can slip between the content that was read and its successor.
+    if (this.#closed || failure !== null) request.complete(this.#closed ? 'ESHUTDOWN' : failure);
+    else if (merged !== undefined) this.#writeMerged(request, first, last, merged, edges);
+    else this.#zeroMerged(request, first, last, edges);
+    this.#release();
+  }
+
+  #writeMerged(request: BlockRequest, first: number, last: number, merged: Buffer, edges: Map<number, Buffer>): void {
+    for (const [block, bytes] of edges) bytes.copy(merged, (block - first) * BLOCK_SIZE);
+    merged.set(request.data!, request.offset - first * BLOCK_SIZE);
+    this.#sequence({ op: 'write', block: first, count: last - first + 1, data: merged }, request);
+  }
+
+  #zeroMerged(request: BlockRequest, first: number, last: number, edges: Map<number, Buffer>): void {
+    const end = request.offset + request.length;
+    for (const [block, bytes] of edges) {
+      const at = block * BLOCK_SIZE;
+      bytes.fill(0, Math.max(0, request.offset - at), Math.min(BLOCK_SIZE, end - at));
+    }
+    const blocks = [...edges.keys()];
+    const from = edges.has(first) ? first + 1 : first;
+    const to = edges.has(last) ? last : last + 1;
+    const inner = to > from;
+    blocks.forEach((block, i) => {
+      const isLast = i === blocks.length - 1 && !inner;
+      this.#sequence({ op: 'write', block, count: 1, data: edges.get(block)! }, isLast ? request : undefined);
+    });
+    if (inner) this.#sequence({ op: 'zero', block: from, count: to - from, data: null }, request);
+  }
+
+  #release(): void {
+    const waiting = this.#lockWaiters;
+    this.#lockWaiters = [];
+    for (const request of waiting) this.#admit(request, true);
+    this.#seal();
+    if (!this.#closed) this.#parts.pipeline.transmit();
+  }
+
+  #allCommitted(seq: number): Promise<void> {
+    const { set, pipeline } = this.#parts;
+    if (set.committed >= seq || pipeline.oldest === undefined) return Promise.resolve();
+    return new Promise((resolve) => this.#commitWaiters.push({ seq, resolve }));
+  }
+  #commitWaiters: { seq: number; resolve: () => void }[] = [];
+
+  /** Told by the engine after each commit. */
+  committed(seq: number): void {
+    if (this.#commitWaiters.length > 0) {
+      const ready = this.#commitWaiters.filter((waiter) => waiter.seq <= seq);
+      this.#commitWaiters = this.#commitWaiters.filter((waiter) => waiter.seq > seq);
+      for (const waiter of ready) waiter.resolve();
+    }
+    this.retry();
+  }
+
+  /** Fails what waits. */
+  close(): void {
+    this.#closed = true;
+    this.#spaceTimer?.cancel();
+    const waiting = [...this.#waiting.map((item) => item.request), ...this.#lockWaiters];
+    this.#waiting = [];
+    this.#lockWaiters = [];
+    for (const request of waiting) request.complete('ESHUTDOWN');
+    for (const waiter of this.#commitWaiters.splice(0)) waiter.resolve();
+  }
+}
