@@ -40,7 +40,8 @@ export interface Control {
   readonly snapshots: Snapshots;
   readonly groups: Groups;
   readonly reconciler: Reconciler;
-  health(record: VolumeRecord): Promise<HealthEntry[]>;
+  /** Of each record, in their order. */
+  health(records: readonly VolumeRecord[]): Promise<HealthEntry[][]>;
   /** Room for new volumes of this class; the class's defaults are those of the moment. */
   capacity(volumeClass: VolumeClass, wish: TopologyWish): Promise<Capacity>;
 }
@@ -78,8 +79,9 @@ export function createControl(options: ControlOptions): Control {
     snapshots,
     groups,
     reconciler,
-    async health(record) {
-      return healthOf(record, await nodes.list());
+    async health(volumeRecords) {
+      const known = await nodes.list();
+      return volumeRecords.map((record) => healthOf(record, known));
     },
     async capacity(volumeClass, wish) {
       const known = await nodes.forPlacement();

@@ -12,6 +12,14 @@ export type { Capacity, Place, PlacementNode, PlacementRules } from './placement
 export { capacityFor, place } from './placement.js';
 export type { SnapshotEntry } from './records.js';
 export { checkRange, type SizeRange } from './size.js';
-export { anywhere, checkWish, matches, NODE_LABEL, type Segments, type TopologyWish } from './topology.js';
+export {
+  anywhere,
+  checkWish,
+  describeSegments,
+  matches,
+  NODE_LABEL,
+  type Segments,
+  type TopologyWish,
+} from './topology.js';
 export type { SourceRef, VolumeOrder } from './volume-plan.js';
 export type { PublishOrder } from './volumes.js';

@@ -1,0 +1,4 @@
+export { controllerService } from './controller/index.js';
+export { groupControllerService } from './group/index.js';
+export { type IdentityOptions, identityService } from './identity/index.js';
+export { PLUGIN_NAME } from './plugin.js';
