@@ -101,6 +101,10 @@ function checkHeader(file: string): void {
       { reason: 'PoolForeign' },
     );
   }
+  // Journal modes of writer and reader: both 1 as made, both 2 since the first opening. Others would open, but not for writing.
+  if (header[18] !== header[19] || (header[18] !== 1 && header[18] !== 2)) {
+    throw damaged(file, 'is damaged (file format numbers of its header)');
+  }
   const schema = header.readInt32BE(60);
   if (schema < 1) throw damaged(file, `is damaged (schema ${schema})`);
   if (schema > SCHEMA_VERSION) {
