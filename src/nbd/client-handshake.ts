@@ -1,7 +1,7 @@
 // The client's half of the fixed newstyle handshake: bytes in, bytes and a verdict out. Simple replies only are asked for: with
 // one reply per request and data placed by handle there is nothing a structured reply would add.
 
-import { HoldfastError, invalid, printable, uuidToBytes } from '../base/index.js';
+import { HoldfastError, invalid, isUuid, printable, uuidToBytes } from '../base/index.js';
 import {
   CLIENT_ID_BYTES,
   FLAG_FIXED_NEWSTYLE,
@@ -68,9 +68,13 @@ export class ClientHandshake {
   #payloadBytesMax = PAYLOAD_BYTES_MAX;
   #replaced = false;
 
+  /** Throws INVALID_ARGUMENT for a name or id that can't be sent. */
   constructor(options: ClientHandshakeOptions, send: (bytes: Buffer) => void) {
     if (Buffer.byteLength(options.exportName, 'utf8') > STRING_BYTES_MAX) {
       throw invalid(`export name ${printable(options.exportName)} is longer than ${STRING_BYTES_MAX} bytes`);
+    }
+    if (options.clientId !== undefined && !isUuid(options.clientId)) {
+      throw invalid(`client id is not a lower-case UUID: ${printable(options.clientId)}`);
     }
     this.#options = options;
     this.#send = send;

@@ -100,7 +100,7 @@ interface Shaken {
 
 function shake(socket: NbdSocket, options: ClientHandshakeOptions, shaken: Shaken): void {
   let cause: HoldfastError | undefined;
-  const handshake = new ClientHandshake(options, (bytes) => socket.write(bytes));
+  const handshake = begin(socket, options);
   let take = (chunk: Buffer): void => {
     const verdict = handshake.feed(chunk);
     if (verdict.kind === 'ready') {
@@ -121,4 +121,13 @@ function shake(socket: NbdSocket, options: ClientHandshakeOptions, shaken: Shake
     socket.destroy();
   });
   socket.on('close', () => shaken.closed(cause ?? connectionLost('closed')));
+}
+
+function begin(socket: NbdSocket, options: ClientHandshakeOptions): ClientHandshake {
+  try {
+    return new ClientHandshake(options, (bytes) => socket.write(bytes));
+  } catch (error) {
+    socket.destroy();
+    throw error;
+  }
 }

@@ -64,11 +64,11 @@ export class ReconnectingNbdClient {
   #finalError: BlockError | undefined;
   readonly #running: Promise<void>;
 
-  /** Starts connecting at once. */
+  /** Starts connecting right after this turn, so that the caller can finish what dial() and its listeners need. */
   constructor(options: ReconnectingOptions) {
     this.#options = options;
     this.#backoffMs = this.#backoffMinMs;
-    this.#running = this.#run();
+    this.#running = Promise.resolve().then(() => this.#run());
   }
 
   get state(): ClientState {
@@ -90,7 +90,7 @@ export class ReconnectingNbdClient {
     return this.#outstanding;
   }
 
-  /** Calls `listener` at each change, with what the connection was lost of or could not be made for. */
+  /** Calls `listener` at each change of the state, or of the cause why there is no connection. */
   onState(listener: StateListener): void {
     this.#stateListeners.push(listener);
   }

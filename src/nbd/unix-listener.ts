@@ -1,8 +1,9 @@
 // Listening on a unix socket: mode 0600, never in the place of something alive.
 
-import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
+import { chmodSync, lstatSync, statSync, unlinkSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
-import { errnoOf, HoldfastError, invalid, messageOf, precondition } from '../base/index.js';
+import { dirname } from 'node:path';
+import { errnoOf, HoldfastError, invalid, messageOf, notFound, precondition } from '../base/index.js';
 
 /** sockaddr_un.sun_path has 108 bytes with the NUL at its end (unix(7)). */
 export const UNIX_PATH_BYTES_MAX = 107;
@@ -27,7 +28,7 @@ export function checkUnixPath(path: string): void {
 /**
  * Binds and listens. A socket that nobody answers on (its process died) is removed first; the caller makes sure that two
  * processes do not do this for one path at once (the pool's lock, the holder's). Throws FAILED_PRECONDITION when the path is
- * taken by a live server or is not a socket, INVALID_ARGUMENT when it is too long.
+ * taken by a live server or is not a socket, INVALID_ARGUMENT when it is too long, NOT_FOUND when its directory is missing.
  */
 export async function listenUnix(path: string, accept: (socket: Socket) => void): Promise<UnixListener> {
   checkUnixPath(path);
@@ -54,7 +55,11 @@ export async function listenUnix(path: string, accept: (socket: Socket) => void)
 
 async function removeStale(path: string): Promise<void> {
   const found = lstatSync(path, { throwIfNoEntry: false });
-  if (found === undefined) return;
+  if (found === undefined) {
+    // Checked here because bind's ENOENT reaches us as EACCES (libuv's pipes).
+    if (statSync(dirname(path), { throwIfNoEntry: false })?.isDirectory()) return;
+    throw notFound(`cannot listen on unix socket ${path}: create its directory first`);
+  }
   if (!found.isSocket()) throw precondition(`${path} exists and is not a socket; remove it or choose another path`);
   if (await answers(path)) {
     throw precondition(`a live server listens on ${path}; stop it or choose another path`, 'AddressInUse');
@@ -91,9 +96,6 @@ function listenError(path: string, error: unknown): HoldfastError {
     case 'EACCES':
     case 'EPERM':
       return new HoldfastError('PERMISSION_DENIED', text, { cause: error });
-    case 'ENOENT':
-    case 'ENOTDIR':
-      return new HoldfastError('NOT_FOUND', `${text}; create the directory first`, { cause: error });
     default:
       return new HoldfastError('INTERNAL', text, { cause: error });
   }

@@ -1,0 +1,231 @@
+import { mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { connect, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { silentLogger } from '../../../src/base/index.js';
+import type { BlockRequest } from '../../../src/engine/index.js';
+import { ExportTable, type NbdLimits, NbdServer } from '../../../src/nbd/index.js';
+import { MemoryDevice } from '../../lib/memory-device.js';
+import { type FakeSocket, settle, socketPair } from './fake-socket.js';
+import { go, Inbox, option, request, u32 } from './raw-peer.js';
+
+const CLIENT = 0x48466331;
+
+function served(limits: Partial<NbdLimits> = {}) {
+  const device = new MemoryDevice(1024 * 1024);
+  const held: BlockRequest[] = [];
+  device.intercept = (asked) => held.push(asked) > 0;
+  const exports = new ExportTable();
+  exports.add({ name: 'vol', device });
+  const server = new NbdServer({ exports, logger: silentLogger, limits });
+  return { device, held, exports, server };
+}
+
+interface Client {
+  near: FakeSocket;
+  far: FakeSocket;
+  inbox: Inbox;
+}
+
+async function attach(server: NbdServer, id?: Buffer): Promise<Client> {
+  const [near, far] = socketPair();
+  const inbox = new Inbox(near);
+  server.serve(far);
+  near.write(u32(3));
+  if (id !== undefined) near.write(option(CLIENT, id));
+  near.write(go('vol'));
+  await settle();
+  return { near, far, inbox };
+}
+
+const write = (byte: number) => request({ command: 1, handle: BigInt(byte), length: 1, payload: Buffer.of(byte) });
+
+describe('ExportTable', () => {
+  it('refuses names that are taken or that the protocol can not carry', () => {
+    const { exports, device } = served();
+    expect(() => exports.add({ name: 'vol', device })).toThrowError(/exists/);
+    for (const name of ['', 'a\0b', 'ä'.repeat(2049)]) {
+      expect(() => exports.add({ name, device })).toThrowError(/1 to 4096 bytes/);
+    }
+    expect(() => exports.add({ name: 'x', description: 'd'.repeat(4097), device })).toThrowError(/description/);
+  });
+});
+
+describe('NbdServer', () => {
+  it('drops the connections of an export that is removed, and no others', async () => {
+    const { server, exports, held } = served();
+    exports.add({ name: 'other', device: new MemoryDevice(4096) });
+    const { near, inbox } = await attach(server);
+    const [otherNear, otherFar] = socketPair();
+    const other = new Inbox(otherNear);
+    server.serve(otherFar);
+    otherNear.write(Buffer.concat([u32(3), go('other')]));
+    near.write(write(1));
+    await settle();
+    exports.remove('vol');
+    expect(held[0]!.cancelled).toBe(true);
+    held[0]!.complete('ESHUTDOWN');
+    await settle();
+    expect(inbox.ended).toBe(true);
+    expect(other.ended).toBe(false);
+    expect(server.connections.size).toBe(1);
+  });
+
+  it('close() answers what is in flight, takes nothing more, and resolves when all are gone', async () => {
+    const { server, held } = served();
+    const { near, inbox } = await attach(server);
+    inbox.bytes = Buffer.alloc(0);
+    near.write(write(1));
+    await settle();
+    let closed = false;
+    const closing = server.close().then(() => {
+      closed = true;
+    });
+    near.write(write(2));
+    await settle();
+    expect([held.length, held[0]!.cancelled, closed]).toEqual([1, true, false]);
+    held[0]!.complete(null);
+    await closing;
+    await settle();
+    expect(inbox.reply()).toMatchObject({ handle: 1n, error: 0 });
+    expect(inbox.ended).toBe(true);
+    const late = await attach(server);
+    expect(late.inbox.ended).toBe(true);
+  });
+
+  it('close() does not wait for a peer that reads nothing', async () => {
+    const { server, device } = served();
+    device.intercept = undefined;
+    const { near, far } = await attach(server);
+    near.pause();
+    for (let i = 0; i < 8; i++) near.write(request({ command: 0, handle: 1n, length: 512 * 1024 }));
+    await settle();
+    expect(far.writableLength).toBeGreaterThan(0);
+    near.write(request({ command: 2, handle: 1n, length: 0 }));
+    await settle();
+    await server.close();
+    expect(far.destroyed).toBe(true);
+  });
+
+  it('refuses more connections than allowed', async () => {
+    const { server } = served({ connectionsMax: 2 });
+    const first = await attach(server);
+    await attach(server);
+    expect((await attach(server)).inbox.ended).toBe(true);
+    first.near.destroy();
+    await settle();
+    expect((await attach(server)).inbox.ended).toBe(false);
+  });
+
+  it('serves a client that comes back only when nothing of its old connection can happen any more', async () => {
+    const { server, held, device } = served();
+    const id = Buffer.alloc(16, 7);
+    const old = await attach(server, id);
+    old.near.write(write(1));
+    await settle();
+    // These lie unread in the old socket when the client dies and comes back.
+    old.far.pause();
+    old.near.write(write(2));
+    await settle();
+    old.near.destroy();
+    const back = await attach(server, id);
+    back.inbox.take(18);
+    expect(old.far.destroyed).toBe(true);
+    expect(back.inbox.bytes.length).toBe(0);
+    // And one that came back in between and left again does not hide the oldest from the newest.
+    back.near.destroy();
+    const again = await attach(server, id);
+    again.inbox.take(18);
+    expect(again.inbox.bytes.length).toBe(0);
+    expect(held.length).toBe(1);
+    device.apply(held[0]!);
+    held[0]!.complete(null);
+    await settle();
+    expect(again.inbox.optionReply()).toMatchObject({ option: CLIENT, type: 1 });
+    expect(again.inbox.optionReply()).toMatchObject({ option: 7, type: 3 });
+    again.near.write(write(3));
+    await settle();
+    expect(held.map((asked) => asked.data?.[0])).toEqual([1, 3]);
+  });
+
+  it('leaves connections of other clients, and of clients without a name, alone', async () => {
+    const { server } = served();
+    const peers = [
+      await attach(server),
+      await attach(server, Buffer.alloc(16, 1)),
+      await attach(server, Buffer.alloc(16, 2)),
+    ];
+    await attach(server);
+    expect(peers.map(({ inbox }) => inbox.ended)).toEqual([false, false, false]);
+    await attach(server, Buffer.alloc(16, 2));
+    expect(peers.map(({ inbox }) => inbox.ended)).toEqual([false, false, true]);
+  });
+});
+
+describe('listening on a unix socket', () => {
+  let dir = '';
+  beforeEach(() => {
+    dir = mkdtempSync(join(tmpdir(), 'nbd-'));
+  });
+  afterEach(() => rmSync(dir, { recursive: true }));
+
+  /** Connects, waits for the greeting. */
+  const greeted = (path: string) =>
+    new Promise<string>((resolve, reject) => {
+      const socket = connect({ path });
+      socket.once('error', reject);
+      socket.once('data', (chunk) => {
+        socket.destroy();
+        resolve(chunk.toString('latin1', 0, 8));
+      });
+    });
+
+  it('is for its owner only, is served, and is gone after close()', async () => {
+    const { server, device } = served();
+    device.intercept = undefined;
+    const path = join(dir, 's');
+    await server.listen(path);
+    expect(statSync(path).mode & 0o777).toBe(0o600);
+    expect(await greeted(path)).toBe('NBDMAGIC');
+    await server.close();
+    expect(statSync(path, { throwIfNoEntry: false })).toBeUndefined();
+  });
+
+  it('takes the place of a dead server, not of a live one or of something else', async () => {
+    const path = join(dir, 's');
+    const first = served().server;
+    await first.listen(path);
+    await expect(served().server.listen(path)).rejects.toMatchObject({ reason: 'AddressInUse' });
+    expect(await greeted(path)).toBe('NBDMAGIC');
+    await first.close();
+    writeFileSync(path, '');
+    await expect(served().server.listen(path)).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
+    rmSync(path);
+    await leaveStaleSocket(path);
+    const next = served().server;
+    await next.listen(path);
+    expect(await greeted(path)).toBe('NBDMAGIC');
+    await next.close();
+  });
+
+  it('says what is wrong with a path', async () => {
+    const { server } = served();
+    const long = join(dir, 'x'.repeat(107 - dir.length));
+    expect(Buffer.byteLength(long)).toBe(108);
+    await expect(server.listen(long)).rejects.toThrowError(/108 bytes.*1 to 107/);
+    await expect(server.listen(join(dir, 'no', 's'))).rejects.toMatchObject({ code: 'NOT_FOUND' });
+    await server.listen(long.slice(0, 107));
+    await server.close();
+  });
+});
+
+/** A socket file whose server is gone without having removed it, as after kill -9. */
+async function leaveStaleSocket(path: string): Promise<void> {
+  const other = `${path}.other`;
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(other, resolve));
+  renameSync(other, path);
+  await new Promise<void>((resolve) => server.close(() => resolve()));
+  expect(statSync(path).isSocket()).toBe(true);
+}
