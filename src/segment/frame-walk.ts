@@ -56,16 +56,16 @@ export interface WalkedFrame {
 }
 
 /**
- * The fault of a frame that decodes but doesn't belong here, or null. `seq` and `digest` are those of the frame before it.
+ * The fault of a frame that decodes but doesn't belong here, or null. `expected` is the place behind the frame before it.
  * The accept rule of a replica and the recovery scan share it, so that nothing is accepted that would not be found again.
  */
 export function chainFault(
   header: FrameHeader,
   bytes: Buffer,
   at: number,
-  expected: { context: SegmentContext; offset: number; seq: number; digest: Buffer },
+  context: SegmentContext,
+  expected: WalkStart,
 ): ChainFault | null {
-  const { context } = expected;
   if (context.volumeId !== null && header.volumeId !== context.volumeId) return 'volume';
   if (header.epoch !== context.name.epoch) return 'epoch';
   if (header.ordinal !== context.name.ordinal || header.offset !== expected.offset) return 'place';
@@ -96,7 +96,7 @@ export function walkFrames(
       return end(harmless ? null : header);
     }
     const { bytes, at } = window.view(offset, FRAME_HEADER_SIZE)!;
-    const fault = chainFault(header, bytes, at, { context, offset, seq, digest });
+    const fault = chainFault(header, bytes, at, context, { offset, seq, digest });
     if (fault !== null) return end(fault);
     const length = FRAME_HEADER_SIZE + header.bodyLength;
     seq = header.seq;

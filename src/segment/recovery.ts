@@ -35,8 +35,9 @@ export interface RecoveryEvidence {
   readonly joining: boolean;
   /** Boot and mount are those under which the last bytes were taken. */
   readonly cacheSurvived: boolean;
-  /** The higher of the superblock's flushed point and its checkpoint's coveredThrough; 0 without. */
-  readonly superblockDurable: number;
+  /** Seq of the superblock's flushed point, and coveredThrough of its checkpoint; 0 without. */
+  readonly flushedSeq: number;
+  readonly checkpointSeq: number;
 }
 
 export type RecoveryRow = 'A' | 'D' | 'E' | 'F' | 'G' | 'H' | 'I';
@@ -48,25 +49,30 @@ export interface RecoveryVerdict {
   /** How many of the scanned segments count; the last of them through its `length`. */
   readonly kept: number;
   readonly end: { readonly epoch: number; readonly seq: number; readonly digest: Buffer };
+  /** What must be on this disk. */
   readonly durableThrough: number;
+  /** The highest claim of any frame or of the superblock that a point is durable on every in-sync replica. */
+  readonly flushedThrough: number;
   /** A sentence naming segment and offset; null unless something was cut or is damaged. */
   readonly text: string | null;
 }
 
 export function durableThrough(scans: readonly SegmentScan[], evidence: RecoveryEvidence): number {
-  let highest = evidence.superblockDurable;
+  let highest = Math.max(evidence.flushedSeq, evidence.checkpointSeq);
   if (!evidence.joining) for (const scan of scans) highest = Math.max(highest, scan.flushedThrough);
   return highest;
 }
 
 export function decideRecovery(scans: readonly SegmentScan[], evidence: RecoveryEvidence): RecoveryVerdict {
   const durable = durableThrough(scans, evidence);
+  const flushedThrough = scans.reduce((highest, scan) => Math.max(highest, scan.flushedThrough), evidence.flushedSeq);
+  const found = { durableThrough: durable, flushedThrough };
   const end = { epoch: 0, seq: 0, digest: zeroDigest };
   const stop = (kept: number, at: SegmentScan, offset: number, what: string): RecoveryVerdict => {
     const later = scans.slice(kept).some(hasFrames) || (kept > 0 && scans[kept - 1]!.laterFrames);
     const { row, verdict } = judge(end.seq + 1, durable, evidence, later);
     const text = `segment ${segmentFileName(at.name)}, offset ${offset}: ${what} (log good through seq ${end.seq}, durable through ${durable}, case ${row})`;
-    return { row, verdict, kept, end, durableThrough: durable, text };
+    return { row, verdict, kept, end, ...found, text };
   };
   let previousOrdinal = -1;
   for (const [i, scan] of scans.entries()) {
@@ -85,9 +91,9 @@ export function decideRecovery(scans: readonly SegmentScan[], evidence: Recovery
   }
   if (end.seq < durable && !evidence.joining) {
     const text = `the log ends at seq ${end.seq} though seq ${durable} was durable: its newest segment is missing or cut short (case I)`;
-    return { row: 'I', verdict: 'damage', kept: scans.length, end, durableThrough: durable, text };
+    return { row: 'I', verdict: 'damage', kept: scans.length, end, ...found, text };
   }
-  return { row: 'A', verdict: 'whole', kept: scans.length, end, durableThrough: durable, text: null };
+  return { row: 'A', verdict: 'whole', kept: scans.length, end, ...found, text: null };
 }
 
 function judge(

@@ -5,7 +5,7 @@ import { corrupt, HoldfastError, type ReplicaId, type VolumeId } from '../base/i
 import type { SegmentName, Superblock } from '../format/index.js';
 import type { Disk, DiskFile } from './disk.js';
 import { type Pool, removeTree } from './pool.js';
-import { segmentPath } from './segment-scan.js';
+import { listSegments, segmentPath } from './segment-scan.js';
 import { SuperblockStore } from './superblock-store.js';
 
 /**
@@ -103,4 +103,17 @@ function replicaIn(disk: Disk, directory: string): ReplicaId | null {
     if (error instanceof HoldfastError && (error.reason === 'Corrupt' || error.reason === 'ReplicaLost')) return null;
     throw error;
   }
+}
+
+/** Bytes a replica's segments take on disk, by inode; `sharedBytes` are those of files with more than one name. */
+export function directoryUsage(disk: Disk, directory: string): { storedBytes: number; sharedBytes: number } {
+  let storedBytes = 0;
+  let sharedBytes = 0;
+  for (const name of listSegments(disk, directory)) {
+    const stat = disk.stat(segmentPath(directory, name));
+    if (stat === undefined) continue; // Deleted meanwhile.
+    storedBytes += stat.storedBytes;
+    if (stat.links > 1) sharedBytes += stat.storedBytes;
+  }
+  return { storedBytes, sharedBytes };
 }

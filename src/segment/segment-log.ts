@@ -42,6 +42,14 @@ export interface LogEnd {
   readonly digest: Buffer;
 }
 
+/** A point of the log and where it lies. */
+export interface LogPlace extends LogEnd {
+  /** Null when the log is empty there. */
+  readonly segment: SegmentName | null;
+  /** End of the frame. */
+  readonly offset: number;
+}
+
 const emptyEnd: LogEnd = { epoch: 0, seq: 0, digest: zeroDigest };
 
 export class SegmentLog {
@@ -83,7 +91,7 @@ export class SegmentLog {
     log.#end = verdict.end;
     log.#beyond = scans.slice(verdict.kept).map((scan) => scan.name);
     // What a former process wrote may still wait in the page cache.
-    const proven = evidence.joining ? evidence.superblockDurable : verdict.durableThrough;
+    const proven = verdict.durableThrough;
     log.sync.adopt(
       log.#segments.filter((segment) => segment.lastSeq > proven),
       log.#end.seq,
@@ -198,16 +206,19 @@ export class SegmentLog {
 
   /** Fills `into` from `offset` on. OUT_OF_RANGE beyond the valid end, NOT_FOUND for a segment that is not in the log. */
   read(name: SegmentName, offset: number, into: Uint8Array): void {
-    const segment = this.find(name);
-    if (segment === undefined) throw notFound(`segment ${segmentFileName(name)} is not in ${this.directory}`);
-    if (offset < 0 || offset + into.length > segment.length) {
-      throw new HoldfastError(
-        'OUT_OF_RANGE',
-        `${segment.path}: bytes ${offset} to ${offset + into.length} were asked for, it holds ${segment.length}`,
-      );
-    }
+    const segment = this.#inside(name, offset, into.length);
     const count = this.#handle(segment, false).read(into, offset);
     if (count < into.length) throw corrupt(`${segment.path} ends at byte ${offset + count}, it held ${segment.length}`);
+  }
+
+  #inside(name: SegmentName, offset: number, length: number): LogSegment {
+    const segment = this.find(name);
+    if (segment === undefined) throw notFound(`segment ${segmentFileName(name)} is not in ${this.directory}`);
+    if (offset >= 0 && offset + length <= segment.length) return segment;
+    throw new HoldfastError(
+      'OUT_OF_RANGE',
+      `${segment.path}: bytes ${offset} to ${offset + length} were asked for, it holds ${segment.length}`,
+    );
   }
 
   /** Frames of one segment in order, headers checked, bodies not. */
@@ -229,20 +240,37 @@ export class SegmentLog {
       throw corrupt(`${segment.path}, offset ${end.offset}: bad frame (${end.fault ?? 'missing'})`);
   }
 
-  /** Removes every frame above `seq`, and what lies beyond a damaged place. Durable when it resolves. */
+  /** Throws FAILED_PRECONDITION when cut(seq) would have to keep frames that lie beyond a damaged place. */
+  checkCut(seq: number): void {
+    if (this.#damage === null || seq <= this.#end.seq) return;
+    throw new HoldfastError(
+      'FAILED_PRECONDITION',
+      `can't cut at seq ${seq}, the log is good through ${this.#end.seq} only: ${this.#damage}`,
+    );
+  }
+
+  /**
+   * Removes every frame above `seq`, and what lies beyond a damaged place. Durable when it resolves; when it rejects, the log
+   * on disk ends somewhere between `seq` and its former end, and must be opened anew.
+   */
   async cut(seq: number): Promise<void> {
-    if (this.#damage !== null && seq > this.#end.seq) {
-      throw new HoldfastError('FAILED_PRECONDITION', `cut at ${seq} lies beyond a damaged place: ${this.#damage}`);
-    }
+    this.checkCut(seq);
     await this.trim();
     this.#damage = null;
+    const place = this.endAt(seq);
     const kept = this.#segments.filter((segment) => segment.header.firstSeq <= seq);
     const gone = this.#segments.slice(kept.length);
     await this.#removeFiles(gone.map((segment) => segment.name));
     for (const segment of gone) this.#forget(segment);
     const last = kept.at(-1);
-    if (last && last.lastSeq > seq) await this.#keepPrefix(last, seq);
-    this.#end = last ? { epoch: last.name.epoch, seq: last.lastSeq, digest: last.lastDigest } : emptyEnd;
+    if (last && last.lastSeq > seq) {
+      await this.#rewrite(last, place.offset);
+      last.length = place.offset;
+      last.lastSeq = place.seq;
+      last.lastDigest = place.digest;
+      last.sealed = false;
+    }
+    this.#end = { epoch: place.epoch, seq: place.seq, digest: place.digest };
     this.sync.cutTo(this.#end.seq);
     await this.sync.all();
   }
@@ -275,47 +303,55 @@ export class SegmentLog {
   async #dropRemains(segment: LogSegment): Promise<void> {
     const stat = this.#disk.stat(segment.path);
     if (stat === undefined) throw corrupt(`${segment.path} is gone`);
-    if (stat.links > 1) return this.#rewrite(segment);
+    if (stat.links > 1) return this.#rewrite(segment, segment.length);
     const file = this.#handle(segment, true);
     file.truncate(segment.length);
     await file.datasync();
   }
 
-  async #keepPrefix(segment: LogSegment, seq: number): Promise<void> {
-    let length = SEGMENT_HEADER_SIZE;
-    let lastSeq = segment.header.firstSeq - 1;
-    let lastDigest = segment.header.previousDigest;
+  /** Where the log would end after cut(seq): the last frame at or below it, its segment and end. */
+  endAt(seq: number): LogPlace {
+    const segment = this.#segments.findLast((candidate) => candidate.header.firstSeq <= seq);
+    if (segment === undefined) return { ...emptyEnd, segment: null, offset: 0 };
+    const { epoch } = segment.name;
+    if (segment.lastSeq <= seq)
+      return { epoch, seq: segment.lastSeq, digest: segment.lastDigest, segment: segment.name, offset: segment.length };
+    let place: LogPlace = {
+      epoch,
+      seq: segment.header.firstSeq - 1,
+      digest: segment.header.previousDigest,
+      segment: segment.name,
+      offset: SEGMENT_HEADER_SIZE,
+    };
     this.frames(segment, (frame) => {
       if (frame.header.seq > seq) return false;
-      length = frame.offset + frame.length;
-      lastSeq = frame.header.seq;
-      lastDigest = frame.digest;
+      place = {
+        epoch,
+        seq: frame.header.seq,
+        digest: frame.digest,
+        segment: segment.name,
+        offset: frame.offset + frame.length,
+      };
       return true;
     });
-    segment.length = length;
-    segment.lastSeq = lastSeq;
-    segment.lastDigest = lastDigest;
-    segment.sealed = false;
-    await this.#rewrite(segment);
+    return place;
   }
 
   /** Replaces the file by a new one that holds its first `length` bytes. */
-  async #rewrite(segment: LogSegment): Promise<void> {
+  async #rewrite(segment: LogSegment, length: number): Promise<void> {
     const temporary = `${segment.path}.tmp`;
     await this.#disk.unlink(temporary);
-    const source = this.#handle(segment, false);
     const copy = this.#disk.openFile(temporary, 'create');
     try {
-      copyBytes(source, copy, segment.length);
+      copyBytes(this.#handle(segment, false), copy, length);
       await copy.datasync();
     } finally {
       copy.close();
     }
-    this.#handles.close(segment);
     this.sync.clean(segment);
+    this.#handles.close(segment);
     this.#disk.rename(temporary, segment.path);
     await this.#disk.syncDirectory(this.directory);
-    segment.remains = false;
   }
 
   /** Unlinks segments; those not in the log are passed over. The directory is synced when it resolves. */
@@ -338,16 +374,43 @@ export class SegmentLog {
     this.#handles.close(segment);
   }
 
-  /** Bytes on disk, by inode: `shared` are those of files with more than one name. */
-  usage(): { storedBytes: number; sharedBytes: number } {
-    let storedBytes = 0;
-    let sharedBytes = 0;
-    for (const segment of this.#segments) {
-      const stat = this.#disk.stat(segment.path);
-      storedBytes += stat?.storedBytes ?? 0;
-      if (stat && stat.links > 1) sharedBytes += stat.storedBytes;
+  /**
+   * Writes `bytes` over damaged ones in place and syncs them: the file then holds what it held before the damage, under all
+   * its names. FAILED_PRECONDITION when the bytes there are good and others.
+   */
+  async repair(name: SegmentName, offset: number, bytes: Uint8Array): Promise<void> {
+    const segment = this.#inside(name, offset, bytes.length);
+    const found = Buffer.alloc(bytes.length);
+    const file = this.#disk.openFile(segment.path, 'write');
+    try {
+      if (file.read(found, offset) === bytes.length && found.equals(bytes)) return;
+      if (this.#isSound(segment, offset, bytes.length)) {
+        throw new HoldfastError(
+          'FAILED_PRECONDITION',
+          `${segment.path}: the frames at byte ${offset} are whole, other bytes are not put over them`,
+        );
+      }
+      file.write([bytes], offset);
+      await file.datasync();
+    } finally {
+      file.close();
     }
-    return { storedBytes, sharedBytes };
+  }
+
+  /** Every frame that touches the range checks out. */
+  #isSound(segment: LogSegment, offset: number, length: number): boolean {
+    const file = this.#handle(segment, false);
+    const context: SegmentContext = { name: segment.name, volumeId: segment.header.volumeId };
+    const start = {
+      offset: SEGMENT_HEADER_SIZE,
+      seq: segment.header.firstSeq - 1,
+      digest: segment.header.previousDigest,
+    };
+    const end = walkFrames(file, context, start, true, (frame) => frame.offset + frame.length < offset + length);
+    const headerGood =
+      offset >= SEGMENT_HEADER_SIZE ||
+      typeof scanSegment(this.#disk, this.directory, segment.name, false).header !== 'string';
+    return headerGood && end.offset >= offset + length;
   }
 
   /** Closes all files once no sync runs. */

@@ -1,9 +1,8 @@
 // What one segment file holds, as recovery needs to know it. "quick" trusts bodies: a sealed segment costs three small
 // reads, an open one a read per frame; "full" checks every byte of every frame.
 
-import { HoldfastError } from '../base/index.js';
+import { ALIGN, HoldfastError } from '../base/index.js';
 import {
-  ALIGN,
   DIGEST_SIZE,
   decodeFrame,
   decodeIndexTrailer,

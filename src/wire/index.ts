@@ -1,4 +1,6 @@
 export type {
+  AppendItem,
+  BatchReplicaPort,
   CloneOrder,
   DescribeUpdate,
   FrameInfo,

@@ -127,3 +127,16 @@ export interface ReplicaPort {
 export interface ReplicaConnector {
   connect(replica: { replicaId: ReplicaId; nodeId: NodeId }, timeoutMs: number): Promise<ReplicaPort>;
 }
+
+/** The arguments of one append(). */
+export interface AppendItem {
+  readonly segment: SegmentName;
+  readonly offset: number;
+  readonly bytes: Uint8Array;
+  readonly lastSeq: number;
+}
+
+/** A port that takes appends which arrived together in one go: contiguous ones with one write, all with one acknowledgement. */
+export interface BatchReplicaPort extends ReplicaPort {
+  appendBatch(items: readonly AppendItem[]): void;
+}

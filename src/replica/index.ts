@@ -1,0 +1,9 @@
+export { LocalReplica } from './local-replica.js';
+export type { StopEngine } from './replica.js';
+export {
+  type CreateReplica,
+  type PoolReport,
+  ReplicaHost,
+  type ReplicaHostOptions,
+  type ReplicaReport,
+} from './replica-host.js';

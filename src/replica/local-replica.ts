@@ -1,0 +1,167 @@
+// The replica port without a network: the engine of this worker beside its own replica, and the end that a wire session
+// drives for an engine elsewhere. Thin: what a port may do is decided by the Replica.
+//
+// Owner: whoever asked the host for it. States: unfenced -> fenced -> lost (or closed). Acknowledgements come before append()
+// returns, an already synced sync() likewise.
+
+import { asHoldfastError, HoldfastError, type NodeId, type ReplicaId } from '../base/index.js';
+import type { Reign, SegmentName } from '../format/index.js';
+import type { LogSegment } from '../segment/index.js';
+import type {
+  AppendItem,
+  BatchReplicaPort,
+  CloneOrder,
+  DescribeUpdate,
+  FrameInfo,
+  ReadRange,
+  ReplicaEvents,
+  ReplicaStatus,
+  SegmentInfo,
+} from '../wire/index.js';
+import type { Done, PortHandle, Replica } from './replica.js';
+
+export class LocalReplica implements BatchReplicaPort {
+  readonly replicaId: ReplicaId;
+  readonly nodeId: NodeId;
+  readonly local = true;
+  readonly #replica: Replica;
+  readonly #handle: PortHandle;
+  #events: ReplicaEvents | null = null;
+  #lost: HoldfastError | null = null;
+
+  constructor(replica: Replica) {
+    this.#replica = replica;
+    this.replicaId = replica.superblock.replicaId;
+    this.nodeId = replica.superblock.nodeId;
+    this.#handle = {
+      appended: (seq) => this.#events?.appended(seq),
+      lose: (error) => this.#lose(error),
+    };
+  }
+
+  listen(events: ReplicaEvents): void {
+    this.#events = events;
+  }
+
+  async fence(reign: Reign): Promise<ReplicaStatus> {
+    if (this.#lost !== null) throw this.#lost;
+    try {
+      return await this.#replica.fence(this.#handle, reign);
+    } catch (error) {
+      this.#lose(asHoldfastError(error));
+      throw error;
+    }
+  }
+
+  #lose(error: HoldfastError): void {
+    if (this.#lost !== null) return;
+    this.#lost = error;
+    this.#replica.release(this.#handle);
+    this.#events?.lost(error);
+  }
+
+  /** Runs one call; a refusal because the port is no longer current ends the port. */
+  async #guard<T>(call: () => T | Promise<T>): Promise<T> {
+    if (this.#lost !== null) throw this.#lost;
+    try {
+      return await call();
+    } catch (error) {
+      throw this.#noteRefusal(error);
+    }
+  }
+
+  #noteRefusal(error: unknown): Error {
+    const refusal = this.#replica.refusal(this.#handle);
+    if (refusal !== null) this.#lose(refusal);
+    return asHoldfastError(error);
+  }
+
+  segments(): Promise<SegmentInfo[]> {
+    return this.#guard(() => this.#replica.segments(this.#handle).map(segmentInfo));
+  }
+
+  frames(segment: SegmentName): Promise<FrameInfo[]> {
+    return this.#guard(() => this.#replica.framesOf(this.#handle, segment));
+  }
+
+  append(segment: SegmentName, offset: number, bytes: Uint8Array, lastSeq: number): void {
+    this.appendBatch([{ segment, offset, bytes, lastSeq }]);
+  }
+
+  appendBatch(items: readonly AppendItem[]): void {
+    if (this.#lost !== null) return;
+    const refusal = this.#replica.refusal(this.#handle);
+    if (refusal !== null) this.#lose(refusal);
+    else this.#replica.append(this.#handle, items);
+  }
+
+  sync(throughSeq: number, done: Done): void {
+    if (this.#lost !== null) done(this.#lost);
+    else this.#replica.sync(this.#handle, throughSeq, done);
+  }
+
+  read(ranges: readonly ReadRange[], done: Done): void {
+    let failed: Error | null = this.#lost;
+    if (failed === null) {
+      try {
+        for (const range of ranges) this.#replica.read(this.#handle, range.segment, range.offset, range.into);
+      } catch (error) {
+        failed = this.#noteRefusal(error);
+      }
+    }
+    done(failed);
+  }
+
+  confirm(done: Done): void {
+    done(this.#lost ?? this.#replica.refusal(this.#handle));
+  }
+
+  cut(seq: number): Promise<void> {
+    return this.#guard(() => this.#replica.cut(this.#handle, seq));
+  }
+
+  deleteSegments(segments: readonly SegmentName[]): Promise<void> {
+    return this.#guard(() => this.#replica.deleteSegments(this.#handle, segments));
+  }
+
+  describe(update: DescribeUpdate): Promise<void> {
+    return this.#guard(() => this.#replica.describe(this.#handle, update));
+  }
+
+  repair(segment: SegmentName, offset: number, bytes: Uint8Array): Promise<void> {
+    return this.#guard(() => this.#replica.repair(this.#handle, segment, offset, bytes));
+  }
+
+  freeBytes(): number {
+    return this.#replica.freeBytes;
+  }
+
+  clone(order: CloneOrder): Promise<void> {
+    return this.#guard(() => this.#replica.clone(this.#handle, order));
+  }
+
+  usage(): Promise<{ storedBytes: number; sharedBytes: number }> {
+    return this.#guard(() => this.#replica.usage());
+  }
+
+  close(): void {
+    if (this.#lost !== null) return;
+    this.#lost = new HoldfastError('UNAVAILABLE', `the port to replica ${this.replicaId} was closed`, {
+      reason: 'Closed',
+    });
+    this.#replica.release(this.#handle);
+  }
+}
+
+function segmentInfo(segment: LogSegment): SegmentInfo {
+  return {
+    epoch: segment.name.epoch,
+    ordinal: segment.name.ordinal,
+    slot: segment.header.slot,
+    firstSeq: segment.header.firstSeq,
+    lastSeq: segment.lastSeq,
+    lastDigest: segment.lastDigest.toString('hex'),
+    length: segment.length,
+    sealed: segment.sealed,
+  };
+}

@@ -1,0 +1,539 @@
+// One volume's log in one pool of this node, and its promise.
+//
+//            open()                    fence(higher or equal reign)
+//   on disk ────────▶ open, no port ─────────────────────────────▶ open, current port ──┐ fence: the former port is lost
+//                         ▲                port closed or refused        │   ▲            │
+//                         └──────────────────────────────────────────────┘   └────────────┘
+//   open ── a write or a sync failed ──▶ failed: refuses everything, also after a restart (marker file)
+//   open ── a cut failed half way, retire, close ──▶ shut: the host opens it anew, if it is still there
+//
+// Owner: the ReplicaHost of one worker; everything here runs on that worker's event loop. Invariants: the promise in memory
+// is never below the one on disk and rises first, so that from the moment a fence arrives nothing of a lower reign counts;
+// at most one port is current, and only it appends, syncs, reads or changes anything; what is acknowledged was accepted
+// (accept.ts) and written. May fail: the disk (then the replica fails for good); a full disk (the port is lost, the log
+// ends where it ended).
+
+import {
+  AssertionError,
+  asHoldfastError,
+  HoldfastError,
+  type Logger,
+  messageOf,
+  precondition,
+  type VolumeId,
+} from '../base/index.js';
+import { type Reign, type SegmentName, type Superblock, segmentFileName } from '../format/index.js';
+import {
+  createReplicaDirectory,
+  directoryUsage,
+  type HandleCache,
+  type LogSegment,
+  type Pool,
+  type RecoveryVerdict,
+  SegmentLog,
+  SuperblockStore,
+} from '../segment/index.js';
+import type { AppendItem, CloneOrder, DescribeUpdate, ReplicaStatus } from '../wire/index.js';
+import { type AcceptRules, checkAppend, type Tail } from './accept.js';
+import { checkNotMarked, markFailed } from './failure-marker.js';
+import { OperationQueue } from './operation-queue.js';
+import type { SpaceGauge } from './space-gauge.js';
+import { describeSuperblock, superblockForCut } from './superblock-change.js';
+
+export type Done = (error: Error | null) => void;
+
+/** Stops an engine of a lower reign that runs in this process; true when one ran. */
+export type StopEngine = (volumeId: VolumeId, reign: Reign) => Promise<boolean>;
+
+/** The end of a port that its replica holds. */
+export interface PortHandle {
+  /** Every frame through `seq` was written. */
+  appended(seq: number): void;
+  /** The port may do nothing any more. */
+  lose(error: HoldfastError): void;
+}
+
+export interface ReplicaParts {
+  readonly pool: Pool;
+  readonly handles: HandleCache;
+  readonly space: SpaceGauge;
+  readonly stopEngine: StopEngine;
+  readonly logger: Logger;
+}
+
+interface Opened {
+  readonly store: SuperblockStore;
+  readonly log: SegmentLog;
+  readonly verdict: RecoveryVerdict;
+  readonly cacheSurvived: boolean;
+}
+
+export class Replica {
+  readonly volumeId: VolumeId;
+  readonly #parts: ReplicaParts;
+  readonly #store: SuperblockStore;
+  readonly #log: SegmentLog;
+  readonly #queue = new OperationQueue();
+  /** Sticky until a reign's own bytes are taken: a restart in between must not turn a suspect tail into a proven one. */
+  #cacheSurvived: boolean;
+  #promised: Reign;
+  #port: PortHandle | null = null;
+  #tail: Tail;
+  #rules: AcceptRules;
+  #failure: HoldfastError | null = null;
+  /** Set once when the replica may no longer be used through this object; the host then forgets it. */
+  #shut = false;
+  onShut: () => void = () => {};
+
+  private constructor(parts: ReplicaParts, volumeId: VolumeId, opened: Opened) {
+    this.#parts = parts;
+    this.volumeId = volumeId;
+    this.#store = opened.store;
+    this.#log = opened.log;
+    this.#cacheSurvived = opened.cacheSurvived;
+    this.#promised = opened.store.current.promised;
+    this.#tail = tailOf(opened.log, opened.verdict.flushedThrough);
+    this.#rules = this.#currentRules();
+    this.#log.sync.onFailure = (error) => this.#fail(error);
+  }
+
+  /**
+   * Opens what the pool holds of the volume and recovers its log. NOT_FOUND/ReplicaLost when it is not there,
+   * DATA_LOSS/Corrupt when neither superblock is good, DiskFailed when it failed before.
+   */
+  static async open(parts: ReplicaParts, volumeId: VolumeId): Promise<Replica> {
+    const { pool, handles, logger } = parts;
+    const directory = pool.replicaPath(volumeId);
+    if (pool.disk.stat(directory) === undefined) {
+      throw new HoldfastError('NOT_FOUND', `pool ${pool.path} holds no replica of volume ${volumeId}`, {
+        reason: 'ReplicaLost',
+      });
+    }
+    checkNotMarked(pool.disk, directory);
+    const store = SuperblockStore.open(pool.disk, directory);
+    checkIdentity(store.current, pool, volumeId);
+    const { cache, flushed, checkpoint, joining } = store.current;
+    const now = cacheIdentity(pool);
+    const cacheSurvived = cache !== null && cache.bootId === now.bootId && cache.mountId === now.mountId;
+    const evidence = {
+      joining,
+      cacheSurvived,
+      flushedSeq: flushed?.seq ?? 0,
+      checkpointSeq: checkpoint?.coveredThrough ?? 0,
+    };
+    const { log, verdict } = await SegmentLog.open(pool.disk, directory, handles, evidence);
+    const facts = {
+      volume: volumeId,
+      row: verdict.row,
+      end: verdict.end.seq,
+      durable: verdict.durableThrough,
+      cacheSurvived,
+    };
+    if (verdict.text === null) logger.info(facts, 'replica opened');
+    else
+      logger.warn(
+        { ...facts, found: verdict.text },
+        verdict.verdict === 'damage' ? 'replica is damaged' : 'torn tail cut',
+      );
+    return new Replica(parts, volumeId, { store, log, verdict, cacheSurvived });
+  }
+
+  get superblock(): Superblock {
+    return this.#store.current;
+  }
+  /** A sentence when the replica can't be used as it should; else empty. */
+  get problem(): string {
+    return this.#failure?.message ?? this.#log.damage ?? '';
+  }
+  get pool(): Pool {
+    return this.#parts.pool;
+  }
+  get freeBytes(): number {
+    return this.#parts.space.freeBytes();
+  }
+
+  // --- Reigns ---------------------------------------------------------------------------------------------------------
+
+  /** See ReplicaPort.fence(). The port becomes the current one before this returns. */
+  fence(port: PortHandle, reign: Reign): Promise<ReplicaStatus> {
+    const refusal = this.#unusable() ?? this.#staleness(reign);
+    if (refusal !== null) return Promise.reject(refusal);
+    this.#promised = reign;
+    const former = this.#port;
+    this.#port = port;
+    if (former !== null && former !== port) former.lose(superseded(this.volumeId, reign));
+    return this.#queue.barrier(async () => {
+      this.#checkCurrent(port);
+      const stoppedEngine = await this.#parts.stopEngine(this.volumeId, reign);
+      this.#checkCurrent(port);
+      if (this.#log.damage === null) await this.#log.trim();
+      const { promised } = this.#store.current;
+      if (promised.epoch !== reign.epoch || promised.reignId !== reign.reignId)
+        await this.#update({ ...this.#store.current, promised: reign });
+      this.#checkCurrent(port);
+      this.#tail = tailOf(this.#log, this.#tail.flushedThrough);
+      return this.#status(stoppedEngine);
+    });
+  }
+
+  #staleness(reign: Reign): HoldfastError | null {
+    const { epoch, reignId } = this.#promised;
+    if (reign.epoch > epoch || (reign.epoch === epoch && reign.reignId === reignId)) return null;
+    return new HoldfastError(
+      'ABORTED',
+      `replica of volume ${this.volumeId} promised reign ${epoch} (${reignId}), not ${reign.epoch} (${reign.reignId})`,
+      {
+        reason: 'StaleReign',
+      },
+    );
+  }
+
+  #status(stoppedEngine: boolean): ReplicaStatus {
+    const { epoch, seq, digest } = this.#log.end;
+    return {
+      superblock: this.#store.current,
+      end: { epoch, seq, digest: digest.toString('hex') },
+      cacheSurvived: this.#cacheSurvived,
+      damage: this.#log.damage,
+      flushedThrough: this.#tail.flushedThrough,
+      stoppedEngine,
+    };
+  }
+
+  /** The port is gone; nothing of it counts any more. */
+  release(port: PortHandle): void {
+    if (this.#port === port) this.#port = null;
+  }
+
+  /** Why the port may do nothing, or null. */
+  refusal(port: PortHandle): HoldfastError | null {
+    if (this.#port === port) return this.#unusable();
+    return this.#unusable() ?? superseded(this.volumeId, this.#promised);
+  }
+
+  #unusable(): HoldfastError | null {
+    if (this.#failure !== null) return this.#failure;
+    if (this.#shut)
+      return new HoldfastError('UNAVAILABLE', `replica of volume ${this.volumeId} was closed here`, {
+        reason: 'Closed',
+      });
+    return null;
+  }
+
+  #checkCurrent(port: PortHandle): void {
+    const refusal = this.refusal(port);
+    if (refusal !== null) throw refusal;
+  }
+
+  // --- The way of a write ---------------------------------------------------------------------------------------------
+
+  /** Appends in order, contiguous items with one write, and acknowledges once. On any refusal the port is lost. */
+  append(port: PortHandle, items: readonly AppendItem[]): void {
+    if (!this.#queue.blocked) this.#append(port, items);
+    else if (!this.#queue.pass(() => this.#append(port, items))) this.#losePort(port, tooMany(this.volumeId));
+  }
+
+  #append(port: PortHandle, items: readonly AppendItem[]): void {
+    if (this.#port !== port || this.#unusable() !== null) return;
+    let error: unknown = null;
+    const before = this.#log.end.seq;
+    try {
+      if (this.#log.damage !== null)
+        throw new HoldfastError('DATA_LOSS', `no append to a damaged log: ${this.#log.damage}`, { reason: 'Corrupt' });
+      this.#write(items);
+    } catch (caught) {
+      if (caught instanceof AssertionError) throw caught;
+      error = caught;
+      this.#tail = tailOf(this.#log, this.#tail.flushedThrough);
+    }
+    if (this.#log.end.seq > before) port.appended(this.#log.end.seq);
+    if (error !== null) this.#appendFailed(port, asHoldfastError(error));
+  }
+
+  #write(items: readonly AppendItem[]): void {
+    const tail = this.#tail;
+    let buffers: Uint8Array[] = [];
+    let bytes = 0;
+    let segment = this.#log.last;
+    const flush = () => {
+      if (bytes > 0) this.#log.append(segment!, buffers, bytes, tail.seq, tail.digest, tail.sealed);
+      this.#parts.space.taken(bytes);
+      buffers = [];
+      bytes = 0;
+    };
+    let checked = { seq: tail.seq, digest: tail.digest, sealed: tail.sealed };
+    for (const item of items) {
+      try {
+        if (item.offset === 0) flush();
+        checkAppend(tail, this.#rules, item);
+      } catch (error) {
+        // What came before the bad item is whole.
+        if (bytes > 0) this.#log.append(segment!, buffers, bytes, checked.seq, checked.digest, checked.sealed);
+        throw error;
+      }
+      if (tail.opened !== null) {
+        segment = this.#log.create(tail.opened);
+        if (tail.opened.epoch === this.#promised.epoch) this.#noteCache();
+        tail.opened = null;
+      }
+      buffers.push(item.bytes);
+      bytes += item.bytes.length;
+      checked = { seq: tail.seq, digest: tail.digest, sealed: tail.sealed };
+    }
+    flush();
+  }
+
+  #appendFailed(port: PortHandle, error: HoldfastError): void {
+    // A full disk ends the port and not the replica: space may come back. Refused frames are their sender's fault.
+    if (error.reason === 'DiskFailed') this.#fail(error);
+    else this.#losePort(port, error);
+  }
+
+  /**
+   * The first bytes of a reign's own segment prove that the log's former tail was settled: from here on a surviving page
+   * cache is proof again. The write need not be waited for; until it is there the replica only looks more suspect.
+   */
+  #noteCache(): void {
+    const now = cacheIdentity(this.#parts.pool);
+    const { cache } = this.#store.current;
+    if (cache !== null && cache.bootId === now.bootId && cache.mountId === now.mountId) return;
+    this.#queue
+      .run(async () => {
+        if (this.#unusable() !== null) return;
+        await this.#update({ ...this.#store.current, cache: now });
+        this.#cacheSurvived = true;
+      })
+      .catch((error) =>
+        this.#parts.logger.warn(
+          { volume: this.volumeId, error: messageOf(error) },
+          'page cache identity was not noted',
+        ),
+      );
+  }
+
+  sync(port: PortHandle, throughSeq: number, done: Done): void {
+    const start = () => {
+      const refusal = this.refusal(port);
+      if (refusal !== null) done(refusal);
+      else this.#log.sync.wait(throughSeq, (error) => done(error ?? this.refusal(port)));
+    };
+    if (!this.#queue.blocked) start();
+    else if (!this.#queue.pass(start)) done(tooMany(this.volumeId));
+  }
+
+  /** Throws; see SegmentLog.read(). */
+  read(port: PortHandle, segment: SegmentName, offset: number, into: Uint8Array): void {
+    if (this.#port !== port || this.#failure !== null) this.#checkCurrent(port);
+    this.#log.read(segment, offset, into);
+  }
+
+  // --- Everything else ------------------------------------------------------------------------------------------------
+
+  segments(port: PortHandle): readonly LogSegment[] {
+    this.#checkCurrent(port);
+    return this.#log.segments;
+  }
+
+  framesOf(port: PortHandle, name: SegmentName): { seq: number; offset: number; length: number; digest: string }[] {
+    this.#checkCurrent(port);
+    const frames: { seq: number; offset: number; length: number; digest: string }[] = [];
+    this.#log.frames(this.#find(name), (frame) => {
+      frames.push({
+        seq: frame.header.seq,
+        offset: frame.offset,
+        length: frame.length,
+        digest: frame.digest.toString('hex'),
+      });
+      return true;
+    });
+    return frames;
+  }
+
+  #find(name: SegmentName): LogSegment {
+    const segment = this.#log.find(name);
+    if (segment === undefined)
+      throw new HoldfastError('NOT_FOUND', `segment ${segmentFileName(name)} is not in ${this.#log.directory}`);
+    return segment;
+  }
+
+  cut(port: PortHandle, seq: number): Promise<void> {
+    return this.#queue.barrier(async () => {
+      this.#checkCurrent(port);
+      this.#log.checkCut(seq);
+      const place = this.#log.endAt(seq);
+      const point = { epoch: place.epoch, seq: place.seq, digest: place.digest.toString('hex') };
+      const next = superblockForCut(this.#store.current, { point, segment: place.segment, offset: place.offset });
+      if (next !== this.#store.current) await this.#update(next);
+      this.#checkCurrent(port);
+      try {
+        await this.#log.cut(seq);
+      } catch (error) {
+        this.#shutFor(asHoldfastError(error));
+        throw error;
+      }
+      this.#tail = tailOf(this.#log, Math.min(this.#tail.flushedThrough, this.#log.end.seq));
+    });
+  }
+
+  deleteSegments(port: PortHandle, names: readonly SegmentName[]): Promise<void> {
+    return this.#queue.run(async () => {
+      this.#checkCurrent(port);
+      const { joining, checkpoint } = this.#store.current;
+      const durable = Math.max(this.#tail.flushedThrough, checkpoint?.coveredThrough ?? 0);
+      for (const name of names) {
+        const segment = this.#log.find(name);
+        if (segment === undefined || joining || segment.lastSeq <= durable) continue;
+        throw precondition(
+          `segment ${segmentFileName(name)} holds seq ${segment.lastSeq}, known durable is ${durable}: a hole there would look like a loss`,
+        );
+      }
+      await this.#log.delete(names);
+    });
+  }
+
+  describe(port: PortHandle, update: DescribeUpdate): Promise<void> {
+    const apply = async () => {
+      this.#checkCurrent(port);
+      let next = describeSuperblock(this.#store.current, update);
+      // A joiner that was synced and is at par lacks nothing any more.
+      if (update.joining === false) next = { ...next, cache: cacheIdentity(this.#parts.pool) };
+      await this.#update(next);
+      if (update.joining === false) this.#cacheSurvived = true;
+    };
+    return update.joining === undefined ? this.#queue.run(apply) : this.#queue.barrier(apply);
+  }
+
+  repair(port: PortHandle, segment: SegmentName, offset: number, bytes: Uint8Array): Promise<void> {
+    return this.#queue.run(async () => {
+      this.#checkCurrent(port);
+      try {
+        await this.#log.repair(segment, offset, bytes);
+      } catch (error) {
+        if (error instanceof HoldfastError && error.reason === 'DiskFailed') this.#fail(error);
+        throw error;
+      }
+      this.#parts.logger.warn(
+        { volume: this.volumeId, segment: segmentFileName(segment), offset, bytes: bytes.length },
+        'damaged bytes repaired',
+      );
+    });
+  }
+
+  async clone(port: PortHandle, order: CloneOrder): Promise<void> {
+    this.#checkCurrent(port);
+    for (const name of order.segments)
+      if (!this.#find(name).sealed)
+        throw precondition(`segment ${segmentFileName(name)} is not sealed: it can't be shared`);
+    await this.#log.sync.all();
+    this.#checkCurrent(port);
+    const { pool } = this.#parts;
+    const own = { poolId: pool.id, nodeId: pool.nodeId, cache: cacheIdentity(pool), promised: this.#promised };
+    await createReplicaDirectory(
+      pool,
+      { ...order.superblock, ...own },
+      { directory: this.#log.directory, segments: order.segments },
+    );
+  }
+
+  usage(): { storedBytes: number; sharedBytes: number } {
+    return directoryUsage(this.#parts.pool.disk, this.#log.directory);
+  }
+
+  async #update(next: Superblock): Promise<void> {
+    try {
+      await this.#store.update(next);
+    } catch (error) {
+      const failure = asHoldfastError(error);
+      if (failure.reason === 'DiskFailed') this.#fail(failure);
+      throw failure;
+    }
+    this.#rules = this.#currentRules();
+  }
+
+  #currentRules(): AcceptRules {
+    const { volumeId, lineageId, promised, reigns, joining } = this.#store.current;
+    return { volumeId, lineageId, promised, reigns, joining };
+  }
+
+  // --- Endings --------------------------------------------------------------------------------------------------------
+
+  #losePort(port: PortHandle, error: HoldfastError): void {
+    this.release(port);
+    port.lose(error);
+  }
+
+  #fail(error: HoldfastError): void {
+    if (this.#failure !== null) return;
+    this.#failure = error;
+    this.#parts.logger.error({ volume: this.volumeId, error: error.message }, 'replica failed');
+    const port = this.#port;
+    if (port !== null) this.#losePort(port, error);
+    markFailed(this.#parts.pool.disk, this.#log.directory, error).catch((caught) => {
+      this.#parts.logger.error(
+        { volume: this.volumeId, error: messageOf(caught) },
+        'the failed replica could not be marked',
+      );
+    });
+  }
+
+  #shutFor(error: HoldfastError): void {
+    if (this.#shut) return;
+    this.#shut = true;
+    const port = this.#port;
+    if (port !== null) this.#losePort(port, error);
+    this.onShut();
+  }
+
+  /** Ends it: the port is lost with `error`, files are closed when it resolves. */
+  async close(error: HoldfastError): Promise<void> {
+    this.#shutFor(error);
+    await this.#queue.drained();
+    await this.#log.close();
+  }
+}
+
+function tailOf(log: SegmentLog, flushedThrough: number): Tail {
+  const { last, end } = log;
+  return {
+    seq: end.seq,
+    digest: end.digest,
+    context: last === undefined ? null : { name: last.name, volumeId: last.header.volumeId },
+    offset: last?.length ?? 0,
+    sealed: last?.sealed ?? false,
+    flushedThrough,
+    opened: null,
+  };
+}
+
+export function cacheIdentity(pool: Pool): { bootId: string; mountId: string } {
+  return { bootId: pool.disk.bootId(), mountId: pool.disk.mountId(pool.path) };
+}
+
+function checkIdentity(superblock: Superblock, pool: Pool, volumeId: VolumeId): void {
+  const where = pool.replicaPath(volumeId);
+  if (superblock.volumeId !== volumeId) {
+    throw new HoldfastError('DATA_LOSS', `${where} holds a replica of volume ${superblock.volumeId}: it was moved`, {
+      reason: 'Corrupt',
+    });
+  }
+  if (superblock.poolId === pool.id) return;
+  throw new HoldfastError(
+    'FAILED_PRECONDITION',
+    `${where} belongs to pool ${superblock.poolId}, not to ${pool.id}: it was copied here`,
+    { reason: 'PoolForeign' },
+  );
+}
+
+function superseded(volumeId: VolumeId, by: Reign): HoldfastError {
+  return new HoldfastError(
+    'ABORTED',
+    `replica of volume ${volumeId} now serves another connection, under reign ${by.epoch}`,
+    { reason: 'StaleReign' },
+  );
+}
+
+function tooMany(volumeId: VolumeId): HoldfastError {
+  return new HoldfastError('RESOURCE_EXHAUSTED', `too many operations wait at the replica of volume ${volumeId}`, {
+    reason: 'Busy',
+  });
+}

@@ -1,0 +1,48 @@
+// How much may still be appended in a pool: what the filesystem says is free, less a reserve that keeps deletion, checkpoints
+// and superblocks possible on a full disk. Asked after every append, so the filesystem is asked now and then only and
+// appended bytes are subtracted in between.
+
+import { type Clock, GiB, type Logger, messageOf } from '../base/index.js';
+import type { Pool } from '../segment/index.js';
+
+/** Others (deletions, other programs) change the free space too. */
+const STALE_AFTER_MS = 500;
+const RESERVE_MAX = GiB;
+
+export class SpaceGauge {
+  readonly #pool: Pool;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  #free = 0;
+  #readAtMs = Number.NEGATIVE_INFINITY;
+
+  constructor(pool: Pool, clock: Clock, logger: Logger) {
+    this.#pool = pool;
+    this.#clock = clock;
+    this.#logger = logger;
+  }
+
+  taken(bytes: number): void {
+    this.#free -= bytes;
+  }
+
+  /** Bytes, never below 0; 0 when the filesystem can't be asked. */
+  freeBytes(): number {
+    const now = this.#clock.monotonicMs();
+    if (now - this.#readAtMs > STALE_AFTER_MS) {
+      this.#readAtMs = now;
+      this.#free = this.#read();
+    }
+    return Math.max(0, this.#free);
+  }
+
+  #read(): number {
+    try {
+      const { capacityBytes, freeBytes } = this.#pool.space();
+      return freeBytes - Math.min(RESERVE_MAX, Math.floor(capacityBytes / 20));
+    } catch (error) {
+      this.#logger.error({ pool: this.#pool.path, error: messageOf(error) }, 'free space is unknown');
+      return 0;
+    }
+  }
+}
