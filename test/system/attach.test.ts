@@ -347,8 +347,8 @@ describe.skipIf(reason !== '')('attach', () => {
   it('goes on after kill -9 of the storage daemon under a verified load', async () => {
     const rig = await newRig(256 * MiB);
     const { devicePath } = await rig.up();
-    const load = fioVerify(devicePath, '192M', 16);
-    await sleep(1_500);
+    const load = fioVerify(devicePath, '96M', 16);
+    await sleep(1_000);
     await rig.killDaemon();
     await sleep(500);
     expect((await rig.status())?.state).toBe('reconnecting');
@@ -363,9 +363,9 @@ describe.skipIf(reason !== '')('attach', () => {
   it('goes on after kill -9 of the bridge under a verified load, three times', async () => {
     const rig = await newRig(256 * MiB);
     const { devicePath } = await rig.up();
-    const load = fioVerify(devicePath, '192M', 16);
+    const load = fioVerify(devicePath, '96M', 16);
     for (let kill = 1; kill <= 3; kill++) {
-      await sleep(700);
+      await sleep(400);
       const before = (await rig.status())!.bridgePid;
       process.kill(before, 'SIGKILL');
       await expect.poll(async () => (await rig.status())!.bridgePid, { timeout: 5000 }).not.toBe(before);
@@ -398,6 +398,38 @@ describe.skipIf(reason !== '')('attach', () => {
     const second = await rig.up();
     expect(second.pid).not.toBe(first.pid);
     expect(await filesystems.probe(second.devicePath)).toEqual({ kind: 'none' });
+  });
+
+  it('detaches by force while the storage daemon is away; what waited gets an error', async () => {
+    const rig = await newRig(64 * MiB);
+    const { devicePath } = await rig.up();
+    await rig.killDaemon();
+    const waiting = sh('dd', 'if=/dev/zero', `of=${devicePath}`, 'bs=4k', 'count=1', 'oflag=direct');
+    const refused = expect(waiting).rejects.toThrow(/Input\/output error/);
+    await sleep(500);
+    await rig.attach.detach(rig.volumeId, { force: true });
+    await refused;
+    expect(await rig.traces()).toEqual([]);
+  });
+
+  it('keeps holder and device while daemon and bridge die together', async () => {
+    const rig = await newRig(64 * MiB);
+    const { devicePath } = await rig.up();
+    await rig.killDaemon();
+    const data = randomBytes(2 * MiB);
+    writeFileSync(rig.file('in'), data);
+    const waiting = sh('dd', `if=${rig.file('in')}`, `of=${devicePath}`, 'bs=1M', 'oflag=direct', 'conv=fsync');
+    await sleep(300);
+    process.kill((await rig.status())!.bridgePid, 'SIGKILL');
+    await sleep(300);
+    await rig.startDaemon();
+    await waiting;
+    expect(
+      readFileSync(rig.file('disk'))
+        .subarray(0, 2 * MiB)
+        .equals(data),
+    ).toBe(true);
+    expect(await rig.status()).toMatchObject({ state: 'attached', respawns: 1 });
   });
 
   it('clears up after a holder that was killed, but not under a mounted filesystem', async () => {

@@ -37,6 +37,9 @@ const respawnDelayMaxMs = 1_000;
 /** A bridge that lived this long ends a series of crashes. */
 const healthyMs = 10_000;
 const reportTimeoutMs = 1_000;
+/** A bridge that leaves this many questions in a row unanswered is stuck. Counted, so that a pause of ours counts once. */
+const pingMs = 10_000;
+const missedMax = 3;
 
 export class BridgeSupervisor {
   readonly #options: SupervisorOptions;
@@ -47,8 +50,11 @@ export class BridgeSupervisor {
   #stopped = false;
   #child: Child | undefined;
   #spawned = 0;
+  #attempts = 0;
   #delayMs = respawnDelayMinMs;
   #retry: TimerHandle | undefined;
+  #watch: TimerHandle | undefined;
+  #missed = 0;
   #starting: Promise<void> = Promise.resolve();
   #reportWaiters: ((counters: Readonly<Record<string, number>>) => void)[] = [];
 
@@ -104,6 +110,7 @@ export class BridgeSupervisor {
   retire(): void {
     this.#stopped = true;
     this.#retry?.cancel();
+    this.#watch?.cancel();
   }
 
   /** Ends the bridge for good; resolves when it was reaped. */
@@ -128,10 +135,14 @@ export class BridgeSupervisor {
   async #spawnOne(): Promise<void> {
     const { exec, clock, command, fuseFd, clientId, readOnly } = this.#options;
     const startedMs = clock.monotonicMs();
+    const serial = ++this.#attempts;
     const child = await exec.spawnChild(command.program, command.args, {
       inheritFd: fuseFd,
       env: { UV_THREADPOOL_SIZE: String(bridgeThreads) },
-      onMessage: (message) => this.#heard(message as FromBridge),
+      // The last words of a dead bridge may come after its successor was started.
+      onMessage: (message) => {
+        if (serial === this.#attempts) this.#heard(message as FromBridge);
+      },
     });
     this.#child = child;
     const takeOver = this.#spawned > 0;
@@ -147,9 +158,28 @@ export class BridgeSupervisor {
       failing: this.#failing,
     });
     if (this.#stopped) child.kill('SIGKILL');
+    else this.#watchOver(child);
+  }
+
+  /** A bridge that hangs without dying would hang its volume: it is ended, and its successor takes over. */
+  #watchOver(child: Child): void {
+    this.#missed = 0;
+    const look = () => {
+      if (this.#child !== child || this.#stopped) return;
+      if (this.#missed >= missedMax && this.#canResend !== false) {
+        this.#options.logger.error({ pid: child.pid }, 'bridge does not answer and is killed');
+        child.kill('SIGKILL');
+        return;
+      }
+      this.#missed++;
+      this.#tell({ type: 'report' });
+      this.#watch = this.#options.clock.after(pingMs, look);
+    };
+    this.#watch = this.#options.clock.after(pingMs, look);
   }
 
   #heard(message: FromBridge): void {
+    this.#missed = 0;
     switch (message.type) {
       case 'negotiated':
         this.#canResend = message.canResend;
@@ -161,26 +191,31 @@ export class BridgeSupervisor {
         return;
       case 'ended':
         if (message.message !== null) this.#options.logger.error({ reason: message.message }, 'bridge gave up');
+        else if (!this.#stopped) this.#giveUp('the FUSE file was unmounted under the device');
         return;
     }
   }
 
   #died(startedMs: number, how: string): void {
     this.#child = undefined;
+    this.#watch?.cancel();
     if (this.#stopped) return;
     const { clock, logger } = this.#options;
     logger.warn({ how }, 'bridge died');
     this.#options.onConnection(false, `the bridge died (${how})`);
     if (this.#canResend === false) {
-      this.#stopped = true;
-      return this.#options.onBroken(
-        'the bridge died and this kernel (before 6.9) cannot hand its requests to a successor',
-      );
+      this.#giveUp('the bridge died and this kernel (before 6.9) cannot hand its requests to a successor');
+      return;
     }
     if (clock.monotonicMs() - startedMs >= healthyMs) this.#delayMs = respawnDelayMinMs;
     const delayMs = this.#delayMs;
     this.#delayMs = Math.min(respawnDelayMaxMs, delayMs * 2);
     this.#again(delayMs);
+  }
+
+  #giveUp(message: string): void {
+    this.retire();
+    this.#options.onBroken(message);
   }
 
   #again(delayMs: number): void {

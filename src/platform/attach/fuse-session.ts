@@ -273,40 +273,32 @@ export class FuseSession {
 
   /** One piece after the other: a range of any length holds one request at a time. */
   #range(slot: Slot, op: 'trim' | 'zero', start: number, end: number): void {
-    if (this.#failing) {
-      this.#reply(slot, 'EIO');
-      return;
-    }
     const length = Math.min(end - start, rangeBytesMax);
-    this.#options.submit({ op, offset: start, length, fua: false, data: null }, (error) => {
-      if (error) {
-        this.#replyError(slot, error);
-        return;
-      }
-      if (start + length < end) {
-        this.#range(slot, op, start + length, end);
-        return;
-      }
-      this.#reply(slot, null);
+    this.#submit(slot, { op, offset: start, length, fua: false, data: null }, () => {
+      if (start + length < end) this.#range(slot, op, start + length, end);
+      else this.#reply(slot, null);
     });
   }
 
   #transfer(slot: Slot, operation: ClientRequest, answer: readonly Buffer[]): void {
+    this.#submit(slot, operation, () => this.#reply(slot, null, answer));
+  }
+
+  /** Calls `done` on success; a failure is answered here. */
+  #submit(slot: Slot, operation: ClientRequest, done: () => void): void {
     if (this.#failing) {
       this.#reply(slot, 'EIO');
       return;
     }
-    this.#options.submit(operation, (error) => {
-      if (error) {
-        this.#replyError(slot, error);
-        return;
-      }
-      this.#reply(slot, null, answer);
-    });
-  }
-
-  #replyError(slot: Slot, error: BlockError): void {
-    this.#reply(slot, errnoOf(error));
+    try {
+      this.#options.submit(operation, (error) => {
+        if (error) this.#reply(slot, errnoOf(error));
+        else done();
+      });
+    } catch {
+      // The transport refuses to carry it (larger than its server takes, say): trying again would not help.
+      this.#reply(slot, 'EIO');
+    }
   }
 
   #reply(slot: Slot, errno: Errno | null, body: readonly Buffer[] = []): void {

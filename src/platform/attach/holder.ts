@@ -267,28 +267,28 @@ export class Holder {
       else if (this.#failed === '') await device.flush();
       this.#detaching = true;
     }
-    await this.#takeDown();
+    await this.#takeDown(force ? 1 : closeTriesMax);
     logger.info({ volumeId }, 'detached');
     return {};
   }
 
   /** Device, export and key, then the process. Throws FAILED_PRECONDITION/Busy from the device; may be repeated. */
-  async #takeDown(): Promise<void> {
+  async #takeDown(closeTries = 1): Promise<void> {
     // Without I/O nobody needs the connection: what the bridge reports from then on must not open the engine again.
     await this.#device?.tearDown(async () => this.#keeper?.stop());
-    await this.#closeExport();
+    await this.#closeExport(closeTries);
     this.#spec?.key?.fill(0);
     this.#leave();
   }
 
   /** A daemon that is away has no engine open any more, and one that hangs is fenced by the next reign: go on. */
-  async #closeExport(): Promise<void> {
+  async #closeExport(triesMax: number): Promise<void> {
     const { source, clock, logger, volumeId } = this.#options;
     for (let tries = 1; ; tries++) {
       try {
         return await source.close(volumeId);
       } catch (error) {
-        if (tries >= closeTriesMax || !(error instanceof HoldfastError) || error.code !== 'UNAVAILABLE') {
+        if (tries >= triesMax || !(error instanceof HoldfastError) || error.code !== 'UNAVAILABLE') {
           return logger.warn({ reason: messageOf(error) }, 'the export was not closed; the next reign will fence it');
         }
       }
