@@ -137,9 +137,9 @@ export class Checkpointer {
       frameOffset: frameStart(rootFrame),
       replayFrom: { segment: nameOf(replayFrame.segment), offset: frameStart(replayFrame) },
     };
+    this.#hasNews = false;
     const dead = this.#deadSlots(replayFrame.segment.ordinal);
     this.#writtenAt = writer.bytesWritten;
-    this.#hasNews = false;
     await this.#parts.durable(rootFrame.seq);
     await this.#parts.describe(place);
     this.#current = place;

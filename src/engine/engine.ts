@@ -651,7 +651,13 @@ class VolumeEngine implements Engine {
       this.#gate.end();
       await this.#durable(this.#writer.lastSeq);
       // A volume that was only looked at leaves nothing to replay but its own opening frames.
-      if (this.#writer.bytesWritten > CLEAN_CLOSE_BYTES) await this.#checkpointer.write();
+      if (this.#writer.bytesWritten > CLEAN_CLOSE_BYTES) {
+        await this.#checkpointer.write();
+        // Sealed, so that the next open replays an index instead of walking frames.
+        this.#writer.sealSegment();
+        this.#pipeline.transmit();
+        await this.#durable(this.#writer.lastSeq);
+      }
       await this.#noteFlushed();
     } catch (error) {
       this.#logger.warn({ error: messageOf(error) }, 'volume closed without a clean end; the next open recovers it');
