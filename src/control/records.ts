@@ -14,7 +14,10 @@ import {
 } from '../meta/index.js';
 import { PAGE_ENTRIES } from './limits.js';
 
-/** What a snapshot knows beside the common record. */
+/**
+ * What a snapshot knows beside the common record. Members of a group have no name; nor has the snapshot a clone of a volume
+ * starts from, which stays `creating` until the clone is made and is then deleted.
+ */
 export type SnapshotEntry = SnapshotRecord & {
   /** Whether the volume had a filesystem when it was frozen: a clone of a blank snapshot must be formatted, others never. */
   readonly formatted?: VolumeRecord['formatted'];

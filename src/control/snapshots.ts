@@ -13,7 +13,7 @@ import {
   type Random,
   type SnapshotId,
 } from '../base/index.js';
-import { keyOf } from '../meta/index.js';
+import { keyOf, type VolumeRecord } from '../meta/index.js';
 import type { KeyedLocks } from '../rpc/index.js';
 import type { EngineOrders } from './engine-orders.js';
 import { ORDER_ATTEMPTS_MAX, ORDER_DEADLINE_MS } from './limits.js';
@@ -22,7 +22,7 @@ import { type Page, type PageRequest, pageOf } from './paging.js';
 import type { Records, SnapshotEntry } from './records.js';
 import type { SerialQueue } from './serial-queue.js';
 import type { Tombstones } from './tombstones.js';
-import { readyVolume } from './volume-state.js';
+import { cloneSnapshotId, readyVolume } from './volume-state.js';
 
 export interface SnapshotsOptions {
   readonly records: Records;
@@ -144,7 +144,7 @@ export class Snapshots {
     const { records, tombstones, intents } = this.#options;
     const marked = await intents.run(() => this.#markDeleted(id, onlyIn));
     if (marked?.state !== 'deleting') return;
-    await records.freeName(keyOf.snapshotName(nameHash(marked.name)), id);
+    if (marked.name !== '') await records.freeName(keyOf.snapshotName(nameHash(marked.name)), id);
     await tombstones.trySnapshot(id);
   }
 
@@ -166,7 +166,8 @@ export class Snapshots {
 
 /** Throws FAILED_PRECONDITION while a volume is being made from the snapshot. */
 export async function refuseInUse(records: Records, id: SnapshotId): Promise<void> {
-  const clone = (await records.volumes()).find((volume) => volume.state === 'creating' && volume.source?.id === id);
+  const isFrom = (volume: VolumeRecord) => volume.source?.id === id || cloneSnapshotId(volume.id) === id;
+  const clone = (await records.volumes()).find((volume) => volume.state === 'creating' && isFrom(volume));
   if (clone !== undefined)
     throw precondition(`volume ${clone.id} is being made from snapshot ${id}; delete it when that is done`, 'Busy');
 }

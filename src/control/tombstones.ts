@@ -7,7 +7,6 @@
 
 import {
   type GroupId,
-  HoldfastError,
   type Logger,
   messageOf,
   type SnapshotId,
@@ -60,7 +59,7 @@ export class Tombstones {
       return;
     }
     const nodes = await this.#options.nodes.list();
-    if (record.source?.kind === 'volume' && !wasReady(record)) await this.#forgetCloneSnapshot(record);
+    await this.dropCloneSnapshot(record);
     await this.#closeEngine(record, nodes);
     const results = await Promise.allSettled(record.replicas.map((replica) => this.#retire(record, replica, nodes)));
     const open = results.flatMap((result) => (result.status === 'rejected' ? [messageOf(result.reason)] : []));
@@ -154,18 +153,13 @@ export class Tombstones {
     await this.#options.daemons.replica(node).Retire(request, { deadlineMs: ORDER_DEADLINE_MS });
   }
 
-  /** A clone given up half-way may have left its starting point in the source. */
-  async #forgetCloneSnapshot(record: VolumeRecord): Promise<void> {
-    const { orders } = this.#options;
-    const source = record.source!.sourceVolumeId;
-    const forget = { volume_id: source, snapshot_id: cloneSnapshotId(record.id) };
-    try {
-      await orders.give(source, `giving up clone ${record.id}`, (engine) =>
-        engine.DeleteSnapshot(forget, { deadlineMs: ORDER_DEADLINE_MS }),
-      );
-    } catch (error) {
-      // With the source goes the snapshot.
-      if (!(error instanceof HoldfastError && error.code === 'NOT_FOUND')) throw error;
-    }
+  /** The snapshot that a clone of a volume started from, once the clone is made or given up. */
+  async dropCloneSnapshot(clone: VolumeRecord): Promise<void> {
+    if (clone.source?.kind !== 'volume') return;
+    const id = cloneSnapshotId(clone.id);
+    const dropped = await this.#options.records.change<SnapshotEntry>(keyOf.snapshot(id), (now) =>
+      now.state === 'deleting' ? 'unchanged' : { ...now, state: 'deleting' },
+    );
+    if (dropped !== undefined) await this.trySnapshot(id);
   }
 }

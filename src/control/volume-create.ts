@@ -20,12 +20,12 @@ import { CLONE_DEADLINE_MS, ORDER_ATTEMPTS_MAX, ORDER_DEADLINE_MS } from './limi
 import { nameHash } from './names.js';
 import type { Nodes } from './nodes.js';
 import { differingParameter } from './parameters.js';
-import type { Records } from './records.js';
+import type { Records, SnapshotEntry } from './records.js';
 import type { SerialQueue } from './serial-queue.js';
 import { sizeWithin } from './size.js';
 import type { Tombstones } from './tombstones.js';
 import { matches } from './topology.js';
-import type { VolumeOrder, VolumePlanner } from './volume-plan.js';
+import type { Origin, VolumeOrder, VolumePlanner } from './volume-plan.js';
 import { asReady, cloneSnapshotId, superblockParameters } from './volume-state.js';
 
 export interface VolumeCreationOptions {
@@ -132,7 +132,7 @@ export class VolumeCreation {
   }
 
   async #finish(record: VolumeRecord): Promise<VolumeRecord> {
-    const { records, logger } = this.#options;
+    const { records, tombstones, logger } = this.#options;
     let origin: VolumeRecord | undefined;
     try {
       if (record.source === undefined) await this.#makeReplicas(record);
@@ -149,6 +149,7 @@ export class VolumeCreation {
     }
     const done = await records.change<VolumeRecord>(keyOf.volume(record.id), (now) => asReady(now, origin));
     if (done === undefined) throw abandoned(record.name);
+    await tombstones.dropCloneSnapshot(done);
     logger.info({ volume: done.id, replicas: done.replicas.map((replica) => replica.nodeId) }, 'volume created');
     return done;
   }
@@ -193,10 +194,7 @@ export class VolumeCreation {
     const origin = await planner.findOrigin(source);
     const snapshotId = source.kind === 'snapshot' ? (source.id as SnapshotId) : cloneSnapshotId(record.id);
     const what = `clone ${record.id}`;
-    if (source.kind === 'volume') {
-      const freeze = { volume_id: origin.volume.id, snapshot_id: snapshotId };
-      await orders.give(origin.volume.id, what, (engine) => engine.Freeze(freeze, { deadlineMs: ORDER_DEADLINE_MS }));
-    }
+    if (source.kind === 'volume') await this.#freezeForClone(record, origin);
     const targets = record.replicas.map((replica) => ({
       source_replica_id: origin.volume.replicas.find(
         (held) => held.nodeId === replica.nodeId && held.poolId === replica.poolId,
@@ -212,15 +210,32 @@ export class VolumeCreation {
       parameters: superblockParameters(record),
     };
     await orders.give(origin.volume.id, what, (engine) => engine.Clone(clone, { deadlineMs: CLONE_DEADLINE_MS }));
-    if (source.kind === 'volume') {
-      const forget = { volume_id: origin.volume.id, snapshot_id: snapshotId };
-      await orders.give(origin.volume.id, what, (engine) =>
-        engine.DeleteSnapshot(forget, { deadlineMs: ORDER_DEADLINE_MS }),
-      );
-    }
     const after = await records.volume(origin.volume.id);
     if (after === undefined) throw abandoned(record.name);
     return after;
+  }
+
+  /** A snapshot of its own, in the store before it is in the engine, so that the loop deletes it whatever happens here. */
+  async #freezeForClone(record: VolumeRecord, origin: Origin): Promise<void> {
+    const { records, orders } = this.#options;
+    const id = cloneSnapshotId(record.id);
+    const { volume } = origin;
+    const entry: SnapshotEntry = {
+      id,
+      name: '',
+      volumeId: volume.id,
+      state: 'creating',
+      createdMs: 0,
+      sizeBytes: volume.sizeBytes,
+    };
+    if (!(await records.create(keyOf.snapshot(id), entry))) {
+      const present = await records.snapshot(id);
+      if (present?.state !== 'creating') throw abandoned(record.name);
+    }
+    const freeze = { volume_id: volume.id, snapshot_id: id };
+    await orders.give(volume.id, `clone ${record.id}`, (engine) =>
+      engine.Freeze(freeze, { deadlineMs: ORDER_DEADLINE_MS }),
+    );
   }
 
   async #giveUp(record: VolumeRecord): Promise<void> {

@@ -6,22 +6,20 @@ import { noParameters, requiredId, topologyWish } from '../fields.js';
 import { snapshotMessage } from '../messages.js';
 
 /**
- * The demanded places from which volumes made of the snapshot are reachable. All that have a node, as any node can run an
- * engine; with dataLocality required those with a replica. Throws RESOURCE_EXHAUSTED when a demand leaves none.
+ * Where volumes made of the snapshot are reachable, within what was demanded. Empty means everywhere, as any node can run an
+ * engine; of a volume with dataLocality required it is the demanded places that hold a replica. Throws RESOURCE_EXHAUSTED when a
+ * demand leaves none.
  */
 async function usableFrom(
   control: Pick<Control, 'nodes'>,
   volume: VolumeRecord,
   demanded: readonly Segments[],
 ): Promise<readonly Segments[]> {
-  if (demanded.length === 0) return [];
   const nodes = await control.nodes.list();
-  const near =
-    volume.parameters.dataLocality === 'required'
-      ? nodes.filter((node) => volume.replicas.some((replica) => replica.nodeId === node.id))
-      : nodes;
+  const local = volume.parameters.dataLocality === 'required';
+  const near = nodes.filter((node) => !local || volume.replicas.some((replica) => replica.nodeId === node.id));
   const usable = demanded.filter((segments) => near.some((node) => matches(node, segments)));
-  if (usable.length > 0) return usable;
+  if (usable.length > 0) return local ? usable : [];
   const places = demanded.map(describeSegments).join(' or ');
   throw new HoldfastError('RESOURCE_EXHAUSTED', `a snapshot of volume ${volume.id} can't be used from ${places}`);
 }

@@ -1,0 +1,260 @@
+// Storage daemons of a small cluster in memory, behaving as the protos say: replicas are kept by incarnation, engines open on
+// order and take an epoch in the store, snapshots and clones exist once an id. Faults: a node that is down, a call that fails
+// before or after it took effect. Used by the control plane's tests.
+
+import type { Clock } from '../../src/base/index.js';
+import {
+  HoldfastError,
+  type NodeId,
+  notFound,
+  type PoolId,
+  type ReignId,
+  unavailable,
+  type VolumeId,
+} from '../../src/base/index.js';
+import type { DaemonAddress, Daemons, ReplicaCalls, VolumeCalls } from '../../src/control/index.js';
+import { keyOf, type MetadataStore, update, type VolumeRecord } from '../../src/meta/index.js';
+
+export interface FakeReplica {
+  readonly volumeId: string;
+  readonly replicaId: string;
+  readonly incarnationId: string;
+  readonly poolId: string;
+}
+
+interface FakeVolume {
+  readonly snapshots: Map<string, { readonly wallMs: number; readonly sizeBytes: number }>;
+  readonly deletedSnapshots: Set<string>;
+  readonly holds: Map<string, number>;
+  sizeBytes: number;
+  qos: Record<string, number>;
+}
+
+export interface FakeNode {
+  readonly id: NodeId;
+  readonly poolId: PoolId;
+  readonly replicas: Map<string, FakeReplica>;
+  up: boolean;
+  /** Thrown by Replica.Create while set. */
+  refuseCreate?: HoldfastError;
+}
+
+/** May throw: before the call took effect, or after (the answer is lost). */
+export type CallHook = (call: string, node: NodeId, when: 'before' | 'after') => void | Promise<void>;
+
+export class FakeDaemons implements Daemons {
+  readonly nodes = new Map<NodeId, FakeNode>();
+  readonly volumes = new Map<string, FakeVolume>();
+  readonly calls: string[] = [];
+  hook: CallHook = () => {};
+  readonly #store: MetadataStore;
+  readonly #clock: Clock;
+
+  constructor(store: MetadataStore, clock: Clock) {
+    this.#store = store;
+    this.#clock = clock;
+  }
+
+  addNode(id: string, poolId: string): FakeNode {
+    const node: FakeNode = { id: id as NodeId, poolId: poolId as PoolId, replicas: new Map(), up: true };
+    this.nodes.set(node.id, node);
+    return node;
+  }
+
+  get replicas(): FakeReplica[] {
+    return [...this.nodes.values()].flatMap((node) => [...node.replicas.values()]);
+  }
+
+  /** As a node's attach would leave the record. */
+  async attach(volumeId: VolumeId, nodeId: NodeId): Promise<void> {
+    await this.#grant(volumeId, nodeId, false);
+  }
+
+  close(): void {}
+
+  replica(address: DaemonAddress): ReplicaCalls {
+    const node = this.nodes.get(address.id)!;
+    return {
+      Create: (request) =>
+        this.#call('Create', node, () => {
+          if (node.refuseCreate) throw node.refuseCreate;
+          const { volume_id = '', replica_id = '', incarnation_id = '', pool_id = '' } = request;
+          const present = node.replicas.get(replica_id);
+          if (present !== undefined && present.incarnationId !== incarnation_id) {
+            throw new HoldfastError('ALREADY_EXISTS', `replica ${replica_id} has another incarnation`);
+          }
+          node.replicas.set(replica_id, {
+            volumeId: volume_id,
+            replicaId: replica_id,
+            incarnationId: incarnation_id,
+            poolId: pool_id,
+          });
+          this.#volume(volume_id).sizeBytes = Number(request.size_bytes);
+          return {};
+        }),
+      Retire: (request) =>
+        this.#call('Retire', node, () => {
+          node.replicas.delete(request.replica_id ?? '');
+          return {};
+        }),
+      Status: () =>
+        this.#call('Status', node, () => ({
+          replicas: [...node.replicas.values()].map((replica) => ({
+            volume_id: replica.volumeId,
+            replica_id: replica.replicaId,
+            incarnation_id: replica.incarnationId,
+            pool_id: replica.poolId,
+            stored_bytes: 4096,
+            shared_bytes: 0,
+            promised_epoch: 1,
+            joining: false,
+            problem: '',
+          })),
+        })),
+    };
+  }
+
+  volume(address: DaemonAddress): VolumeCalls {
+    const node = this.nodes.get(address.id)!;
+    const order = <T>(name: string, volumeId: string | undefined, work: (volume: FakeVolume) => T): Promise<T> =>
+      this.#call(name, node, async () => {
+        await this.#open((volumeId ?? '') as VolumeId, node);
+        return work(this.#volume(volumeId ?? ''));
+      });
+    return {
+      Open: (request) =>
+        order('Open', request.volume_id, (volume) => ({
+          socket_path: '',
+          export_name: '',
+          size_bytes: volume.sizeBytes,
+          epoch: 1,
+        })),
+      Close: () => this.#call('Close', node, () => ({})),
+      Freeze: (request) =>
+        order('Freeze', request.volume_id, (volume) =>
+          this.#freeze(volume, request.snapshot_id ?? '', request.hold_token ?? ''),
+        ),
+      Hold: (request) =>
+        order('Hold', request.volume_id, (volume) => {
+          volume.holds.set(request.hold_token ?? '', this.#clock.monotonicMs() + Number(request.deadline_ms));
+          return {};
+        }),
+      Release: (request) =>
+        order('Release', request.volume_id, (volume) => {
+          const held = this.#holds(volume, request.hold_token ?? '');
+          volume.holds.delete(request.hold_token ?? '');
+          return { held_until_now: held };
+        }),
+      Clone: (request) =>
+        order('Clone', request.volume_id, (volume) => {
+          const snapshot = volume.snapshots.get(request.snapshot_id ?? '');
+          if (snapshot === undefined) throw notFound(`snapshot ${request.snapshot_id} does not exist`);
+          for (const target of request.targets ?? []) this.#link(request.new_volume_id ?? '', target);
+          this.#volume(request.new_volume_id ?? '').sizeBytes = snapshot.sizeBytes;
+          return {};
+        }),
+      Resize: (request) =>
+        order('Resize', request.volume_id, (volume) => {
+          volume.sizeBytes = Math.max(volume.sizeBytes, Number(request.size_bytes));
+          return {};
+        }),
+      SetQos: (request) =>
+        order('SetQos', request.volume_id, (volume) => {
+          volume.qos = { ...request.qos } as Record<string, number>;
+          return {};
+        }),
+      DeleteSnapshot: (request) =>
+        order('DeleteSnapshot', request.volume_id, (volume) => {
+          volume.snapshots.delete(request.snapshot_id ?? '');
+          volume.deletedSnapshots.add(request.snapshot_id ?? '');
+          return {};
+        }),
+      Changed: () => Promise.reject(new HoldfastError('UNIMPLEMENTED', 'not used here')),
+      Status: () => this.#call('VolumeStatus', node, () => ({ volumes: [] })),
+    };
+  }
+
+  #freeze(volume: FakeVolume, snapshotId: string, token: string) {
+    if (token !== '' && !this.#holds(volume, token)) throw new HoldfastError('FAILED_PRECONDITION', 'no longer held');
+    if (volume.deletedSnapshots.has(snapshotId))
+      throw new HoldfastError('INTERNAL', `snapshot id ${snapshotId} was used before`);
+    const wallMs = this.#clock.wallMs();
+    const snapshot = volume.snapshots.get(snapshotId) ?? { wallMs, sizeBytes: volume.sizeBytes };
+    volume.snapshots.set(snapshotId, snapshot);
+    return { size_bytes: snapshot.sizeBytes, wall_ms: snapshot.wallMs, seq: 1 };
+  }
+
+  #holds(volume: FakeVolume, token: string): boolean {
+    return (volume.holds.get(token) ?? -1) >= this.#clock.monotonicMs();
+  }
+
+  #link(
+    newVolumeId: string,
+    target: { source_replica_id?: string; replica_id?: string; incarnation_id?: string },
+  ): void {
+    for (const node of this.nodes.values()) {
+      const source = node.replicas.get(target.source_replica_id ?? '');
+      if (source === undefined) continue;
+      if (!node.up) throw unavailable(`node ${node.id} is down`);
+      const made = {
+        ...source,
+        volumeId: newVolumeId,
+        replicaId: target.replica_id!,
+        incarnationId: target.incarnation_id!,
+      };
+      node.replicas.set(made.replicaId, made);
+      return;
+    }
+    throw notFound(`source replica ${target.source_replica_id} does not exist`);
+  }
+
+  async #open(volumeId: VolumeId, node: FakeNode): Promise<void> {
+    const record = (await this.#store.get<VolumeRecord>(keyOf.volume(volumeId)))?.value;
+    if (record === undefined || record.state === 'deleting' || record.state === 'creating') {
+      throw notFound(`volume ${volumeId} does not exist`);
+    }
+    if (record.engine?.nodeId === node.id) return;
+    if (record.engine !== null && !record.engine.maintenance) {
+      throw new HoldfastError('FAILED_PRECONDITION', `attached on ${record.engine.nodeId}`, { reason: 'Busy' });
+    }
+    const holdsReplica = record.replicas.some((replica) => node.replicas.has(replica.id));
+    if (!holdsReplica)
+      throw new HoldfastError('FAILED_PRECONDITION', `node ${node.id} holds no replica of ${volumeId}`);
+    await this.#grant(volumeId, node.id, true);
+  }
+
+  async #grant(volumeId: VolumeId, nodeId: NodeId, maintenance: boolean): Promise<void> {
+    await update<VolumeRecord>(
+      this.#store,
+      keyOf.volume(volumeId),
+      (now) =>
+        now === undefined
+          ? 'unchanged'
+          : {
+              ...now,
+              epoch: now.epoch + 1,
+              reignId: '11111111-1111-4111-8111-111111111111' as ReignId,
+              engine: { nodeId, maintenance, openedMs: 0 },
+            },
+      { clock: this.#clock },
+    );
+  }
+
+  #volume(id: string): FakeVolume {
+    let volume = this.volumes.get(id);
+    if (volume === undefined) {
+      volume = { snapshots: new Map(), deletedSnapshots: new Set(), holds: new Map(), sizeBytes: 0, qos: {} };
+      this.volumes.set(id, volume);
+    }
+    return volume;
+  }
+
+  async #call<T>(name: string, node: FakeNode, work: () => T | Promise<T>): Promise<T> {
+    this.calls.push(`${name}@${node.id}`);
+    await this.hook(name, node.id, 'before');
+    if (!node.up) throw unavailable(`node ${node.id} is down`);
+    const answer = await work();
+    await this.hook(name, node.id, 'after');
+    return answer;
+  }
+}
