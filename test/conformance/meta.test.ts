@@ -190,14 +190,14 @@ describe.each(Object.keys(backEnds))('metadata store: %s', (name) => {
   });
 
   it('lists by the bytes of the keys, by prefix and in pages', async () => {
-    const ids = ['b', 'B', 'a.b', 'a', 'a-b', 'a_b', 'a0', 'Z', '0', '@', 'aa'];
+    const ids = ['b', 'B', 'a.b', 'a', 'a-b', 'a_b', 'a0', 'Z', '0', '@', 'az', 'zz'];
     for (const id of ids) await put(store, `volume/${id}`, { id });
     await put(store, 'volume-name/a', {});
     await put(store, 'snapshot/a', {});
     const sorted = ids.map((id) => `volume/${id}`).sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)));
     const all = await store.list('volume/');
     expect(all.entries.map((entry) => entry.key)).toEqual(sorted);
-    expect(all.version).toBe(13);
+    expect(all.version).toBe(14);
     expect((await store.list('volume/a')).entries.length).toBe(6);
     expect((await store.list('')).entries.map((entry) => entry.key)).toEqual([
       'snapshot/a',
@@ -492,6 +492,33 @@ describe('remote store', () => {
     stop.abort();
     await done;
   }, 30_000);
+
+  it('lists page by page with a version from which a watch misses nothing', async () => {
+    const local = openMemoryStore();
+    for (let i = 0; i < 300; i++) await put(local, `volume/${1000 + i}`, { i });
+    let pages = 0;
+    const changing = altered(local, {
+      list: async (prefix, options) => {
+        const page = await local.list(prefix, options);
+        // Behind what was just read, where the next page does not look.
+        if (++pages === 1) await put(local, 'volume/0', { late: true });
+        return page as never;
+      },
+    });
+    const server = await serve(changing);
+    cleanups.push(() => server.close(0));
+    const store = connect();
+    cleanups.push(() => store.close());
+    const { entries, version } = await store.list('volume/');
+    expect(pages).toBe(2);
+    expect(entries.length).toBe(300);
+    const seen: WatchEvent[] = [];
+    const stop = new AbortController();
+    const done = store.watch('volume/', version, (events) => void seen.push(...events), stop.signal);
+    await expect.poll(() => seen).toMatchObject([{ type: 'put', entry: { key: 'volume/0' } }]);
+    stop.abort();
+    await done;
+  });
 
   it('waits for a controller that is away, and gives up at its deadline with a sentence', async () => {
     const store = connect(400);

@@ -226,6 +226,8 @@ describe('a SQLite metadata file', () => {
     const log = readFileSync(`${file}-wal`);
     const main = readFileSync(file);
     expect(await dump(await openClosing())).toBe(contents);
+    // What makes frames of the current salt ours alone.
+    expect(statSync(`${file}-wal`).size).toBe(0);
     await cleanups.pop()!();
     writeFileSync(file, main);
     writeFileSync(`${file}-wal`, Buffer.concat([log.subarray(0, log.length - 1000)]));
