@@ -4,31 +4,26 @@
 import { realpathSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { createExportSource } from '../agent/index.js';
 import {
-  type Clock,
   createLogger,
-  HoldfastError,
   invalid,
   type Logger,
   messageOf,
   parseUuid,
+  printable,
   realClock,
   type VolumeId,
 } from '../base/index.js';
 import { createExec, type Exec, type ExportSource, Holder } from '../platform/index.js';
-import { createClient, holdfastServices } from '../rpc/index.js';
 
 export interface AttachArguments {
   readonly volumeId: VolumeId;
   readonly runDir: string;
-  /** gRPC address of the node's storage daemon. */
-  readonly daemon: string;
+  /** The storage daemon's unix socket: a key passes over it. */
+  readonly daemonSocket: string;
   readonly logLevel: string;
 }
-
-/** An engine that recovers a long log takes its time; the holder repeats after this. */
-const openDeadlineMs = 60_000;
-const closeDeadlineMs = 20_000;
 
 /** Throws INVALID_ARGUMENT naming what is missing or wrong. */
 export function parseAttachArguments(args: readonly string[]): AttachArguments {
@@ -50,35 +45,15 @@ export function parseAttachArguments(args: readonly string[]): AttachArguments {
   return {
     volumeId: parseUuid<VolumeId>(values.volume, '--volume'),
     runDir: realpathSync(need('run-dir')),
-    daemon: need('daemon'),
+    daemonSocket: unixPath(need('daemon')),
     logLevel: values['log-level'],
   };
 }
 
-/** The export source of production: calls Volume.Open and Volume.Close of the node's storage daemon. */
-export function daemonExportSource(address: string, clock: Clock): ExportSource & { disconnect(): void } {
-  if (!address.startsWith('/') && !address.startsWith('unix:')) {
-    throw invalid('--daemon must be a unix socket: a key passes over it');
-  }
-  const client = createClient(address, holdfastServices.volume(), { clock });
-  return {
-    disconnect: () => client.close(),
-    async open(volumeId, key, readOnly) {
-      const answer = await client.Open(
-        { volume_id: volumeId, export: true, wrapping_key: key ?? Buffer.alloc(0), read_only: readOnly },
-        { deadlineMs: openDeadlineMs },
-      );
-      const sizeBytes = Number(answer.size_bytes);
-      if (answer.socket_path === '' || !Number.isSafeInteger(sizeBytes) || sizeBytes <= 0 || sizeBytes % 4096 !== 0) {
-        const text = `the storage daemon opened volume ${volumeId} without a usable export (${sizeBytes} bytes)`;
-        throw new HoldfastError('INTERNAL', text, { reason: 'Protocol' });
-      }
-      return { socketPath: answer.socket_path, exportName: answer.export_name, sizeBytes };
-    },
-    async close(volumeId) {
-      await client.Close({ volume_id: volumeId, epoch: 0 }, { deadlineMs: closeDeadlineMs });
-    },
-  };
+function unixPath(address: string): string {
+  const path = address.replace(/^unix:(\/\/)?/, '');
+  if (!path.startsWith('/')) throw invalid(`--daemon must be unix:///path, not ${printable(address)}`);
+  return path;
 }
 
 /** Keeps the key out of core dumps and this process out of the memory killer's first choice. */
@@ -121,7 +96,7 @@ export async function attachCommand(args: readonly string[]): Promise<number> {
   try {
     const options = parseAttachArguments(args);
     logger = createLogger('attach', options.logLevel).child({ volumeId: options.volumeId });
-    const source = daemonExportSource(options.daemon, realClock);
+    const source = createExportSource(options.daemonSocket, realClock);
     try {
       await runHolder(options, source, logger);
     } finally {

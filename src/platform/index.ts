@@ -10,3 +10,4 @@ export {
   type RunOptions,
 } from './exec.js';
 export * from './mount/index.js';
+export { type ServiceOptions, type ServiceProcess, spawnService } from './service-process.js';

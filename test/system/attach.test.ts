@@ -20,8 +20,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
+import { createExportSource } from '../../src/agent/index.js';
 import { HoldfastError, MiB, realClock, silentLogger, type VolumeId } from '../../src/base/index.js';
-import { daemonExportSource } from '../../src/main/attach.js';
 import {
   createExec,
   createFilesystems,
@@ -61,7 +61,7 @@ class Rig {
   readonly mountPoint = join(this.directory, 'mnt');
   readonly volumeId = randomUUID() as VolumeId;
   readonly key = randomBytes(32);
-  readonly source: ReturnType<typeof daemonExportSource>;
+  readonly source: ReturnType<typeof createExportSource>;
   readonly attach: FuseLoopAttach;
   #daemon: ChildProcess | undefined;
 
@@ -71,7 +71,7 @@ class Rig {
     truncateSync(this.file('disk'), sizeBytes);
     writeFileSync(this.file('key'), this.key.toString('hex'));
     writeFileSync(this.file('ops'), '');
-    this.source = daemonExportSource(this.file('grpc'), realClock);
+    this.source = createExportSource(this.file('grpc'), realClock);
     this.attach = this.newPlugin();
     rigs.push(this);
   }
@@ -173,6 +173,7 @@ function fioVerify(device: string, size: string, depth: number): Promise<string>
     '--do_verify=1',
     '--fsync=64',
     '--minimal',
+    '--verify_state_save=0',
   );
 }
 
@@ -347,12 +348,16 @@ describe.skipIf(reason !== '')('attach', () => {
   it('goes on after kill -9 of the storage daemon under a verified load', async () => {
     const rig = await newRig(256 * MiB);
     const { devicePath } = await rig.up();
-    const load = fioVerify(devicePath, '96M', 16);
+    let loading = true;
+    const load = fioVerify(devicePath, '96M', 16).finally(() => {
+      loading = false;
+    });
     await sleep(1_000);
     await rig.killDaemon();
     await sleep(500);
     expect((await rig.status())?.state).toBe('reconnecting');
     await sleep(1_500);
+    expect(loading).toBe(true);
     await rig.startDaemon();
     await load;
     const status = (await rig.status())!;
@@ -363,7 +368,10 @@ describe.skipIf(reason !== '')('attach', () => {
   it('goes on after kill -9 of the bridge under a verified load, three times', async () => {
     const rig = await newRig(256 * MiB);
     const { devicePath } = await rig.up();
-    const load = fioVerify(devicePath, '96M', 16);
+    let loading = true;
+    const load = fioVerify(devicePath, '96M', 16).finally(() => {
+      loading = false;
+    });
     for (let kill = 1; kill <= 3; kill++) {
       await sleep(400);
       const before = (await rig.status())!.bridgePid;
@@ -371,6 +379,7 @@ describe.skipIf(reason !== '')('attach', () => {
       await expect.poll(async () => (await rig.status())!.bridgePid, { timeout: 5000 }).not.toBe(before);
       await expect.poll(async () => (await rig.status())!.state, { timeout: 5000 }).toBe('attached');
     }
+    expect(loading).toBe(true);
     await load;
     expect(await rig.status()).toMatchObject({ state: 'attached', respawns: 3 });
   });
@@ -472,7 +481,7 @@ describe.skipIf(reason !== '')('attach', () => {
     const rig = await newRig(16 * MiB);
     const { devicePath } = await rig.attach.attach({ volumeId: rig.volumeId, key: rig.key, readOnly: true });
     await expect(sh('dd', 'if=/dev/zero', `of=${devicePath}`, 'bs=4k', 'count=1', 'oflag=direct')).rejects.toThrow();
-    await expect(rig.up()).rejects.toMatchObject({ reason: 'Conflict' });
+    await expect(rig.up()).rejects.toMatchObject({ code: 'ALREADY_EXISTS', reason: 'Conflict' });
   });
 });
 
@@ -496,6 +505,9 @@ describe.skipIf(reason !== '')('bind mounts', () => {
     await mounter.bindMount({ source: devicePath, target: file, readOnly: false });
     await mounter.bindMount({ source: devicePath, target: file, readOnly: false });
     expect(await filesystems.deviceSize(file)).toBe(16 * MiB);
+    // Detached under it, the number could become another volume's.
+    const bound = { reason: 'Busy', message: expect.stringContaining(file) };
+    await expect(rig.attach.detach(rig.volumeId)).rejects.toMatchObject(bound);
     for (const path of [target, file]) {
       await mounter.unmountAndRemove(path);
       await mounter.unmountAndRemove(path);

@@ -4,6 +4,10 @@
 // need; it fails a request only with what the server answered or, once the holder said so, with EIO; while there is no
 // connection requests wait. It ends when the holder or the mount is gone, always by SIGKILL: its threads sit in read(2)
 // on the FUSE descriptor, and an ordinary exit would wait for them.
+//
+// Known limit of this kind of device: under extreme memory pressure the kernel may want to write to the volume in order to
+// give this process the memory with which to write to the volume. A Node process can't ask for exemption (prctl
+// PR_SET_IO_FLUSHER); buffers are reused so that a warm bridge needs little. Kernel NBD does not have the problem.
 
 import { read, writevSync } from 'node:fs';
 import type { Clock, Logger } from '../../base/index.js';

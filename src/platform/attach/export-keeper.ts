@@ -23,6 +23,8 @@ const delayMinMs = 100;
 const delayMaxMs = 1_000;
 /** How long a bridge may take to connect to an address before the daemon is asked again. */
 const settleMs = 5_000;
+/** How long the end waits for an `open` that is under way. */
+const stopPatienceMs = 20_000;
 /** One log line in so many failed tries. */
 const logEvery = 60;
 
@@ -64,9 +66,15 @@ export class ExportKeeper {
   }
 
   /** Asks the daemon where the export is. */
-  open(): Promise<ExportAddress> {
+  async open(): Promise<ExportAddress> {
     const { source, volumeId, key, readOnly } = this.#options;
-    return source.open(volumeId, key, readOnly);
+    const address = await source.open(volumeId, key, readOnly);
+    const { socketPath, sizeBytes } = address;
+    if (socketPath === '' || !Number.isSafeInteger(sizeBytes) || sizeBytes <= 0 || sizeBytes % 4096 !== 0) {
+      const text = `the storage daemon opened volume ${volumeId} without a usable export (${sizeBytes} bytes)`;
+      throw new HoldfastError('INTERNAL', text, { reason: 'Protocol' });
+    }
+    return address;
   }
 
   /** The bridge's connection changed. */
@@ -94,11 +102,17 @@ export class ExportKeeper {
     });
   }
 
-  /** Resolves when no `open` is under way any more, so that a close after it is the last word. */
+  /**
+   * Resolves when no `open` is under way any more, so that a close after it is the last word. A daemon that does not
+   * answer is left behind after a while: what it opens then, the next reign fences.
+   */
   async stop(): Promise<void> {
     this.#stop.abort();
     this.#settled?.();
-    await this.#running;
+    const waiting = new AbortController();
+    const patience = this.#options.clock.sleep(stopPatienceMs, waiting.signal).catch(() => {});
+    await Promise.race([this.#running, patience]);
+    waiting.abort();
   }
 
   async #run(): Promise<void> {

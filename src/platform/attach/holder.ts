@@ -16,7 +16,7 @@ import { timingSafeEqual } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { type Clock, HoldfastError, type Logger, messageOf, precondition, type VolumeId } from '../../base/index.js';
 import type { Exec } from '../exec.js';
-import { createMounter } from '../mount/index.js';
+import { mountsUsing } from '../mount/index.js';
 import type { BridgeCommand } from './bridge-supervisor.js';
 import type { ControlRequest } from './control-protocol.js';
 import { listenControl } from './control-server.js';
@@ -160,7 +160,9 @@ export class Holder {
     if (!same) throw precondition(`volume ${volumeId} is attached with another key: detach it first`, 'WrongKey');
     if (this.#spec.readOnly !== spec.readOnly) {
       const mode = this.#spec.readOnly ? 'read-only' : 'writable';
-      throw precondition(`volume ${volumeId} is attached ${mode}: detach it first`, 'Conflict');
+      throw new HoldfastError('ALREADY_EXISTS', `volume ${volumeId} is attached ${mode}: detach it first`, {
+        reason: 'Conflict',
+      });
     }
     return this.#attached(this.#device!);
   }
@@ -254,10 +256,10 @@ export class Holder {
   }
 
   async #detach(force: boolean): Promise<object> {
-    const { exec, clock, logger, volumeId } = this.#options;
+    const { exec, logger, volumeId } = this.#options;
     const device = this.#device;
     if (device && device.devicePath !== '') {
-      const [mounted] = await createMounter(exec, clock).findMounts({ device: device.devicePath });
+      const [mounted] = await mountsUsing(exec, device.devicePath);
       if (mounted) {
         const text = `volume ${volumeId} is still mounted at ${mounted.target}: unmount it first`;
         throw new HoldfastError('FAILED_PRECONDITION', text, { reason: 'Busy' });

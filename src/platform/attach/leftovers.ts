@@ -5,7 +5,7 @@ import { readdir, unlink } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
 import { type Clock, errnoOf, HoldfastError, type VolumeId } from '../../base/index.js';
 import type { Exec } from '../exec.js';
-import { createMounter } from '../mount/index.js';
+import { createMounter, mountsUsing } from '../mount/index.js';
 import { abortFuse, unmountFuse } from './fuse-mount.js';
 import { listLoops, releaseLoop } from './loop-device.js';
 import { type AttachPaths, volumeOfFile } from './paths.js';
@@ -40,7 +40,7 @@ export async function clearLeftovers(exec: Exec, clock: Clock, paths: AttachPath
   const mounter = createMounter(exec, clock);
   const loops = (await listLoops(exec)).filter((loop) => loop.backingFile === paths.file);
   for (const { devicePath } of loops) {
-    const [mounted] = await mounter.findMounts({ device: devicePath });
+    const [mounted] = await mountsUsing(exec, devicePath);
     if (mounted) {
       throw new HoldfastError(
         'FAILED_PRECONDITION',

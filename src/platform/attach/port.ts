@@ -57,7 +57,7 @@ export interface Attach {
   /**
    * Makes the volume a device here. A repeat returns the same device. Errors: what the export source refuses with;
    * FAILED_PRECONDITION/Busy when a dead predecessor's device is still mounted; FAILED_PRECONDITION/WrongKey when it is
-   * attached with another key.
+   * attached with another key; ALREADY_EXISTS/Conflict when it is attached in the other mode.
    */
   attach(spec: AttachSpec): Promise<AttachedDevice>;
   /**

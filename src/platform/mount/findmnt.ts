@@ -78,6 +78,12 @@ export async function mountsOf(exec: Exec, device: string): Promise<MountEntry[]
   return (await listMounts(exec)).filter((entry) => entry.source === source);
 }
 
+/** Whatever keeps `device` in use: mounts of its filesystem, and bind mounts of its node (a raw block volume in a pod). */
+export async function mountsUsing(exec: Exec, device: string): Promise<MountEntry[]> {
+  const isNode = ({ fsType, fsRoot }: MountEntry) => /^(dev)?tmpfs$/.test(fsType) && `/dev${fsRoot}` === device;
+  return (await listMounts(exec)).filter((entry) => entry.source === device || isNode(entry));
+}
+
 /** The path without symbolic links, also when what is mounted there is dead; undefined when there is no such path. */
 async function canonical(path: string): Promise<string | undefined> {
   try {

@@ -9,5 +9,5 @@ export {
   parseBlkid,
   parseFsType,
 } from './filesystem.js';
-export { type MountEntry, parseFindmnt } from './findmnt.js';
+export { type MountEntry, mountsUsing, parseFindmnt } from './findmnt.js';
 export { type BindMount, createMounter, type Mounter, type MountFilesystem } from './mounter.js';

@@ -1,5 +1,6 @@
 // The FUSE layouts are pinned as bytes written out by hand from include/uapi/linux/fuse.h, not through the encoder.
 
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
   decodeRequest,
@@ -86,6 +87,24 @@ describe('decodeRequest', () => {
     ]) {
       expect(() => decodeRequest(bad)).toThrow(FuseProtocolError);
     }
+  });
+
+  it('has an answer or a protocol error for any bytes, and keeps ranges within safe integers', () => {
+    const opcode = fc.oneof(fc.constantFrom(...Object.values(opcodes)), fc.nat());
+    fc.assert(
+      fc.property(opcode, fc.uint8Array({ maxLength: 96 }), (code, bytes) => {
+        try {
+          const { request } = decodeRequest(fuseMessage(code, 1n, Buffer.from(bytes)));
+          for (const value of Object.values(request)) {
+            if (typeof value === 'number') expect(Number.isSafeInteger(value) && value >= 0).toBe(true);
+          }
+          if (request.op === 'write') expect(request.data.length).toBe(bytes.length - 40);
+        } catch (error) {
+          expect(error).toBeInstanceOf(FuseProtocolError);
+        }
+      }),
+      { numRuns: 2000 },
+    );
   });
 
   it('answers ENOSYS to what one file does not need, and nothing to FORGET', () => {
