@@ -4,7 +4,7 @@
 // Owner: whoever asked the host for it. States: unfenced -> fenced -> lost (or closed). Acknowledgements come before append()
 // returns, an already synced sync() likewise.
 
-import { asHoldfastError, HoldfastError, type NodeId, type ReplicaId } from '../base/index.js';
+import { AssertionError, asHoldfastError, HoldfastError, type NodeId, type ReplicaId } from '../base/index.js';
 import type { Reign, SegmentName } from '../format/index.js';
 import type { LogSegment } from '../segment/index.js';
 import type {
@@ -71,6 +71,7 @@ export class LocalReplica implements BatchReplicaPort {
   }
 
   #noteRefusal(error: unknown): Error {
+    if (error instanceof AssertionError) return error;
     const refusal = this.#replica.refusal(this.#handle);
     if (refusal !== null) this.#lose(refusal);
     return asHoldfastError(error);

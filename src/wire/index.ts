@@ -1,3 +1,6 @@
+export type { SocketEvents, WireListener, WireNet, WireSocket } from './net.js';
+export { NodeNet, parseAddress } from './node-net.js';
+export { connectReplica, type RemoteReplicaOptions } from './remote-replica.js';
 export type {
   AppendItem,
   BatchReplicaPort,
@@ -11,3 +14,4 @@ export type {
   ReplicaStatus,
   SegmentInfo,
 } from './replica-port.js';
+export { type ReplicaSource, WireServer, type WireServerOptions } from './wire-server.js';

@@ -1,0 +1,171 @@
+// The envelope of the replica protocol: 80 bytes of header, then a body. Integers are little-endian.
+//
+//    0  magic "HFW1"          24  reign: epoch (uint64), id (16 bytes); zeroes before a fence
+//    4  protocol version u16  48  a (uint64 below 2^53)  \
+//    6  type u8               56  b (uint64 below 2^53)   | arguments, by type
+//    7  flags u8              64  c (uint32)              |
+//    8  request id u32        68  d (uint32)             /
+//   12  body length u32       72  zeroes
+//   16  CRC-32C of the header with this field zero
+//   20  CRC-32C of the body when flag bit 0 is set, else 0 (frames and records carry their own checksums)
+//
+// Protocol versions: 1 first.
+
+import { crc32c, HoldfastError, uuidToBytes } from '../base/index.js';
+import { type Reign, readSafe, writeSafe } from '../format/index.js';
+import { APPEND_BYTES_MAX, JSON_BYTES_MAX, READ_BYTES_MAX, READ_RANGES_MAX } from './limits.js';
+
+export const PROTOCOL_MIN = 1;
+export const PROTOCOL_MAX = 1;
+export const MESSAGE_HEADER_SIZE = 80;
+const WIRE_MAGIC = 0x31574648; // "HFW1"
+const FLAG_BODY_CHECKSUM = 1;
+const REIGN_AT = 24;
+const REIGN_SIZE = 24;
+
+/** Requests have odd meanings only in the table below; REPLY, READ_DATA and FAILURE answer by request id. */
+export const messageType = {
+  hello: 1,
+  fence: 2,
+  append: 3,
+  sync: 4,
+  confirm: 5,
+  read: 6,
+  segments: 7,
+  frames: 8,
+  cut: 9,
+  deleteSegments: 10,
+  describe: 11,
+  clone: 12,
+  usage: 13,
+  repair: 14,
+  ping: 15,
+  reply: 32,
+  readData: 33,
+  failure: 34,
+  ack: 35,
+  lost: 36,
+  pong: 37,
+} as const;
+
+export type MessageType = (typeof messageType)[keyof typeof messageType];
+export type Channel = 'data' | 'bulk' | 'control';
+
+/** Range of one READ in its body: segment epoch u64, ordinal u32, offset u32, length u32, zero u32. */
+export const READ_RANGE_SIZE = 24;
+
+/** Largest body by type, and where a client may send it. Order matters on data; nothing that takes long goes over control. */
+export const requestRules: Readonly<
+  Partial<Record<number, { readonly body: number; readonly channels: readonly Channel[] }>>
+> = {
+  [messageType.fence]: { body: 0, channels: ['data'] },
+  [messageType.append]: { body: APPEND_BYTES_MAX, channels: ['data'] },
+  [messageType.sync]: { body: 0, channels: ['data'] },
+  [messageType.cut]: { body: 0, channels: ['data'] },
+  [messageType.deleteSegments]: { body: JSON_BYTES_MAX, channels: ['data'] },
+  [messageType.describe]: { body: JSON_BYTES_MAX, channels: ['data'] },
+  [messageType.clone]: { body: JSON_BYTES_MAX, channels: ['data'] },
+  [messageType.repair]: { body: APPEND_BYTES_MAX, channels: ['bulk'] },
+  [messageType.segments]: { body: 0, channels: ['bulk'] },
+  [messageType.frames]: { body: 0, channels: ['bulk'] },
+  [messageType.usage]: { body: 0, channels: ['bulk'] },
+  [messageType.read]: { body: READ_RANGES_MAX * READ_RANGE_SIZE, channels: ['control', 'bulk'] },
+  [messageType.confirm]: { body: 0, channels: ['control'] },
+  [messageType.ping]: { body: 0, channels: ['data', 'bulk', 'control'] },
+};
+
+/** Largest body of what a server sends. */
+export const answerBodies: Readonly<Partial<Record<number, number>>> = {
+  [messageType.reply]: JSON_BYTES_MAX,
+  [messageType.readData]: READ_BYTES_MAX,
+  [messageType.failure]: JSON_BYTES_MAX,
+  [messageType.lost]: JSON_BYTES_MAX,
+  [messageType.ack]: 0,
+  [messageType.pong]: 0,
+};
+
+/** A received header. The reader reuses one: keep nothing of it beyond the call it is handed to. */
+export class MessageHead {
+  type = 0;
+  requestId = 0;
+  length = 0;
+  checksummed = false;
+  bodyChecksum = 0;
+  a = 0;
+  b = 0;
+  c = 0;
+  d = 0;
+  /** Epoch and reign id as sent. */
+  readonly reign: Buffer = Buffer.alloc(REIGN_SIZE);
+
+  /** Throws FAILED_PRECONDITION/Protocol when the 80 bytes at `at` are no header of this protocol. */
+  decode(bytes: Buffer, at: number): void {
+    if (bytes.readUInt32LE(at) !== WIRE_MAGIC) throw protocolError('no message of the replica protocol');
+    let crc = crc32c(bytes.subarray(at, at + 16));
+    crc = crc32c(zeroes4, crc);
+    if (crc32c(bytes.subarray(at + 20, at + MESSAGE_HEADER_SIZE), crc) !== bytes.readUInt32LE(at + 16)) {
+      throw protocolError('message header with a wrong checksum');
+    }
+    const version = bytes.readUInt16LE(at + 4);
+    if (version < PROTOCOL_MIN || version > PROTOCOL_MAX) throw protocolError(`message of protocol version ${version}`);
+    this.type = bytes[at + 6]!;
+    this.checksummed = (bytes[at + 7]! & FLAG_BODY_CHECKSUM) !== 0;
+    this.requestId = bytes.readUInt32LE(at + 8);
+    this.length = bytes.readUInt32LE(at + 12);
+    this.bodyChecksum = bytes.readUInt32LE(at + 20);
+    this.a = readSafe(bytes, at + 48);
+    this.b = readSafe(bytes, at + 56);
+    this.c = bytes.readUInt32LE(at + 64);
+    this.d = bytes.readUInt32LE(at + 68);
+    bytes.copy(this.reign, 0, at + REIGN_AT, at + REIGN_AT + REIGN_SIZE);
+  }
+}
+
+const zeroes4 = Buffer.alloc(4);
+
+export interface MessageFields {
+  readonly type: MessageType;
+  readonly requestId: number;
+  readonly a?: number;
+  readonly b?: number;
+  readonly c?: number;
+  readonly d?: number;
+}
+
+/** The reign part of headers, encoded once per fence. */
+export function encodeReign(reign: Reign): Buffer {
+  const bytes = Buffer.alloc(REIGN_SIZE);
+  writeSafe(bytes, reign.epoch, 0);
+  uuidToBytes(reign.reignId, bytes, 8);
+  return bytes;
+}
+export const noReign: Buffer = Buffer.alloc(REIGN_SIZE);
+
+/** Writes a header at the start of `bytes` for a body of `length` bytes with checksum `bodyChecksum` (null: none). */
+export function encodeHeader(
+  bytes: Buffer,
+  fields: MessageFields,
+  reign: Buffer,
+  length: number,
+  bodyChecksum: number | null,
+): void {
+  bytes.writeUInt32LE(WIRE_MAGIC, 0);
+  bytes.writeUInt16LE(PROTOCOL_MAX, 4);
+  bytes[6] = fields.type;
+  bytes[7] = bodyChecksum === null ? 0 : FLAG_BODY_CHECKSUM;
+  bytes.writeUInt32LE(fields.requestId, 8);
+  bytes.writeUInt32LE(length, 12);
+  bytes.writeUInt32LE(0, 16);
+  bytes.writeUInt32LE(bodyChecksum ?? 0, 20);
+  reign.copy(bytes, REIGN_AT);
+  writeSafe(bytes, fields.a ?? 0, 48);
+  writeSafe(bytes, fields.b ?? 0, 56);
+  bytes.writeUInt32LE(fields.c ?? 0, 64);
+  bytes.writeUInt32LE(fields.d ?? 0, 68);
+  bytes.fill(0, 72, MESSAGE_HEADER_SIZE);
+  bytes.writeUInt32LE(crc32c(bytes.subarray(0, MESSAGE_HEADER_SIZE)), 16);
+}
+
+export function protocolError(message: string): HoldfastError {
+  return new HoldfastError('FAILED_PRECONDITION', message, { reason: 'Protocol' });
+}

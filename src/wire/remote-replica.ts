@@ -1,0 +1,451 @@
+// The replica port over TCP: the engine's end of a session.
+//
+// Owner: whoever connected it. States: connecting -> ready -> lost (or closed). Three connections: data (everything whose order
+// counts), control (confirm and small reads), bulk (lists, long reads, repair). Invariants: what the port promises about
+// order is kept by sending it on one connection; when any connection ends, a request is not answered in time, or nothing
+// acknowledges what was appended, the port is lost as a whole, once, and every pending call fails.
+
+import {
+  type Clock,
+  HoldfastError,
+  type Logger,
+  type NodeId,
+  type Random,
+  type ReplicaId,
+  type TimerHandle,
+  unavailable,
+  type VolumeId,
+} from '../base/index.js';
+import { type Reign, type SegmentName, writeSafe } from '../format/index.js';
+import {
+  type Hello,
+  type Page,
+  parseError,
+  parseFramePage,
+  parseJson,
+  parseSegmentPage,
+  parseStatus,
+  parseUsage,
+  parseWelcome,
+} from './bodies.js';
+import { WireConnection } from './connection.js';
+import { ACK_TIMEOUT_MS, FENCE_TIMEOUT_MS, PING_EVERY_MS, REQUEST_TIMEOUT_MS, SMALL_READ_BYTES } from './limits.js';
+import {
+  answerBodies,
+  type Channel,
+  encodeReign,
+  type MessageFields,
+  type MessageHead,
+  messageType,
+  PROTOCOL_MAX,
+  PROTOCOL_MIN,
+  protocolError,
+  READ_RANGE_SIZE,
+} from './message.js';
+import type { WireNet } from './net.js';
+import { PendingRequests } from './pending-requests.js';
+import { readPlan } from './read-plan.js';
+import type {
+  CloneOrder,
+  DescribeUpdate,
+  FrameInfo,
+  ReadRange,
+  ReplicaEvents,
+  ReplicaPort,
+  ReplicaStatus,
+  SegmentInfo,
+} from './replica-port.js';
+
+export interface RemoteReplicaOptions {
+  readonly volumeId: VolumeId;
+  readonly replicaId: ReplicaId;
+  readonly nodeId: NodeId;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  /** Without progress for this long while something is outstanding the replica is given up. */
+  readonly ackTimeoutMs?: number;
+  readonly fenceTimeoutMs?: number;
+  readonly requestTimeoutMs?: number;
+}
+
+type Done = (error: Error | null) => void;
+type Request = Omit<MessageFields, 'requestId'>;
+
+/**
+ * Connects to a replica at "host:port". Rejects UNAVAILABLE when it is not there within `timeoutMs`, with the server's own
+ * error (NOT_FOUND/ReplicaLost among them) when it refuses.
+ */
+export async function connectReplica(
+  net: WireNet,
+  address: string,
+  options: RemoteReplicaOptions,
+  timeoutMs: number,
+): Promise<ReplicaPort> {
+  const replica = new RemoteReplica(options, address);
+  const timer = options.clock.after(timeoutMs, () =>
+    replica.fail(unavailable(`replica ${options.replicaId} at ${address} did not answer within ${timeoutMs} ms`)),
+  );
+  try {
+    const session = options.random.uuid();
+    await replica.open(net, 'data', session, timeoutMs);
+    await Promise.all([
+      replica.open(net, 'bulk', session, timeoutMs),
+      replica.open(net, 'control', session, timeoutMs),
+    ]);
+    return replica;
+  } catch (error) {
+    replica.close();
+    throw error;
+  } finally {
+    timer.cancel();
+  }
+}
+
+class RemoteReplica implements ReplicaPort {
+  readonly replicaId: ReplicaId;
+  readonly nodeId: NodeId;
+  readonly local = false;
+  readonly #options: RemoteReplicaOptions;
+  readonly #address: string;
+  readonly #connections = new Map<Channel, WireConnection>();
+  readonly #pending = new PendingRequests();
+  readonly #requestTimeoutMs: number;
+  readonly #ackTimeoutMs: number;
+  /** The three by name, for the ways that count. */
+  #data: WireConnection | null = null;
+  #control: WireConnection | null = null;
+  #bulk: WireConnection | null = null;
+  #events: ReplicaEvents | null = null;
+  #lost: HoldfastError | null = null;
+  #freeBytes = 0;
+  #sentSeq = 0;
+  #ackedSeq = 0;
+  /** When appends last began to wait or were acknowledged. */
+  #ackProgressMs = 0;
+  #watch: TimerHandle | null = null;
+  #watchDueMs = 0;
+
+  constructor(options: RemoteReplicaOptions, address: string) {
+    this.#options = options;
+    this.#address = address;
+    this.replicaId = options.replicaId;
+    this.nodeId = options.nodeId;
+    this.#requestTimeoutMs = options.requestTimeoutMs ?? REQUEST_TIMEOUT_MS;
+    this.#ackTimeoutMs = options.ackTimeoutMs ?? ACK_TIMEOUT_MS;
+  }
+
+  async open(net: WireNet, channel: Channel, session: string, timeoutMs: number): Promise<void> {
+    const socket = await net.connect(this.#address, timeoutMs);
+    if (this.#lost !== null) {
+      socket.destroy();
+      throw this.#lost;
+    }
+    const { clock, volumeId } = this.#options;
+    const handler = {
+      bodyMax: (head: MessageHead) => this.#bodyMax(head),
+      sink: (head: MessageHead) => this.#sink(head),
+      message: (head: MessageHead, body: Buffer) => this.#message(head, body),
+      batchEnd: () => {},
+      closed: (error: HoldfastError) => this.fail(error),
+    };
+    const connection = new WireConnection(socket, handler, clock);
+    this.#connections.set(channel, connection);
+    if (channel === 'data') this.#data = connection;
+    else if (channel === 'bulk') this.#bulk = connection;
+    else this.#control = connection;
+    const hello: Hello = {
+      minVersion: PROTOCOL_MIN,
+      maxVersion: PROTOCOL_MAX,
+      volumeId,
+      replicaId: this.replicaId,
+      channel,
+      session,
+    };
+    const welcome = parseWelcome(parseJson(await this.#ask(connection, { type: messageType.hello }, timeoutMs, hello)));
+    if (welcome.nodeId === this.nodeId) return;
+    throw unavailable(
+      `${this.#address} is node ${welcome.nodeId}, replica ${this.replicaId} belongs to ${this.nodeId}`,
+    );
+  }
+
+  listen(events: ReplicaEvents): void {
+    this.#events = events;
+    const lost = this.#lost;
+    if (lost !== null) events.lost(lost);
+  }
+
+  async fence(reign: Reign): Promise<ReplicaStatus> {
+    if (this.#lost !== null) throw this.#lost;
+    const bytes = encodeReign(reign);
+    for (const connection of this.#connections.values()) connection.reign = bytes;
+    const timeoutMs = this.#options.fenceTimeoutMs ?? FENCE_TIMEOUT_MS;
+    const answer = parseJson(await this.#ask(this.#data!, { type: messageType.fence }, timeoutMs));
+    const status = parseStatus(answer);
+    if (typeof answer.freeBytes === 'number') this.#freeBytes = answer.freeBytes;
+    this.#sentSeq = status.end.seq;
+    this.#ackedSeq = status.end.seq;
+    return status;
+  }
+
+  // --- The way of a write and of a read -------------------------------------------------------------------------------
+
+  append(segment: SegmentName, offset: number, bytes: Uint8Array, lastSeq: number): void {
+    if (this.#lost !== null) return;
+    if (this.#ackedSeq >= this.#sentSeq) this.#ackProgressMs = this.#options.clock.monotonicMs();
+    this.#sentSeq = lastSeq;
+    this.#data!.send(
+      { type: messageType.append, requestId: 0, a: segment.epoch, b: lastSeq, c: segment.ordinal, d: offset },
+      bytes,
+    );
+    this.#startWatch();
+  }
+
+  sync(throughSeq: number, done: Done): void {
+    this.#request(this.#data, { type: messageType.sync, a: throughSeq }, null, null, done);
+  }
+
+  confirm(done: Done): void {
+    this.#request(this.#control, { type: messageType.confirm }, null, null, done);
+  }
+
+  read(ranges: readonly ReadRange[], done: Done): void {
+    const { requests, bytes } = readPlan(ranges);
+    const connection = bytes > SMALL_READ_BYTES ? this.#bulk : this.#control;
+    let waiting = requests.length;
+    let failed: Error | null = null;
+    if (waiting === 0) return done(this.#lost);
+    const one = (error: Error | null) => {
+      failed ??= error;
+      if (--waiting === 0) done(failed);
+    };
+    for (const request of requests) {
+      const body = Buffer.alloc(request.length * READ_RANGE_SIZE);
+      const sink: Uint8Array[] = [];
+      for (const [i, range] of request.entries()) {
+        const at = i * READ_RANGE_SIZE;
+        writeSafe(body, range.segment.epoch, at);
+        body.writeUInt32LE(range.segment.ordinal, at + 8);
+        body.writeUInt32LE(range.offset, at + 12);
+        body.writeUInt32LE(range.into.length, at + 16);
+        sink.push(range.into);
+      }
+      this.#request(connection, { type: messageType.read }, body, sink, one);
+    }
+  }
+
+  #request(
+    connection: WireConnection | null,
+    fields: Request,
+    body: Uint8Array | null,
+    sink: Uint8Array[] | null,
+    done: (error: Error | null, body: Buffer | null) => void,
+  ): void {
+    if (this.#lost !== null) return done(this.#lost, null);
+    const deadlineMs = this.#options.clock.monotonicMs() + this.#requestTimeoutMs;
+    let requestId: number;
+    try {
+      requestId = this.#pending.add({ connection: connection!, deadlineMs, sink, finish: done });
+    } catch (error) {
+      return done(error as Error, null);
+    }
+    connection!.send({ ...fields, requestId }, body ?? undefined);
+    this.#startWatch();
+  }
+
+  // --- Everything else ------------------------------------------------------------------------------------------------
+
+  async segments(): Promise<SegmentInfo[]> {
+    const all: SegmentInfo[] = [];
+    let page: Page<SegmentInfo> = { items: [], more: true };
+    while (page.more) {
+      const from = all.length === 0 ? 0 : all.at(-1)!.ordinal + 1;
+      page = parseSegmentPage(parseJson(await this.#ask(this.#bulk!, { type: messageType.segments, a: from })));
+      if (page.more && page.items.length === 0) throw protocolError('an empty page of segments that has a next one');
+      all.push(...page.items);
+    }
+    return all;
+  }
+
+  async frames(segment: SegmentName): Promise<FrameInfo[]> {
+    const all: FrameInfo[] = [];
+    let page: Page<FrameInfo> = { items: [], more: true };
+    while (page.more) {
+      const from = all.length === 0 ? 0 : all.at(-1)!.seq + 1;
+      const fields = { type: messageType.frames, a: segment.epoch, b: from, c: segment.ordinal };
+      page = parseFramePage(parseJson(await this.#ask(this.#bulk!, fields)));
+      if (page.more && page.items.length === 0) throw protocolError('an empty page of frames that has a next one');
+      all.push(...page.items);
+    }
+    return all;
+  }
+
+  async cut(seq: number): Promise<void> {
+    await this.#ask(this.#data!, { type: messageType.cut, a: seq });
+    this.#sentSeq = Math.min(this.#sentSeq, seq);
+    this.#ackedSeq = Math.min(this.#ackedSeq, seq);
+  }
+
+  async deleteSegments(segments: readonly SegmentName[]): Promise<void> {
+    const names = segments.map(({ epoch, ordinal }) => ({ epoch, ordinal }));
+    await this.#ask(this.#data!, { type: messageType.deleteSegments }, this.#requestTimeoutMs, { segments: names });
+  }
+
+  async describe(update: DescribeUpdate): Promise<void> {
+    await this.#ask(this.#data!, { type: messageType.describe }, this.#requestTimeoutMs, update);
+  }
+
+  async clone(order: CloneOrder): Promise<void> {
+    await this.#ask(this.#data!, { type: messageType.clone }, this.#requestTimeoutMs, order);
+  }
+
+  async repair(segment: SegmentName, offset: number, bytes: Uint8Array): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      const fields = { type: messageType.repair, a: segment.epoch, c: segment.ordinal, d: offset };
+      this.#request(this.#bulk, fields, bytes, null, (error) => (error ? reject(error) : resolve()));
+    });
+  }
+
+  freeBytes(): number {
+    return this.#freeBytes;
+  }
+
+  async usage(): Promise<{ storedBytes: number; sharedBytes: number }> {
+    return parseUsage(parseJson(await this.#ask(this.#bulk!, { type: messageType.usage })));
+  }
+
+  /** Sends a request with an optional JSON body; resolves with the reply's body. */
+  #ask(
+    connection: WireConnection,
+    fields: Request,
+    timeoutMs = this.#requestTimeoutMs,
+    json?: unknown,
+  ): Promise<Buffer> {
+    if (this.#lost !== null) return Promise.reject(this.#lost);
+    return new Promise((resolve, reject) => {
+      const requestId = this.#pending.add({
+        connection,
+        deadlineMs: this.#options.clock.monotonicMs() + timeoutMs,
+        sink: null,
+        finish: (error, body) => (error ? reject(error) : resolve(body!)),
+      });
+      if (json === undefined) connection.send({ ...fields, requestId });
+      else connection.sendJson({ ...fields, requestId }, json);
+      this.#startWatch();
+    });
+  }
+
+  // --- What the server sends ------------------------------------------------------------------------------------------
+
+  #bodyMax(head: MessageHead): number {
+    const max = answerBodies[head.type];
+    if (max === undefined) throw protocolError(`message of type ${head.type} from a server`);
+    return max;
+  }
+
+  #sink(head: MessageHead): readonly Uint8Array[] | null {
+    if (head.type !== messageType.readData) return null;
+    const sink = this.#pending.find(head)?.sink ?? null;
+    const expected = sink?.reduce((sum, target) => sum + target.length, 0);
+    if (expected !== head.length)
+      throw protocolError(`${head.length} bytes of data for a read of ${expected ?? 'nothing'}`);
+    return sink;
+  }
+
+  #message(head: MessageHead, body: Buffer): void {
+    if (this.#lost !== null) return;
+    switch (head.type) {
+      case messageType.ack:
+        return this.#acknowledged(head.a, head.b);
+      case messageType.pong:
+        return;
+      case messageType.lost:
+        return this.fail(parseError(body));
+      default: {
+        const request = this.#pending.take(head);
+        if (request === undefined) throw protocolError(`an answer to request ${head.requestId}, which nobody made`);
+        if (head.type === messageType.failure) return request.finish(parseError(body), null);
+        if ((head.type === messageType.readData) !== (request.sink !== null))
+          throw protocolError('an answer of another kind than its request');
+        return request.finish(null, body);
+      }
+    }
+  }
+
+  #acknowledged(seq: number, freeBytes: number): void {
+    if (seq > this.#sentSeq) throw protocolError(`seq ${seq} was acknowledged, ${this.#sentSeq} was the last sent`);
+    this.#freeBytes = freeBytes;
+    this.#ackProgressMs = this.#options.clock.monotonicMs();
+    if (seq <= this.#ackedSeq) return;
+    this.#ackedSeq = seq;
+    this.#events?.appended(seq);
+  }
+
+  // --- Liveness -------------------------------------------------------------------------------------------------------
+
+  #startWatch(): void {
+    if (this.#watch !== null || this.#lost !== null) return;
+    this.#watchDueMs = this.#options.clock.monotonicMs() + PING_EVERY_MS;
+    this.#watch = this.#options.clock.after(PING_EVERY_MS, () => {
+      this.#watch = null;
+      this.#check();
+    });
+  }
+
+  #check(): void {
+    const waiting = this.#ackedSeq < this.#sentSeq;
+    if (this.#lost !== null || (!waiting && this.#pending.size === 0)) return;
+    const now = this.#options.clock.monotonicMs();
+    // This process itself stood still: what arrived meanwhile has not been read yet.
+    if (now - this.#watchDueMs < PING_EVERY_MS) this.#giveUp(now, waiting);
+    if (this.#lost !== null) return;
+    for (const connection of this.#connections.values()) {
+      const busy = (waiting && connection === this.#data) || this.#pending.waitsOn(connection);
+      if (busy) connection.ping();
+    }
+    this.#startWatch();
+  }
+
+  #giveUp(now: number, waiting: boolean): void {
+    const overdue = this.#pending.overdue(now);
+    if (overdue !== undefined)
+      return this.fail(unavailable(`replica ${this.replicaId} at ${this.#address} left a request unanswered`));
+    if (waiting && now - this.#ackProgressMs > this.#ackTimeoutMs) {
+      return this.fail(
+        unavailable(`replica ${this.replicaId} at ${this.#address} acknowledged nothing for ${this.#ackTimeoutMs} ms`),
+      );
+    }
+    for (const [channel, connection] of this.#connections) {
+      if (connection.pingSentMs === null || now - connection.pingSentMs <= this.#ackTimeoutMs) continue;
+      return this.fail(
+        unavailable(`replica ${this.replicaId} at ${this.#address} is silent on its ${channel} connection`),
+      );
+    }
+  }
+
+  /** Ends the port; the first error counts. */
+  fail(error: HoldfastError): void {
+    if (this.#lost !== null) return;
+    this.#end(error);
+    this.#options.logger.info(
+      { replica: this.replicaId, address: this.#address, why: error.message },
+      'replica connection lost',
+    );
+    this.#events?.lost(error);
+  }
+
+  close(): void {
+    if (this.#lost !== null) return;
+    this.#end(
+      new HoldfastError('UNAVAILABLE', `the port to replica ${this.replicaId} was closed`, { reason: 'Closed' }),
+    );
+  }
+
+  #end(error: HoldfastError): void {
+    this.#lost = error;
+    this.#watch?.cancel();
+    this.#watch = null;
+    for (const connection of this.#connections.values()) connection.destroy(error);
+    this.#pending.failAll(error);
+  }
+}

@@ -1,0 +1,241 @@
+// One remote port on the server: three connections that act on one local port.
+//
+// Owner: WireServer. Invariants: requests of the data connection reach the port in the order in which they were sent, appends
+// that arrived together as one batch; every request gets one answer; when any connection or the port ends, all of it ends.
+
+import {
+  AssertionError,
+  asHoldfastError,
+  HoldfastError,
+  type Logger,
+  type ReignId,
+  uuidFromBytes,
+} from '../base/index.js';
+import { type Reign, readSafe } from '../format/index.js';
+import { errorBody, type Hello, type Page, parseClone, parseDescribe, parseJson, parseSegments } from './bodies.js';
+import type { WireConnection } from './connection.js';
+import { PAGE_ITEMS_MAX, READ_BYTES_MAX, REPLY_BACKLOG_BYTES, REQUESTS_MAX } from './limits.js';
+import {
+  type Channel,
+  MESSAGE_HEADER_SIZE,
+  type MessageHead,
+  messageType,
+  protocolError,
+  READ_RANGE_SIZE,
+  requestRules,
+} from './message.js';
+import type { AppendItem, BatchReplicaPort, ReadRange } from './replica-port.js';
+
+export class ServerSession {
+  readonly #hello: Hello;
+  readonly #port: BatchReplicaPort;
+  readonly #logger: Logger;
+  readonly #onEnd: () => void;
+  readonly #connections = new Map<Channel, WireConnection>();
+  /** Appends of the read being handled. */
+  #batch: AppendItem[] = [];
+  /** As the fence sent it; every later message must carry the same. */
+  #reign: Buffer | null = null;
+  #outstanding = 0;
+  #ended = false;
+
+  constructor(hello: Hello, port: BatchReplicaPort, logger: Logger, onEnd: () => void) {
+    this.#hello = hello;
+    this.#port = port;
+    this.#logger = logger;
+    this.#onEnd = onEnd;
+    port.listen({
+      appended: (seq) => {
+        this.#connections.get('data')?.send({ type: messageType.ack, requestId: 0, a: seq, b: port.freeBytes() });
+      },
+      lost: (error) => this.#lost(asHoldfastError(error)),
+    });
+  }
+
+  matches(hello: Hello): boolean {
+    return (
+      hello.session === this.#hello.session &&
+      hello.volumeId === this.#hello.volumeId &&
+      hello.replicaId === this.#hello.replicaId
+    );
+  }
+
+  attach(channel: Channel, connection: WireConnection): void {
+    if (this.#ended || this.#connections.has(channel)) {
+      throw protocolError(`the session has a ${channel} connection already, or has ended`);
+    }
+    this.#connections.set(channel, connection);
+  }
+
+  bodyMax(channel: Channel, head: MessageHead): number {
+    const rule = requestRules[head.type];
+    if (rule === undefined || !rule.channels.includes(channel)) {
+      throw protocolError(`message of type ${head.type} on the ${channel} connection`);
+    }
+    return rule.body;
+  }
+
+  message(channel: Channel, head: MessageHead, body: Buffer): void {
+    if (this.#ended) return;
+    const connection = this.#connections.get(channel)!;
+    if (head.type === messageType.ping) return connection.send({ type: messageType.pong, requestId: head.requestId });
+    if (head.type === messageType.fence) return this.#fence(connection, head);
+    if (this.#reign === null || !this.#reign.equals(head.reign)) return this.#refuseReign(connection, head);
+    if (head.type === messageType.append) {
+      this.#batch.push({ segment: { epoch: head.a, ordinal: head.c }, offset: head.d, bytes: body, lastSeq: head.b });
+      return;
+    }
+    if (channel === 'data') this.#flushBatch();
+    this.#request(connection, head, body);
+  }
+
+  batchEnd(channel: Channel): void {
+    if (channel !== 'data') {
+      const connection = this.#connections.get(channel);
+      if (connection && connection.bufferedBytes > REPLY_BACKLOG_BYTES) connection.holdUntilDrained();
+    } else this.#flushBatch();
+  }
+
+  #flushBatch(): void {
+    if (this.#batch.length === 0) return;
+    const batch = this.#batch;
+    this.#batch = [];
+    this.#port.appendBatch(batch);
+  }
+
+  #fence(connection: WireConnection, head: MessageHead): void {
+    this.#flushBatch();
+    const sent = Buffer.from(head.reign);
+    const reign: Reign = { epoch: readSafe(sent, 0), reignId: uuidFromBytes(sent, 8) as ReignId };
+    this.#answer(
+      connection,
+      head.requestId,
+      this.#port.fence(reign).then((status) => {
+        this.#reign = sent;
+        for (const other of this.#connections.values()) other.reign = sent;
+        return { ...status, freeBytes: this.#port.freeBytes() };
+      }),
+    );
+  }
+
+  #refuseReign(connection: WireConnection, head: MessageHead): void {
+    if (this.#reign === null) throw protocolError(`message of type ${head.type} before a fence`);
+    const error = new HoldfastError('ABORTED', 'the message carries another reign than its session', {
+      reason: 'StaleReign',
+    });
+    this.#fail(connection, head.requestId, error);
+  }
+
+  #request(connection: WireConnection, head: MessageHead, body: Buffer): void {
+    const port = this.#port;
+    const { requestId } = head;
+    const done = (error: Error | null) => {
+      if (error) this.#fail(connection, requestId, error);
+      else this.#reply(connection, requestId, {});
+    };
+    switch (head.type) {
+      case messageType.sync:
+        return this.#answer(
+          connection,
+          requestId,
+          new Promise((resolve, reject) => port.sync(head.a, (error) => (error ? reject(error) : resolve({})))),
+        );
+      case messageType.confirm:
+        return port.confirm(done);
+      case messageType.read:
+        return this.#read(connection, requestId, body);
+      case messageType.segments:
+        return this.#answer(connection, requestId, this.#segmentPage(head.a));
+      case messageType.frames:
+        return this.#answer(connection, requestId, this.#framePage(head.a, head.c, head.b));
+      case messageType.cut:
+        return this.#answer(connection, requestId, port.cut(head.a));
+      case messageType.deleteSegments:
+        return this.#answer(connection, requestId, port.deleteSegments(parseSegments(parseJson(body).segments)));
+      case messageType.describe:
+        return this.#answer(connection, requestId, port.describe(parseDescribe(body)));
+      case messageType.clone:
+        return this.#answer(connection, requestId, port.clone(parseClone(body)));
+      case messageType.usage:
+        return this.#answer(connection, requestId, port.usage());
+      case messageType.repair:
+        return this.#answer(connection, requestId, port.repair({ epoch: head.a, ordinal: head.c }, head.d, body));
+      default:
+        throw protocolError(`message of type ${head.type} is no request`);
+    }
+  }
+
+  async #segmentPage(fromOrdinal: number): Promise<Page<unknown>> {
+    const all = (await this.#port.segments()).filter((segment) => segment.ordinal >= fromOrdinal);
+    return { items: all.slice(0, PAGE_ITEMS_MAX), more: all.length > PAGE_ITEMS_MAX };
+  }
+
+  async #framePage(epoch: number, ordinal: number, fromSeq: number): Promise<Page<unknown>> {
+    const all = (await this.#port.frames({ epoch, ordinal })).filter((frame) => frame.seq >= fromSeq);
+    return { items: all.slice(0, PAGE_ITEMS_MAX), more: all.length > PAGE_ITEMS_MAX };
+  }
+
+  #read(connection: WireConnection, requestId: number, body: Buffer): void {
+    if (body.length === 0 || body.length % READ_RANGE_SIZE !== 0)
+      throw protocolError(`a read with ${body.length} bytes of ranges`);
+    let total = 0;
+    for (let at = 0; at < body.length; at += READ_RANGE_SIZE) total += body.readUInt32LE(at + 16);
+    if (total > READ_BYTES_MAX) throw protocolError(`a read of ${total} bytes, at most ${READ_BYTES_MAX}`);
+    const answer = Buffer.allocUnsafe(MESSAGE_HEADER_SIZE + total);
+    const ranges: ReadRange[] = [];
+    let filled = MESSAGE_HEADER_SIZE;
+    for (let at = 0; at < body.length; at += READ_RANGE_SIZE) {
+      const length = body.readUInt32LE(at + 16);
+      const segment = { epoch: readSafe(body, at), ordinal: body.readUInt32LE(at + 8) };
+      ranges.push({ segment, offset: body.readUInt32LE(at + 12), into: answer.subarray(filled, filled + length) });
+      filled += length;
+    }
+    this.#port.read(ranges, (error) => {
+      if (error) this.#fail(connection, requestId, error);
+      else connection.sendPrepared({ type: messageType.readData, requestId }, answer);
+    });
+  }
+
+  #answer(connection: WireConnection, requestId: number, result: Promise<unknown>): void {
+    if (++this.#outstanding > REQUESTS_MAX) {
+      result.catch(() => {});
+      throw protocolError(`more than ${REQUESTS_MAX} requests without an answer`);
+    }
+    result.then(
+      (value) => {
+        this.#outstanding--;
+        this.#reply(connection, requestId, value ?? {});
+      },
+      (error) => {
+        if (error instanceof AssertionError) throw error;
+        this.#outstanding--;
+        this.#fail(connection, requestId, error);
+      },
+    );
+  }
+
+  #reply(connection: WireConnection, requestId: number, value: unknown): void {
+    connection.sendJson({ type: messageType.reply, requestId }, value);
+  }
+  #fail(connection: WireConnection, requestId: number, error: unknown): void {
+    connection.sendJson({ type: messageType.failure, requestId }, errorBody(asHoldfastError(error)));
+  }
+
+  /** The local port is lost: the other side is told why before the connections go. */
+  #lost(error: HoldfastError): void {
+    this.#connections.get('data')?.sendJson({ type: messageType.lost, requestId: 0 }, errorBody(error));
+    this.end(error);
+  }
+
+  end(error: HoldfastError): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#batch = [];
+    if (error.reason === 'Protocol')
+      this.#logger.warn({ error: error.message }, 'replica session ended by a bad message');
+    else this.#logger.info({ why: error.message }, 'replica session ended');
+    this.#onEnd();
+    this.#port.close();
+    for (const connection of this.#connections.values()) connection.finish(error);
+  }
+}
