@@ -1,3 +1,4 @@
+export { replicaConnector } from './connector.js';
 export { EngineRoom, type EngineRoomPorts, type ExportServer } from './engine-room.js';
 export { createExportSource, type ExportSourceHandle } from './export-source.js';
 export { filesystemSize, superblockSize } from './filesystem-size.js';
@@ -13,7 +14,7 @@ export {
 } from './node-inspect.js';
 export { type PublishOrder, publishVolume, unpublishVolume } from './node-publish.js';
 export { type StageOrder, stageVolume, unstageVolume } from './node-stage.js';
-export type { AccessType, NodeVolumesPorts } from './node-volumes.js';
+export { type AccessType, mountsOfDevice, type NodeVolumesPorts } from './node-volumes.js';
 export { PortRpc, type RpcChannel } from './port-rpc.js';
 export { Registration } from './registration.js';
 export { ReplicaAddresses } from './replica-addresses.js';

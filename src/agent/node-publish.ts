@@ -71,7 +71,7 @@ async function checkSoleTarget(ports: NodeVolumesPorts, order: PublishOrder, dev
   const step = readOnlyStep(ports, order.volumeId);
   const own = [order.stagingPath, order.targetPath, step];
   // A shared mount above shows the same mount again under other prefixes.
-  const others = (await mountsOfDevice(ports, devicePath)).filter(
+  const others = (await mountsOfDevice(ports.mounter, devicePath)).filter(
     (entry) => !own.some((path) => entry.target.endsWith(path)),
   );
   if (others.length === 0) return;

@@ -74,10 +74,10 @@ export function isNodeOf(entry: MountEntry, devicePath: string): boolean {
 }
 
 /** Every mount of the device's filesystem and every bind mount of its node, wherever. */
-export async function mountsOfDevice(ports: NodeVolumesPorts, devicePath: string): Promise<MountEntry[]> {
-  const filesystem = await ports.mounter.findMounts({ device: devicePath });
-  const dev = (await ports.mounter.findMounts({ target: '/dev' })).at(-1);
-  const nodes = dev ? await ports.mounter.findMounts({ device: dev.source }) : [];
+export async function mountsOfDevice(mounter: Mounter, devicePath: string): Promise<MountEntry[]> {
+  const filesystem = await mounter.findMounts({ device: devicePath });
+  const dev = (await mounter.findMounts({ target: '/dev' })).at(-1);
+  const nodes = dev ? await mounter.findMounts({ device: dev.source }) : [];
   return [...filesystem, ...nodes.filter((entry) => isNodeOf(entry, devicePath))];
 }
 

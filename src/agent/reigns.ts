@@ -149,6 +149,7 @@ export function engineVolume(record: VolumeRecord): EngineVolume {
     cipher: record.parameters.encryption,
     minReplicas: record.parameters.minReplicas,
     qos: qosLimits(record.qos),
+    wrappedKey: record.wrappedKey,
   };
 }
 

@@ -15,7 +15,7 @@ export class StoreVersion {
   readonly #logger: Logger;
   #highest: number;
   #saved: number;
-  #saving = false;
+  #saving: Promise<void> | null = null;
   #savedAtMs = Number.NEGATIVE_INFINITY;
 
   private constructor(path: string, highest: number, clock: Clock, logger: Logger) {
@@ -68,10 +68,17 @@ export class StoreVersion {
     );
   }
 
-  /** Best effort: a failure is logged. */
+  /** Best effort: a failure is logged. Resolves when the highest version as of this call is saved or has failed. */
   async save(): Promise<void> {
-    if (this.#saving || this.#saved === this.#highest) return;
-    this.#saving = true;
+    await this.#saving;
+    if (this.#saved === this.#highest) return;
+    this.#saving ??= this.#write().finally(() => {
+      this.#saving = null;
+    });
+    await this.#saving;
+  }
+
+  async #write(): Promise<void> {
     const version = this.#highest;
     this.#savedAtMs = this.#clock.monotonicMs();
     try {
@@ -87,8 +94,6 @@ export class StoreVersion {
       this.#saved = version;
     } catch (error) {
       this.#logger.warn({ path: this.#path, error: messageOf(error) }, 'the store version was not saved');
-    } finally {
-      this.#saving = false;
     }
   }
 }

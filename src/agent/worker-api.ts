@@ -69,7 +69,17 @@ export interface Addressed {
   readonly epoch: number;
 }
 
+export interface PoolReport {
+  readonly poolId: PoolId;
+  readonly path: string;
+  readonly capacityBytes: number;
+  readonly freeBytes: number;
+  readonly problem: string;
+}
+
 export interface WorkerMethods {
+  /** Opens pools and listens for peers; called once, first. */
+  start: { readonly params: null; readonly result: { readonly replicaPort: number } };
   /** Repeating it with the same reign joins or returns the engine; a lower reign's engine is stopped first. */
   openEngine: { readonly params: OpenEngineOrder; readonly result: { readonly sizeBytes: number } };
   /** Serves the engine as NBD on a unix socket. Repeating it is harmless. */
@@ -113,6 +123,8 @@ export interface WorkerMethods {
     readonly result: null;
   };
   replicaStatus: { readonly params: { readonly volumeId: VolumeId | null }; readonly result: readonly ReplicaReport[] };
+
+  poolStatus: { readonly params: null; readonly result: readonly PoolReport[] };
 
   /** Closes engines, exports and replicas; the worker may be ended afterwards. */
   shutdown: { readonly params: null; readonly result: null };

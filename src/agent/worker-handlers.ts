@@ -3,7 +3,7 @@
 import type { ReplicaId, VolumeId } from '../base/index.js';
 import type { EngineRoom } from './engine-room.js';
 import type { RpcHandlers } from './port-rpc.js';
-import type { CreateReplicaOrder, ReplicaReport, WorkerMethods } from './worker-api.js';
+import type { CreateReplicaOrder, PoolReport, ReplicaReport, WorkerMethods } from './worker-api.js';
 
 /** The replicas of this worker's volumes in the node's pools. */
 export interface WorkerReplicas {
@@ -11,11 +11,15 @@ export interface WorkerReplicas {
   retire(volumeId: VolumeId, replicaId: ReplicaId): Promise<void>;
   /** Null: all volumes of this worker. */
   status(volumeId: VolumeId | null): Promise<ReplicaReport[]>;
+  pools(): PoolReport[];
+  /** Opens the pools, listens for peers' engines. */
+  start(): Promise<{ replicaPort: number }>;
   close(): Promise<void>;
 }
 
 export function workerHandlers(room: EngineRoom, replicas: WorkerReplicas): RpcHandlers<WorkerMethods> {
   return {
+    start: () => replicas.start(),
     openEngine: (order) => room.open(order),
     async startExport({ socketPath, ...at }) {
       await room.startExport(at, socketPath);
@@ -59,6 +63,7 @@ export function workerHandlers(room: EngineRoom, replicas: WorkerReplicas): RpcH
       return null;
     },
     replicaStatus: ({ volumeId }) => replicas.status(volumeId),
+    poolStatus: () => replicas.pools(),
     async shutdown() {
       await room.closeAll();
       await replicas.close();

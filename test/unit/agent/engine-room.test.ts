@@ -15,6 +15,7 @@ const order = (epoch: number) =>
       cipher: 'none',
       minReplicas: 1,
       qos: { maxReadIops: 0, maxWriteIops: 0, maxReadBps: 0, maxWriteBps: 0 },
+      wrappedKey: null,
     },
     reign: reign(epoch),
     members: [],

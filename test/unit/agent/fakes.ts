@@ -234,7 +234,14 @@ export async function makeBench(
     random: realRandom,
     logger: silentLogger,
   });
-  const replicas = { create: async () => {}, retire: async () => {}, status: async () => [], close: async () => {} };
+  const replicas = {
+    create: async () => {},
+    retire: async () => {},
+    status: async () => [],
+    close: async () => {},
+    pools: () => [],
+    start: async () => ({ replicaPort: 1 }),
+  };
   worker.push(
     new PortRpc<MainMethods, WorkerMethods>(port2, { clock, onFatal, handlers: workerHandlers(bench.room, replicas) }),
   );

@@ -1,0 +1,105 @@
+// The layout of a `holdfast dev` cluster: directories, sockets, ports, and the command line of each process.
+//
+//   DIR/controller/{csi.sock, metadata.db}
+//   DIR/<node>/{csi.sock, pool/, run/, state/}
+//   DIR/logs/*.log
+
+import { mkdirSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { unavailable } from '../base/index.js';
+import type { DevChildSpec } from './dev-child.js';
+import { ZONE_LABEL } from './labels.js';
+
+export interface DevNode {
+  readonly id: string;
+  /** Empty without --zones. */
+  readonly zone: string;
+  readonly csi: string;
+  readonly poolDir: string;
+  readonly runDir: string;
+}
+
+export interface DevLayout {
+  readonly dir: string;
+  readonly controllerCsi: string;
+  readonly controlAddress: string;
+  readonly nodes: readonly DevNode[];
+  /** In the order in which they are started. */
+  readonly children: readonly DevChildSpec[];
+}
+
+export interface DevLayoutOptions {
+  readonly dir: string;
+  readonly nodes: number;
+  readonly zones: readonly string[];
+  readonly maxVolumes: number;
+  readonly logLevel: string;
+}
+
+/** Makes the directories. Ports are chosen now and kept over the children's restarts, so that peers find them again at once. */
+export async function layOut(options: DevLayoutOptions): Promise<DevLayout> {
+  const { dir, logLevel } = options;
+  const [controlPort, ...ports] = await freePorts(1 + 2 * options.nodes);
+  const controlAddress = `127.0.0.1:${controlPort}`;
+  const controllerCsi = `unix://${join(dir, 'controller', 'csi.sock')}`;
+  for (const name of ['controller', 'logs']) mkdirSync(join(dir, name), { recursive: true, mode: 0o700 });
+  const nodes = Array.from({ length: options.nodes }, (_, i): DevNode => {
+    const id = `node-${i + 1}`;
+    const home = join(dir, id);
+    const poolDir = join(home, 'pool');
+    mkdirSync(poolDir, { recursive: true, mode: 0o700 });
+    const zone = options.zones.length > 0 ? options.zones[i % options.zones.length]! : '';
+    return { id, zone, csi: `unix://${join(home, 'csi.sock')}`, poolDir, runDir: join(home, 'run') };
+  });
+  const limit = ['--max-volumes-per-node', String(options.maxVolumes)];
+  const common = ['--log-level', logLevel];
+  const log = (name: string) => join(dir, 'logs', `${name}.log`);
+  const controller: DevChildSpec = {
+    role: 'controller',
+    node: '',
+    logFile: log('controller'),
+    args: [
+      ...['--csi-address', controllerCsi, '--control-address', controlAddress],
+      ...['--database', join(dir, 'controller', 'metadata.db'), ...limit, ...common],
+    ],
+  };
+  const children = nodes.flatMap((node, i): DevChildSpec[] => {
+    const shared = ['--node-id', node.id, '--controller', controlAddress, '--run-dir', node.runDir, ...common];
+    if (node.zone !== '') shared.push('--topology', `${ZONE_LABEL}=${node.zone}`);
+    const storage = [
+      ...['--pool', node.poolDir, '--format-pools', '--state-dir', join(dir, node.id, 'state'), '--workers', '1'],
+      ...['--listen', `127.0.0.1:${ports[2 * i]}`, '--replica-port', String(ports[2 * i + 1])],
+    ];
+    return [
+      { role: 'storage', node: node.id, logFile: log(`${node.id}-storage`), args: [...shared, ...storage] },
+      {
+        role: 'node',
+        node: node.id,
+        logFile: log(`${node.id}-node`),
+        args: [...shared, '--csi-address', node.csi, ...limit],
+      },
+    ];
+  });
+  return { dir, controllerCsi, controlAddress, nodes, children: [controller, ...children] };
+}
+
+/** All held at once, so that no two are the same. */
+async function freePorts(count: number): Promise<number[]> {
+  const servers = Array.from({ length: count }, () => createServer());
+  const ports: number[] = [];
+  try {
+    for (const server of servers) {
+      await new Promise<void>((resolve, reject) => {
+        server.once('error', reject);
+        server.listen(0, '127.0.0.1', resolve);
+      });
+      const address = server.address();
+      if (address === null || typeof address === 'string') throw unavailable('no free TCP port was found');
+      ports.push(address.port);
+    }
+    return ports;
+  } finally {
+    await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+  }
+}

@@ -1,0 +1,162 @@
+// `holdfast node`: CSI Identity and Node on a unix socket. Stateless: it may be killed and started at any time; what is
+// attached is kept by holders (`holdfast attach`), which it starts and finds again. Composition only.
+
+import { fileURLToPath } from 'node:url';
+import {
+  createExportSource,
+  createStorageDaemon,
+  filesystemSize,
+  type NodeVolumesPorts,
+  volumeRecords,
+} from '../agent/index.js';
+import { createLogger, type Logger, type NodeId, parseNodeId, realClock, realRandom } from '../base/index.js';
+import { identityService } from '../csi/index.js';
+import { nodeService } from '../csi/node/index.js';
+import { keyOf, type MetadataStore, type NodeRecord, openRemoteStore } from '../meta/index.js';
+import { createExec, createFilesystems, createMounter, FuseLoopAttach } from '../platform/index.js';
+import { createServer, KeyedLocks } from '../rpc/index.js';
+import { type FlagSpec, Flags } from './flags.js';
+import { NODE_LABEL } from './labels.js';
+import { openRunDirectory } from './run-directory.js';
+import { productVersion } from './version.js';
+
+export const nodeUsage = `holdfast node: serves CSI on a node: stages and publishes volumes
+
+  --node-id NAME               of this node                            HOLDFAST_NODE_ID
+  --controller HOST:PORT       where the controller is                 HOLDFAST_CONTROLLER
+  --csi-address ADDRESS        unix:///path of the CSI socket          HOLDFAST_CSI_ADDRESS
+  --run-dir DIR                sockets (/run/holdfast)                 HOLDFAST_RUN_DIR
+  --max-volumes-per-node N     0 = no limit (default)                  HOLDFAST_MAX_VOLUMES_PER_NODE
+  --topology KEY=VALUE         label of this node; repeatable          HOLDFAST_TOPOLOGY
+  --log-level LEVEL            debug, info, warn, error or silent      HOLDFAST_LOG_LEVEL
+`;
+
+const flagSpec: FlagSpec = {
+  'node-id': { type: 'string', env: 'HOLDFAST_NODE_ID' },
+  controller: { type: 'string', env: 'HOLDFAST_CONTROLLER' },
+  'csi-address': { type: 'string', env: 'HOLDFAST_CSI_ADDRESS' },
+  'run-dir': { type: 'string', env: 'HOLDFAST_RUN_DIR' },
+  'max-volumes-per-node': { type: 'string', env: 'HOLDFAST_MAX_VOLUMES_PER_NODE' },
+  topology: { type: 'string', multiple: true, env: 'HOLDFAST_TOPOLOGY' },
+  'log-level': { type: 'string', env: 'HOLDFAST_LOG_LEVEL' },
+};
+
+const maxVolumesMax = 1024;
+/** Kubelet and sidecars wait at least this long for most calls; a store that is away is better said sooner. */
+const storeDeadlineMs = 8_000;
+
+export interface NodeConfig {
+  readonly nodeId: NodeId;
+  readonly controller: string;
+  readonly csiAddress: string;
+  readonly runDir: string;
+  readonly maxVolumes: number;
+  readonly topology: Readonly<Record<string, string>>;
+  readonly logLevel: string;
+}
+
+export function parseNodeConfig(
+  argv: readonly string[],
+  environment: Readonly<Record<string, string | undefined>>,
+): NodeConfig {
+  const flags = new Flags(argv, flagSpec, environment);
+  const nodeId = parseNodeId(flags.text('node-id'));
+  return {
+    nodeId,
+    controller: flags.text('controller'),
+    csiAddress: flags.text('csi-address'),
+    runDir: flags.text('run-dir', '/run/holdfast'),
+    maxVolumes: flags.integer('max-volumes-per-node', 0, 0, maxVolumesMax),
+    topology: { ...flags.labels('topology'), [NODE_LABEL]: nodeId },
+    logLevel: flags.logLevel(),
+  };
+}
+
+/** How holders are started: this installation's own command. */
+export function holderCommand(storageSocket: string, logLevel: string): { program: string; args: string[] } {
+  const command = fileURLToPath(new URL('./holdfast.js', import.meta.url));
+  const args = [command, 'attach', '--daemon', `unix://${storageSocket}`, '--log-level', logLevel];
+  return { program: process.execPath, args };
+}
+
+/** Runs until `signal` aborts. Rejects with a HoldfastError whose message is one line for people. */
+export async function runNode(argv: readonly string[], signal: AbortSignal): Promise<void> {
+  const config = parseNodeConfig(argv, process.env);
+  const logger = createLogger('node', config.logLevel).child({ node: config.nodeId });
+  const run = openRunDirectory(config.runDir);
+  const store = openRemoteStore({
+    address: config.controller,
+    clock: realClock,
+    random: realRandom,
+    logger,
+    deadlineMs: storeDeadlineMs,
+  });
+  const daemon = createStorageDaemon(run.storageSocket, realClock);
+  const source = createExportSource(run.storageSocket, realClock);
+  const exec = createExec();
+  const volumes: NodeVolumesPorts = {
+    nodeId: config.nodeId,
+    records: volumeRecords(store, realClock),
+    attach: new FuseLoopAttach({
+      exec,
+      clock: realClock,
+      logger,
+      runDir: run.path,
+      holder: holderCommand(run.storageSocket, config.logLevel),
+      source,
+    }),
+    mounter: createMounter(exec, realClock),
+    filesystems: createFilesystems(exec),
+    filesystemSize,
+    daemon,
+    runDir: run.path,
+    clock: realClock,
+    logger,
+  };
+  try {
+    await serve(config, volumes, store, logger, signal);
+  } finally {
+    daemon.close();
+    source.disconnect();
+    await store.close();
+  }
+  logger.info({}, 'node plugin stopped');
+}
+
+async function serve(
+  config: NodeConfig,
+  volumes: NodeVolumesPorts,
+  store: MetadataStore,
+  logger: Logger,
+  signal: AbortSignal,
+): Promise<void> {
+  const broken = new AbortController();
+  const node = nodeService({
+    volumes,
+    locks: new KeyedLocks(realClock),
+    maxVolumes: config.maxVolumes,
+    topology: config.topology,
+    poolProblems: async () => {
+      const entry = await store.get<NodeRecord>(keyOf.node(config.nodeId));
+      const pools = entry?.value.pools ?? [];
+      return pools.flatMap(({ path, problem }) => (problem ? [{ path, problem }] : []));
+    },
+  });
+  const server = await createServer({
+    address: config.csiAddress,
+    services: [identityService({ version: productVersion(), ready: async () => true }), node],
+    logger,
+    clock: realClock,
+    onUnexpected: (error) => {
+      if (error instanceof Error && error.name === 'AssertionError') broken.abort(error);
+    },
+  });
+  logger.info({ csi: server.address }, 'node plugin is ready');
+  try {
+    const end = AbortSignal.any([signal, broken.signal]);
+    if (!end.aborted) await new Promise((resolve) => end.addEventListener('abort', resolve, { once: true }));
+  } finally {
+    await server.close();
+  }
+  if (broken.signal.aborted) throw broken.signal.reason;
+}

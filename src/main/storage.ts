@@ -1,0 +1,306 @@
+// `holdfast storage`: the storage daemon of a node. This thread serves gRPC (on TCP for the controller, on the node's unix
+// socket for holders and the node plugin), speaks with the metadata store and reports to the controller; engines, replicas
+// and exports are the workers'. Composition only.
+
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import {
+  mainHandlers,
+  Registration,
+  ReplicaAddresses,
+  replicaService,
+  StoreVersion,
+  Volumes,
+  volumeRecords,
+  volumeService,
+  type WorkerCalls,
+  workerOf,
+} from '../agent/index.js';
+import {
+  createLogger,
+  invalid,
+  type Logger,
+  messageOf,
+  type NodeId,
+  parseNodeId,
+  realClock,
+  realRandom,
+  type VolumeId,
+} from '../base/index.js';
+import { type MetadataStore, openRemoteStore } from '../meta/index.js';
+import {
+  createClient,
+  createServer,
+  type holdfast,
+  holdfastServices,
+  parseAddress,
+  type Server,
+} from '../rpc/index.js';
+import { NodeDisk, Pool } from '../segment/index.js';
+import { type FlagSpec, Flags } from './flags.js';
+import { NODE_LABEL } from './labels.js';
+import { openRunDirectory, type RunDirectory } from './run-directory.js';
+import { type StorageThreads, startThreads } from './storage-threads.js';
+
+export const storageUsage = `holdfast storage: keeps replicas in this node's pools and runs the engines of volumes attached here
+
+  --node-id NAME               of this node                            HOLDFAST_NODE_ID
+  --controller HOST:PORT       where the controller is                 HOLDFAST_CONTROLLER
+  --pool DIR                   a pool; repeatable; none: no replicas   HOLDFAST_POOLS (comma-separated)
+  --format-pools               make an empty directory a pool
+  --listen HOST:PORT           control API (127.0.0.1:0)               HOLDFAST_LISTEN
+  --advertise HOST             name under which others reach this node HOLDFAST_ADVERTISE
+  --replica-port PORT          first of one port a worker; 0 = any     HOLDFAST_REPLICA_PORT
+  --workers N                  threads (one less than cores, 1 to 4)   HOLDFAST_WORKERS
+  --run-dir DIR                sockets (/run/holdfast)                 HOLDFAST_RUN_DIR
+  --state-dir DIR              what is remembered (/var/lib/holdfast)  HOLDFAST_STATE_DIR
+  --topology KEY=VALUE         label of this node; repeatable          HOLDFAST_TOPOLOGY
+  --tag TAG                    of this node's pools; repeatable        HOLDFAST_TAGS
+  --log-level LEVEL            debug, info, warn, error or silent      HOLDFAST_LOG_LEVEL
+`;
+
+const flagSpec: FlagSpec = {
+  'node-id': { type: 'string', env: 'HOLDFAST_NODE_ID' },
+  controller: { type: 'string', env: 'HOLDFAST_CONTROLLER' },
+  pool: { type: 'string', multiple: true, env: 'HOLDFAST_POOLS' },
+  'format-pools': { type: 'boolean' },
+  listen: { type: 'string', env: 'HOLDFAST_LISTEN' },
+  advertise: { type: 'string', env: 'HOLDFAST_ADVERTISE' },
+  'replica-port': { type: 'string', env: 'HOLDFAST_REPLICA_PORT' },
+  workers: { type: 'string', env: 'HOLDFAST_WORKERS' },
+  'run-dir': { type: 'string', env: 'HOLDFAST_RUN_DIR' },
+  'state-dir': { type: 'string', env: 'HOLDFAST_STATE_DIR' },
+  topology: { type: 'string', multiple: true, env: 'HOLDFAST_TOPOLOGY' },
+  tag: { type: 'string', multiple: true, env: 'HOLDFAST_TAGS' },
+  'log-level': { type: 'string', env: 'HOLDFAST_LOG_LEVEL' },
+};
+
+const workersMax = 64;
+const workersDefaultMax = 4;
+const poolsTimeoutMs = 10_000;
+const closeGraceMs = 5_000;
+
+export interface StorageConfig {
+  readonly nodeId: NodeId;
+  readonly controller: string;
+  readonly pools: readonly string[];
+  readonly formatPools: boolean;
+  readonly listen: string;
+  readonly advertise: string;
+  readonly replicaPort: number;
+  readonly workers: number;
+  readonly runDir: string;
+  readonly stateDir: string;
+  readonly topology: Readonly<Record<string, string>>;
+  readonly tags: readonly string[];
+  readonly logLevel: string;
+}
+
+export function parseStorageConfig(
+  argv: readonly string[],
+  environment: Readonly<Record<string, string | undefined>>,
+): StorageConfig {
+  const flags = new Flags(argv, flagSpec, environment);
+  const nodeId = parseNodeId(flags.text('node-id'));
+  const listen = flags.text('listen', '127.0.0.1:0');
+  const address = parseAddress(listen);
+  if (address.kind !== 'tcp') throw invalid(`--listen must be HOST:PORT, not ${listen}`);
+  const workers = flags.integer(
+    'workers',
+    Math.min(workersDefaultMax, Math.max(1, availableParallelism() - 1)),
+    1,
+    workersMax,
+  );
+  const pools = flags.list('pool');
+  if (new Set(pools).size !== pools.length) throw invalid('--pool names the same directory twice');
+  return {
+    nodeId,
+    controller: flags.text('controller'),
+    pools,
+    formatPools: flags.isSet('format-pools'),
+    listen,
+    advertise: flags.text('advertise', address.host),
+    replicaPort: flags.integer('replica-port', 0, 0, 65535 - workersMax),
+    workers,
+    runDir: flags.text('run-dir', '/run/holdfast'),
+    stateDir: flags.text('state-dir', '/var/lib/holdfast'),
+    topology: { ...flags.labels('topology'), [NODE_LABEL]: nodeId },
+    tags: flags.list('tag'),
+    logLevel: flags.logLevel(),
+  };
+}
+
+/** Opens each pool and holds its lock for as long as the daemon lives. All or none. */
+async function openPools(config: StorageConfig, logger: Logger): Promise<Pool[]> {
+  const disk = new NodeDisk();
+  const pools: Pool[] = [];
+  try {
+    for (const path of config.pools) {
+      if (config.formatPools && disk.stat(path)?.directory && !disk.list(path).includes('pool.json')) {
+        const identity = await Pool.format(disk, path, { nodeId: config.nodeId, random: realRandom, clock: realClock });
+        logger.info({ pool: path, poolId: identity.poolId }, 'pool formatted');
+      }
+      pools.push(await Pool.open(disk, path, { nodeId: config.nodeId, exclusive: true }));
+    }
+    return pools;
+  } catch (error) {
+    for (const pool of pools) pool.close();
+    throw error;
+  }
+}
+
+interface Daemon {
+  readonly config: StorageConfig;
+  readonly runDirectory: RunDirectory;
+  readonly logger: Logger;
+  readonly store: MetadataStore;
+  readonly storeVersion: StoreVersion;
+  readonly threads: StorageThreads;
+  readonly volumes: Volumes;
+  readonly workerFor: (volumeId: VolumeId) => WorkerCalls;
+  readonly onUnexpected: (error: unknown) => void;
+}
+
+/** Runs until `signal` aborts. Rejects with a HoldfastError whose message is one line for people when it can't go on. */
+export async function runStorage(argv: readonly string[], signal: AbortSignal): Promise<void> {
+  const config = parseStorageConfig(argv, process.env);
+  const logger = createLogger('storage', config.logLevel).child({ node: config.nodeId });
+  const runDirectory = openRunDirectory(config.runDir);
+  const storeVersion = await StoreVersion.load(join(config.stateDir, 'store-version'), realClock, logger);
+  const pools = await openPools(config, logger);
+  const store = openRemoteStore({ address: config.controller, clock: realClock, random: realRandom, logger });
+  const broken = new AbortController();
+  const onBroken = (error: unknown) => broken.abort(error);
+  const records = volumeRecords(store, realClock);
+  const late: { volumes?: Volumes } = {};
+  const handlers = mainHandlers({
+    records,
+    addresses: new ReplicaAddresses(store),
+    volumes: () => late.volumes,
+    logger,
+  });
+  try {
+    const seeds = Array.from({ length: config.workers }, (_, index) => ({
+      nodeId: config.nodeId,
+      index,
+      workers: config.workers,
+      pools: config.pools,
+      replicaHost: hostOf(config.listen),
+      replicaPort: config.replicaPort === 0 ? 0 : config.replicaPort + index,
+      logLevel: config.logLevel,
+    }));
+    const threads = await startThreads(seeds, handlers, { clock: realClock, logger, onBroken });
+    const workerFor = (volumeId: VolumeId) => threads.calls[workerOf(volumeId, threads.calls.length)]!;
+    const volumes = new Volumes({
+      nodeId: config.nodeId,
+      records,
+      workerFor,
+      socketPathFor: runDirectory.exportSocket,
+      checkStore: () => storeVersion.check(store),
+      clock: realClock,
+      random: realRandom,
+      logger,
+    });
+    late.volumes = volumes;
+    const onUnexpected = (error: unknown) => {
+      if (error instanceof Error && error.name === 'AssertionError') onBroken(error);
+    };
+    const daemon = { config, runDirectory, logger, store, storeVersion, threads, volumes, workerFor, onUnexpected };
+    await serve(daemon, AbortSignal.any([signal, broken.signal]), broken.signal);
+  } finally {
+    await store.close();
+    await storeVersion.save();
+    for (const pool of pools) pool.close();
+  }
+  if (broken.signal.aborted) throw broken.signal.reason;
+  logger.info({}, 'storage daemon stopped');
+}
+
+function hostOf(address: string): string {
+  const parsed = parseAddress(address);
+  return parsed.kind === 'tcp' ? parsed.host : '127.0.0.1';
+}
+
+async function serve(daemon: Daemon, end: AbortSignal, broken: AbortSignal): Promise<void> {
+  const { config, logger, volumes, threads } = daemon;
+  let servers: Server[] = [];
+  let registration: Registration | undefined;
+  const client = createClient(config.controller, holdfastServices.node(), { clock: realClock });
+  try {
+    servers = await listen(daemon);
+    const tcp = servers[0]!;
+    registration = new Registration({
+      client,
+      describe: () => describe(daemon, tcp.port!),
+      clock: realClock,
+      logger,
+    });
+    registration.start();
+    logger.info(
+      { control: tcp.address, socket: daemon.runDirectory.storageSocket, replicaPorts: threads.replicaPorts },
+      'storage daemon is ready',
+    );
+    if (!end.aborted) await new Promise((resolve) => end.addEventListener('abort', resolve, { once: true }));
+  } finally {
+    await registration?.stop();
+    client.close();
+    // After a broken invariant nothing is flushed by code that may be wrong: recovery is made for exactly that.
+    if (!broken.aborted) {
+      await Promise.all(servers.map((server) => server.close(closeGraceMs)));
+      await volumes.closeAll();
+      await threads.stop();
+    }
+  }
+}
+
+async function listen(daemon: Daemon): Promise<Server[]> {
+  const { config, volumes, threads, workerFor, logger, onUnexpected, runDirectory } = daemon;
+  const common = { logger, clock: realClock, onUnexpected };
+  const replicas = replicaService({ workers: threads.calls, workerFor });
+  const local = await createServer({
+    ...common,
+    address: `unix://${runDirectory.storageSocket}`,
+    services: [volumeService(volumes, { acceptsKeys: true }), replicas],
+  });
+  try {
+    const services = [volumeService(volumes, { acceptsKeys: false }), replicas];
+    return [await createServer({ ...common, address: config.listen, services }), local];
+  } catch (error) {
+    await local.close(0);
+    throw error;
+  }
+}
+
+const instance = realRandom.uuid();
+
+async function describe(daemon: Daemon, port: number): Promise<holdfast.NodeDescription> {
+  const { config, threads, store, storeVersion } = daemon;
+  const reports = await threads.calls[0]!.call('poolStatus', null, poolsTimeoutMs);
+  // Behind its back: a store that is away must not hold up the heartbeat that says so.
+  void store.version().then(
+    (version) => storeVersion.note(version),
+    (error) => daemon.logger.debug({ error: messageOf(error) }, 'the store version was not read'),
+  );
+  return {
+    node_id: config.nodeId,
+    control_address: hostPort(config.advertise, port),
+    topology: config.topology,
+    tags: [...config.tags],
+    pools: reports.map((pool) => ({
+      pool_id: pool.poolId,
+      path: pool.path,
+      capacity_bytes: pool.capacityBytes,
+      free_bytes: pool.freeBytes,
+      tags: [...config.tags],
+      problem: pool.problem,
+    })),
+    // Without a pool there is nothing to serve, and nobody asks.
+    replica_addresses: threads.replicaPorts.map((one) => hostPort(config.advertise, one)),
+    instance,
+    store_version_seen: storeVersion.highest,
+  };
+}
+
+function hostPort(host: string, port: number): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+}
