@@ -1,32 +1,16 @@
 // The open volume: composition of its parts, dispatch of block requests, and the orders that the agent gives. Owner of all
 // state of one reign; single-threaded; every part is told events by this one.
 
-import {
-  assert,
-  BLOCK_SIZE,
-  type GroupId,
-  HoldfastError,
-  invalid,
-  type Logger,
-  messageOf,
-  notFound,
-  type SnapshotId,
-  zeroUuid,
-} from '../base/index.js';
-import {
-  type CheckpointPlace,
-  type Reign,
-  type SegmentName,
-  type Superblock,
-  VOLUME_SIZE_MAX,
-} from '../format/index.js';
-import { type BlockMap, changedRanges, KeyRing, kernel, pagesOf } from '../hotpath/index.js';
+import { BLOCK_SIZE, HoldfastError, type Logger, messageOf, type SnapshotId } from '../base/index.js';
+import type { CheckpointPlace, Reign, SegmentName, Superblock } from '../format/index.js';
+import { type BlockMap, KeyRing, kernel, pagesOf } from '../hotpath/index.js';
 import type { BlockRequest } from './block-device.js';
 import { CatchUp } from './catch-up.js';
 import { Checkpointer } from './checkpointer.js';
-import type { CloneTarget, Engine, EngineOptions, EngineStatus, QosLimits } from './engine-api.js';
+import type { Engine, EngineOptions, EngineStatus, QosLimits } from './engine-api.js';
+import { EngineOrders } from './engine-orders.js';
 import { FrameTail } from './frame-tail.js';
-import { MAINTENANCE_MS, SNAPSHOTS_MAX } from './limits.js';
+import { MAINTENANCE_MS } from './limits.js';
 import { LogReader } from './log-reader.js';
 import { LogWriter } from './log-writer.js';
 import { type OpenedLog, openLog } from './open.js';
@@ -97,6 +81,7 @@ class VolumeEngine implements Engine {
   readonly #checkpointer: Checkpointer;
   readonly #catchUp: CatchUp;
   readonly #gate: ReplyGate;
+  readonly #orders: EngineOrders;
   readonly #qos: QosGate;
   readonly #counters: Counters = {
     reads: 0,
@@ -224,6 +209,22 @@ class VolumeEngine implements Engine {
       replayed.root?.tablePlaces ?? [],
       replayed.replayedBytes,
     );
+    this.#orders = new EngineOrders({
+      volume: options.volume,
+      reign: options.reign,
+      reigns: this.#reigns,
+      map: this.#map,
+      table,
+      writer: this.#writer,
+      pipeline: this.#pipeline,
+      set: this.#set,
+      gate: this.#gate,
+      checkpointer: this.#checkpointer,
+      mustServe: () => this.#mustServe(),
+      durable: (seq) => this.#durable(seq),
+      describe: (update) => this.#describeAll(update),
+      clock: options.clock,
+    });
     this.#catchUp = new CatchUp({
       reign: options.reign,
       set: this.#set,
@@ -414,7 +415,7 @@ class VolumeEngine implements Engine {
   }
 
   async #deleteSegments(segments: readonly SegmentName[]): Promise<void> {
-    await this.#reads.settled();
+    await Promise.all([this.#reads.settled(), this.#orders.clonesSettled()]);
     await Promise.all(
       this.#set
         .countingLinks()
@@ -473,159 +474,31 @@ class VolumeEngine implements Engine {
       );
   }
 
-  async freeze(order: {
-    snapshotId: SnapshotId;
-    groupId: GroupId | null;
-    holdToken: string | null;
-  }): Promise<{ sizeBytes: number; wallMs: number; seq: number }> {
-    this.#mustServe();
-    if (order.holdToken !== null && this.#gate.token !== order.holdToken)
-      throw new HoldfastError('ABORTED', 'the hold of this group snapshot has run out; the group must be taken anew', {
-        reason: 'Deadline',
-      });
-    const existing = this.#map.snapshot(order.snapshotId);
-    if (existing) return { sizeBytes: existing.sizeBytes, wallMs: existing.wallMs, seq: existing.seq };
-    if (this.#map.snapshotCount >= SNAPSHOTS_MAX)
-      throw new HoldfastError(
-        'RESOURCE_EXHAUSTED',
-        `the volume has ${SNAPSHOTS_MAX} snapshots, the most there can be; delete some first`,
-      );
-    const wallMs = this.#options.clock.wallMs();
-    const groupId = order.groupId ?? (zeroUuid as GroupId);
-    const frame = this.#writer.writeControl({ kind: 'freeze', snapshotId: order.snapshotId, groupId, wallMs });
-    let sizeBytes = this.sizeBytes;
-    this.#pipeline.newest(frame).apply = () => {
-      sizeBytes = this.#map.freeze(order.snapshotId, groupId, frame.seq, wallMs).sizeBytes;
-    };
-    this.#pipeline.transmit();
-    await this.#durable(frame.seq);
-    return { sizeBytes, wallMs, seq: frame.seq };
+  freeze(order: Parameters<Engine['freeze']>[0]): ReturnType<Engine['freeze']> {
+    return this.#orders.freeze(order);
   }
-
   async hold(token: string, deadlineMs: number): Promise<void> {
     this.#mustServe();
     this.#gate.hold(token, deadlineMs);
   }
-
   release(token: string): boolean {
     return this.#gate.release(token);
   }
-
-  async clone(order: Parameters<Engine['clone']>[0]): Promise<void> {
-    this.#mustServe();
-    const snapshot = this.#map.snapshot(order.snapshotId);
-    if (snapshot === undefined)
-      throw notFound(`volume ${this.#options.volume.volumeId} has no snapshot ${order.snapshotId}`);
-    const sources = order.targets.map((target) => {
-      const link = this.#set.links.find((candidate) => candidate.member.replicaId === target.sourceReplicaId);
-      if (link?.state !== 'in-sync' || link.port === undefined)
-        throw new HoldfastError(
-          'UNAVAILABLE',
-          `replica ${target.sourceReplicaId} is not in sync now, so nothing can be cloned from it; retry`,
-          { reason: 'NotInSync' },
-        );
-      return { target, port: link.port };
-    });
-    const checkpoint = await this.#checkpointer.write();
-    const frame = this.#writer.writeControl({
-      kind: 'clone',
-      newVolumeId: order.newVolumeId,
-      snapshotId: order.snapshotId,
-    });
-    this.#writer.sealSegment();
-    const segments = this.#table.entries().filter((entry) => entry.closed);
-    this.#pipeline.transmit();
-    await this.#durable(this.#writer.lastSeq);
-    assert(frame.seq < this.#writer.lastSeq, 'the clone entry lies in a sealed segment');
-    const members = order.targets.map((target) => target.member);
-    await Promise.all(
-      sources.map(({ target, port }) =>
-        port.clone({
-          superblock: this.#cloneSuperblock(order, target, members, checkpoint, snapshot.sizeBytes),
-          segments: segments.map(({ epoch, ordinal }) => ({ epoch, ordinal })),
-        }),
-      ),
-    );
+  clone(order: Parameters<Engine['clone']>[0]): Promise<void> {
+    return this.#orders.clone(order);
   }
-
-  #cloneSuperblock(
-    order: Parameters<Engine['clone']>[0],
-    target: CloneTarget,
-    members: readonly CloneTarget['member'][],
-    checkpoint: CheckpointPlace,
-    sizeBytes: number,
-  ): Superblock {
-    const { volume } = this.#options;
-    return {
-      volumeId: order.newVolumeId,
-      lineageId: volume.lineageId,
-      replicaId: target.member.replicaId,
-      incarnationId: target.member.incarnationId,
-      // What only the host knows is filled in there.
-      poolId: zeroUuid as Superblock['poolId'],
-      nodeId: '' as Superblock['nodeId'],
-      cache: null,
-      sizeBytes,
-      parameters: order.parameters,
-      wrappedKey: volume.wrappedKey,
-      promised: this.reign,
-      reigns: this.#reigns,
-      setVersion: 1,
-      members,
-      flushed: null,
-      checkpoint,
-      previousCheckpoint: null,
-      joining: false,
-      retired: false,
-    };
-  }
-
   async resize(sizeBytes: number): Promise<void> {
-    this.#mustServe();
-    if (!Number.isSafeInteger(sizeBytes) || sizeBytes % BLOCK_SIZE !== 0 || sizeBytes > VOLUME_SIZE_MAX)
-      throw invalid(`a volume's size is a multiple of ${BLOCK_SIZE} bytes up to ${VOLUME_SIZE_MAX}, not ${sizeBytes}`);
-    if (sizeBytes <= this.sizeBytes) return;
-    const frame = this.#writer.writeControl({ kind: 'resize', sizeBytes });
-    this.#pipeline.newest(frame).apply = () => {
-      this.#map.sizeBytes = Math.max(this.#map.sizeBytes, sizeBytes);
-    };
-    this.#pipeline.transmit();
-    await this.#durable(frame.seq);
-    await this.#describeAll({ sizeBytes });
-    for (const listener of this.#resizedListeners) listener();
+    if (await this.#orders.resize(sizeBytes)) for (const listener of this.#resizedListeners) listener();
   }
-
   setQos(qos: QosLimits): void {
     this.#qos.set(qos);
   }
 
-  async deleteSnapshot(snapshotId: SnapshotId): Promise<void> {
-    this.#mustServe();
-    if (this.#map.snapshot(snapshotId) === undefined) return;
-    const frame = this.#writer.writeControl({ kind: 'snapshotDelete', snapshotId });
-    this.#pipeline.newest(frame).apply = () => {
-      this.#map.deleteSnapshot(snapshotId);
-      this.#checkpointer.noteFreed();
-    };
-    this.#pipeline.transmit();
-    await this.#durable(frame.seq);
+  deleteSnapshot(snapshotId: SnapshotId): Promise<void> {
+    return this.#orders.deleteSnapshot(snapshotId);
   }
-
   changed(order: Parameters<Engine['changed']>[0]): ReturnType<Engine['changed']> {
-    this.#mustServe();
-    const rootOf = (id: SnapshotId) => {
-      const snapshot = this.#map.snapshot(id);
-      if (snapshot === undefined) throw notFound(`volume ${this.#options.volume.volumeId} has no snapshot ${id}`);
-      return snapshot;
-    };
-    const target = rootOf(order.target);
-    const base = order.base === null ? undefined : rootOf(order.base).root;
-    const extents: { offset: number; length: number }[] = [];
-    for (const [block, count] of changedRanges(target.root, base, Math.floor(order.startingOffset / BLOCK_SIZE))) {
-      if (extents.length === order.maxResults) return { volumeSizeBytes: target.sizeBytes, extents, done: false };
-      extents.push({ offset: block * BLOCK_SIZE, length: count * BLOCK_SIZE });
-    }
-    return { volumeSizeBytes: target.sizeBytes, extents, done: true };
+    return this.#orders.changed(order);
   }
 
   status(): EngineStatus {

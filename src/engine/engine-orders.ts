@@ -1,0 +1,225 @@
+// The orders that the agent gives an open volume: freeze, clone, grow, delete a snapshot, list changed blocks. Each is a
+// control entry in the log, applied to the map when it is committed and answered when it is durable. All are idempotent by
+// what they name, so an order cut short is repeated to the next reign without harm.
+
+import {
+  assert,
+  BLOCK_SIZE,
+  type Clock,
+  type GroupId,
+  HoldfastError,
+  invalid,
+  notFound,
+  type SnapshotId,
+  zeroUuid,
+} from '../base/index.js';
+import { type CheckpointPlace, type Reign, type Superblock, VOLUME_SIZE_MAX } from '../format/index.js';
+import { type BlockMap, changedRanges } from '../hotpath/index.js';
+import type { Checkpointer } from './checkpointer.js';
+import type { CloneTarget, Engine, EngineVolume } from './engine-api.js';
+import { SNAPSHOTS_MAX } from './limits.js';
+import type { LogWriter } from './log-writer.js';
+import type { Pipeline } from './pipeline.js';
+import type { DescribeUpdate, ReplicaPort } from './replica-port.js';
+import type { ReplicaSet } from './replica-set.js';
+import type { ReplyGate } from './reply-gate.js';
+import type { SegmentTable } from './segment-table.js';
+
+export interface OrderParts {
+  readonly volume: EngineVolume;
+  readonly reign: Reign;
+  readonly reigns: readonly Reign[];
+  readonly map: BlockMap;
+  readonly table: SegmentTable;
+  readonly writer: LogWriter;
+  readonly pipeline: Pipeline;
+  readonly set: ReplicaSet;
+  readonly gate: ReplyGate;
+  readonly checkpointer: Checkpointer;
+  /** Throws UNAVAILABLE when the volume is closed or deposed. */
+  readonly mustServe: () => void;
+  readonly durable: (seq: number) => Promise<void>;
+  readonly describe: (update: DescribeUpdate) => Promise<void>;
+  readonly clock: Clock;
+}
+
+type CloneOrder = Parameters<Engine['clone']>[0];
+
+export class EngineOrders {
+  readonly #parts: OrderParts;
+  /** Clones under way: the snapshots they start from and the segments they link must stay. */
+  readonly #cloning = new Map<Promise<void>, SnapshotId>();
+
+  constructor(parts: OrderParts) {
+    this.#parts = parts;
+  }
+
+  /** Resolves when no clone that is under way now needs the log's segments any more. */
+  async clonesSettled(): Promise<void> {
+    await Promise.allSettled(this.#cloning.keys());
+  }
+
+  async freeze(order: Parameters<Engine['freeze']>[0]): Promise<{ sizeBytes: number; wallMs: number; seq: number }> {
+    const { map, writer, pipeline, gate, clock, mustServe, durable } = this.#parts;
+    mustServe();
+    if (order.holdToken !== null && gate.token !== order.holdToken) {
+      throw new HoldfastError('ABORTED', 'the hold of this group snapshot has run out; the group must be taken anew', {
+        reason: 'Deadline',
+      });
+    }
+    const existing = map.snapshot(order.snapshotId);
+    if (existing) return { sizeBytes: existing.sizeBytes, wallMs: existing.wallMs, seq: existing.seq };
+    if (map.snapshotCount >= SNAPSHOTS_MAX) {
+      throw new HoldfastError(
+        'RESOURCE_EXHAUSTED',
+        `the volume has ${SNAPSHOTS_MAX} snapshots, the most there can be; delete some first`,
+      );
+    }
+    const wallMs = clock.wallMs();
+    const groupId = order.groupId ?? (zeroUuid as GroupId);
+    const frame = writer.writeControl({ kind: 'freeze', snapshotId: order.snapshotId, groupId, wallMs });
+    let sizeBytes = map.sizeBytes;
+    pipeline.newest(frame).apply = () => {
+      sizeBytes = map.freeze(order.snapshotId, groupId, frame.seq, wallMs).sizeBytes;
+    };
+    pipeline.transmit();
+    await durable(frame.seq);
+    return { sizeBytes, wallMs, seq: frame.seq };
+  }
+
+  async deleteSnapshot(snapshotId: SnapshotId): Promise<void> {
+    const { map, writer, pipeline, checkpointer, mustServe, durable } = this.#parts;
+    mustServe();
+    if (map.snapshot(snapshotId) === undefined) return;
+    if ([...this.#cloning.values()].includes(snapshotId)) {
+      throw new HoldfastError('ABORTED', `snapshot ${snapshotId} is being cloned; retry when that has ended`, {
+        reason: 'Busy',
+      });
+    }
+    const frame = writer.writeControl({ kind: 'snapshotDelete', snapshotId });
+    pipeline.newest(frame).apply = () => {
+      map.deleteSnapshot(snapshotId);
+      checkpointer.noteFreed();
+    };
+    pipeline.transmit();
+    await durable(frame.seq);
+  }
+
+  /** True when the volume grew. */
+  async resize(sizeBytes: number): Promise<boolean> {
+    const { map, writer, pipeline, mustServe, durable, describe } = this.#parts;
+    mustServe();
+    if (!Number.isSafeInteger(sizeBytes) || sizeBytes % BLOCK_SIZE !== 0 || sizeBytes > VOLUME_SIZE_MAX) {
+      throw invalid(`a volume's size is a multiple of ${BLOCK_SIZE} bytes up to ${VOLUME_SIZE_MAX}, not ${sizeBytes}`);
+    }
+    if (sizeBytes <= map.sizeBytes) return false;
+    const frame = writer.writeControl({ kind: 'resize', sizeBytes });
+    pipeline.newest(frame).apply = () => {
+      map.sizeBytes = Math.max(map.sizeBytes, sizeBytes);
+    };
+    pipeline.transmit();
+    await durable(frame.seq);
+    await describe({ sizeBytes });
+    return true;
+  }
+
+  async clone(order: CloneOrder): Promise<void> {
+    const { map, set, mustServe } = this.#parts;
+    mustServe();
+    const snapshot = map.snapshot(order.snapshotId);
+    if (snapshot === undefined) throw this.#noSnapshot(order.snapshotId);
+    const sources = order.targets.map((target) => {
+      const link = set.links.find((candidate) => candidate.member.replicaId === target.sourceReplicaId);
+      if (link?.state !== 'in-sync' || link.port === undefined) {
+        throw new HoldfastError(
+          'UNAVAILABLE',
+          `replica ${target.sourceReplicaId} is not in sync now, so nothing can be cloned from it; retry`,
+          { reason: 'NotInSync' },
+        );
+      }
+      return { target, port: link.port };
+    });
+    const cloning = this.#link(order, sources, snapshot.sizeBytes);
+    this.#cloning.set(cloning, order.snapshotId);
+    try {
+      await cloning;
+    } finally {
+      this.#cloning.delete(cloning);
+    }
+  }
+
+  /** Checkpoint, clone entry, sealed segment; then each source replica links what the log consists of now. */
+  async #link(
+    order: CloneOrder,
+    sources: readonly { target: CloneTarget; port: ReplicaPort }[],
+    sizeBytes: number,
+  ): Promise<void> {
+    const { writer, table, pipeline, checkpointer, durable } = this.#parts;
+    const checkpoint = await checkpointer.write();
+    const frame = writer.writeControl({
+      kind: 'clone',
+      newVolumeId: order.newVolumeId,
+      snapshotId: order.snapshotId,
+    });
+    writer.sealSegment();
+    const segments = table.entries().filter((entry) => entry.closed);
+    pipeline.transmit();
+    const sealedAt = writer.lastSeq;
+    assert(frame.seq < sealedAt, 'the clone entry lies in a sealed segment');
+    await durable(sealedAt);
+    const names = segments.map(({ epoch, ordinal }) => ({ epoch, ordinal }));
+    await Promise.all(
+      sources.map(({ target, port }) =>
+        port.clone({ superblock: this.#superblock(order, target, checkpoint, sizeBytes), segments: names }),
+      ),
+    );
+  }
+
+  #superblock(order: CloneOrder, target: CloneTarget, checkpoint: CheckpointPlace, sizeBytes: number): Superblock {
+    const { volume, reign, reigns } = this.#parts;
+    return {
+      volumeId: order.newVolumeId,
+      lineageId: volume.lineageId,
+      replicaId: target.member.replicaId,
+      incarnationId: target.member.incarnationId,
+      // What only the host knows is filled in there.
+      poolId: zeroUuid as Superblock['poolId'],
+      nodeId: '' as Superblock['nodeId'],
+      cache: null,
+      sizeBytes,
+      parameters: order.parameters,
+      wrappedKey: volume.wrappedKey,
+      promised: reign,
+      reigns,
+      setVersion: 1,
+      members: order.targets.map((one) => one.member),
+      flushed: null,
+      checkpoint,
+      previousCheckpoint: null,
+      joining: false,
+      retired: false,
+    };
+  }
+
+  changed(order: Parameters<Engine['changed']>[0]): ReturnType<Engine['changed']> {
+    this.#parts.mustServe();
+    const target = this.#snapshot(order.target);
+    const base = order.base === null ? undefined : this.#snapshot(order.base).root;
+    const extents: { offset: number; length: number }[] = [];
+    for (const [block, count] of changedRanges(target.root, base, Math.floor(order.startingOffset / BLOCK_SIZE))) {
+      if (extents.length === order.maxResults) return { volumeSizeBytes: target.sizeBytes, extents, done: false };
+      extents.push({ offset: block * BLOCK_SIZE, length: count * BLOCK_SIZE });
+    }
+    return { volumeSizeBytes: target.sizeBytes, extents, done: true };
+  }
+
+  #snapshot(id: SnapshotId) {
+    const snapshot = this.#parts.map.snapshot(id);
+    if (snapshot === undefined) throw this.#noSnapshot(id);
+    return snapshot;
+  }
+
+  #noSnapshot(id: SnapshotId): HoldfastError {
+    return notFound(`volume ${this.#parts.volume.volumeId} has no snapshot ${id}`);
+  }
+}
