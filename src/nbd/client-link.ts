@@ -55,7 +55,7 @@ const commands: Readonly<Record<BlockOp, number>> = {
 export class ClientLink {
   readonly info: ExportInfo;
   readonly #socket: NbdSocket;
-  /** By slot: the request in flight, and its serial number (the order of sending; its low half is the handle's high half). */
+  /** By slot (the handle's low half): the request in flight, and its serial number, whose low half is the handle's high half. */
   readonly #slots: (LinkRequest | undefined)[] = [];
   readonly #serials: number[] = [];
   readonly #freeSlots: number[] = [];
@@ -127,12 +127,10 @@ export class ClientLink {
     this.#socket.destroy();
   }
 
-  /** What was in flight when the link was lost, in the order of send(). Nothing of it will be completed by this link. */
+  /** What was in flight when the link was lost, in no order. Nothing of it will be completed by this link. */
   takePending(): LinkRequest[] {
     assert(this.#lost !== undefined, 'takePending() on a live link');
-    const slots = [...this.#slots.keys()].filter((slot) => this.#slots[slot] !== undefined);
-    slots.sort((a, b) => this.#serials[a]! - this.#serials[b]!);
-    const pending = slots.map((slot) => this.#slots[slot]!);
+    const pending = this.#slots.filter((request) => request !== undefined);
     this.#slots.length = 0;
     this.#inFlight = 0;
     return pending;

@@ -25,7 +25,7 @@ describe('NbdClient over a real socket', () => {
   const address = () => ({ path: join(dir, 's') });
   beforeEach(async () => {
     dir = mkdtempSync(join(tmpdir(), 'nbd-'));
-    device = new MemoryDevice(80 * MiB);
+    device = new MemoryDevice(40 * MiB);
     exports.remove('vol');
     exports.add({ name: 'vol', device });
     server = new NbdServer({ exports, logger: silentLogger });
@@ -38,14 +38,13 @@ describe('NbdClient over a real socket', () => {
 
   it('writes, reads, trims, zeroes and flushes, in any size and many at once', async () => {
     const client = await NbdClient.connect({ address: address() });
-    expect([client.sizeBytes, client.readOnly]).toEqual([80 * MiB, false]);
-    const big = Buffer.alloc(70 * MiB + 3);
+    expect([client.sizeBytes, client.readOnly]).toEqual([40 * MiB, false]);
+    const big = Buffer.alloc(33 * MiB + 3);
     for (let i = 0; i < big.length; i += 4) big.writeUInt32LE((i * 2654435761) >>> 0, Math.min(i, big.length - 4));
     await client.write(5, big, { fua: true });
     expect(device.log.map(({ length, fua }) => [length, fua])).toEqual([
       [32 * MiB, true],
-      [32 * MiB, true],
-      [6 * MiB + 3, true],
+      [MiB + 3, true],
     ]);
     expect(device.bytes.subarray(5, 5 + big.length).equals(big)).toBe(true);
     expect((await client.read(5, big.length)).equals(big)).toBe(true);
@@ -65,11 +64,11 @@ describe('NbdClient over a real socket', () => {
 
   it('reports what the server answered', async () => {
     const client = await NbdClient.connect({ address: address(), exportName: 'vol' });
-    const past = await client.write(80 * MiB - 1, Buffer.alloc(2)).catch((error: unknown) => error);
+    const past = await client.write(40 * MiB - 1, Buffer.alloc(2)).catch((error: unknown) => error);
     expect(past).toBeInstanceOf(BlockRequestError);
     expect(past).toMatchObject({ blockError: 'ENOSPC', code: 'RESOURCE_EXHAUSTED', reason: 'NoSpace' });
     expect(isConnectionLost(past)).toBe(false);
-    await expect(client.read(80 * MiB, 1)).rejects.toMatchObject({ blockError: 'EINVAL' });
+    await expect(client.read(40 * MiB, 1)).rejects.toMatchObject({ blockError: 'EINVAL' });
     await expect(client.trim(-1, 1)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
     await expect(client.read(Number.MAX_SAFE_INTEGER, 4096)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
     await client.close();
@@ -77,10 +76,10 @@ describe('NbdClient over a real socket', () => {
 
   it('learns a new size out of band and can use it at once', async () => {
     const client = await NbdClient.connect({ address: address() });
-    device.grow(81 * MiB);
-    expect(await client.refreshSize()).toBe(81 * MiB);
-    await client.write(80 * MiB, Buffer.from('new'));
-    expect(device.bytes.toString('latin1', 80 * MiB, 80 * MiB + 3)).toBe('new');
+    device.grow(41 * MiB);
+    expect(await client.refreshSize()).toBe(41 * MiB);
+    await client.write(40 * MiB, Buffer.from('new'));
+    expect(device.bytes.toString('latin1', 40 * MiB, 40 * MiB + 3)).toBe('new');
     await client.close();
   });
 

@@ -289,6 +289,34 @@ describe('nbd server transmission', () => {
     );
   });
 
+  it.each([false, true])('serves thousands of requests on one connection (structured: %s)', async (structured) => {
+    const { device, near, inbox } = await session({ structured });
+    for (let i = 0; i < device.bytes.length; i++) device.bytes[i] = (i * 31 + (i >>> 11)) & 0xff;
+    const ask = (i: number) => {
+      const bad = i % 4 === 1;
+      if (i % 4 === 3) return request({ command: FLUSH, handle: BigInt(i), length: 0 });
+      return request({
+        command: READ,
+        handle: BigInt(i),
+        offset: BigInt(bad ? 1 << 30 : i * 100),
+        length: 300 + (i % 977),
+      });
+    };
+    for (let round = 0; round < 8; round++) {
+      near.write(Buffer.concat(Array.from({ length: 500 }, (_, i) => ask(500 * round + i))));
+      await settle(12);
+      for (let n = 0; n < 500; n++) {
+        const { handle, error, data } = inbox.reply((asked) =>
+          Number(asked) % 4 === 3 ? 0 : 300 + (Number(asked) % 977),
+        );
+        const i = Number(handle);
+        expect(error).toBe(i % 4 === 1 ? EINVAL : 0);
+        if (i % 2 === 0) expect(data.equals(device.bytes.subarray(i * 100, i * 100 + 300 + (i % 977)))).toBe(true);
+      }
+    }
+    expect(inbox.bytes.length).toBe(0);
+  });
+
   it('assembles large writes from many chunks', async () => {
     const { device, far, near, inbox } = await session();
     far.chunkBytes = 10_007;
