@@ -117,7 +117,9 @@ export class VolumePlanner {
     const parameters = resolveClass(order.volumeClass, clusterFacts(nodes), hasKey);
     const sizeBytes = chooseSize(order.range);
     const lineageId = this.#options.random.uuid() as LineageId;
-    const wrappedKey = parameters.encryption === 'none' || !hasKey ? null : this.#newKey(order.secrets, lineageId);
+    // Without a key here the node that stages the volume first makes the data key.
+    const keyHere = hasKey && parameters.encryption !== 'none' && parameters.keyProvider === 'secret';
+    const wrappedKey = keyHere ? this.#newKey(order.secrets, lineageId) : null;
     const places = place(
       nodes,
       rulesFor(order.volumeClass, parameters, order.wish, this.#options.overcommit),
