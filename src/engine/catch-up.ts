@@ -3,7 +3,7 @@
 // it be added. The bytes always arrive in order, so a joiner's log is a prefix at every moment.
 
 import { type Clock, HoldfastError, type Logger, messageOf } from '../base/index.js';
-import type { Reign } from '../format/index.js';
+import type { Reign, SegmentName } from '../format/index.js';
 import type { MembershipPort } from './engine-api.js';
 import type { FrameTail } from './frame-tail.js';
 import { OPEN_TIMEOUT_MS, RECONNECT_MS } from './limits.js';
@@ -20,6 +20,8 @@ export interface CatchUpParts {
   readonly connector: ReplicaConnector;
   readonly membership: MembershipPort;
   readonly lastSeq: () => number;
+  /** True for a segment that the log still has. */
+  readonly hasSegment: (segment: SegmentName) => boolean;
   /** What a member's superblock has to say now. */
   readonly description: () => DescribeUpdate;
   readonly clock: Clock;
@@ -145,6 +147,9 @@ export class CatchUp {
     const joinPoint = lastSeq();
     set.sync(joinPoint);
     await this.#reached(link, port, () => link.syncedThrough >= joinPoint);
+    // Segments that were dropped while it was away or catching up.
+    const stale = (await port.segments()).filter((segment) => !this.#parts.hasSegment(segment));
+    if (stale.length > 0) await port.deleteSegments(stale);
     await port.describe({ ...this.#parts.description(), joining: false });
     set.ready(link);
     logger.info(

@@ -233,6 +233,7 @@ class VolumeEngine implements Engine {
       connector: options.connector,
       membership: options.membership,
       lastSeq: () => this.#writer.lastSeq,
+      hasSegment: (segment) => table.has(segment),
       description: () => this.#description(),
       clock: options.clock,
       logger: options.logger,
@@ -259,9 +260,7 @@ class VolumeEngine implements Engine {
     if (this.#state === 'failed') throw new HoldfastError('ABORTED', this.#message, { reason: 'StaleReign' });
     this.#state = 'serving';
     this.#message = '';
-    const leftovers = this.#dropped.filter((name) =>
-      this.#table.entries().some((entry) => entry.epoch === name.epoch && entry.ordinal === name.ordinal),
-    );
+    const leftovers = this.#dropped.filter((name) => this.#table.has(name));
     if (leftovers.length > 0) await this.#finishDrop(leftovers);
     for (const link of this.#set.links) if (link.state === 'unreachable') void this.#catchUp.bringBack(link);
     this.#scheduleMaintenance();

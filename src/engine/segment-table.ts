@@ -31,6 +31,11 @@ export class SegmentTable {
   bySlot(slot: number): TableEntry | undefined {
     return this.#bySlot.get(slot);
   }
+  has(name: SegmentName): boolean {
+    for (const entry of this.#bySlot.values())
+      if (entry.epoch === name.epoch && entry.ordinal === name.ordinal) return true;
+    return false;
+  }
   /** In log order. */
   entries(): TableEntry[] {
     return [...this.#bySlot.values()].sort((a, b) => a.ordinal - b.ordinal || a.epoch - b.epoch);

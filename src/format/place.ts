@@ -5,7 +5,7 @@
 //
 // Both words zero: the block was never written or was trimmed. Offset 0 is a segment's header, so no record lies there.
 
-import { ALIGN } from '../base/units.js';
+import { ALIGN } from '../base/index.js';
 
 export function placeWord0(slot: number, index: number): number {
   return (slot | (index << 24)) >>> 0;

@@ -1,8 +1,7 @@
 // The index that ends a sealed segment: one 16-byte item per entry, in log order, in the last entry of the last frame,
 // followed by a trailer in the file's last 64 bytes. It is the redo log of recovery. Layout: FORMAT.md, "Index".
 
-import { crc32c } from '../base/index.js';
-import { ALIGN } from '../base/units.js';
+import { ALIGN, crc32c } from '../base/index.js';
 import { ENTRY_PREFIX_SIZE, INDEX_TRAILER_MAGIC } from './constants.js';
 import { encodeControlEntry, entryKind } from './entry.js';
 import { readSafe, writeSafe } from './frame.js';
