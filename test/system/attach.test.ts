@@ -1,39 +1,14 @@
 // A volume becomes a block device and stays one: real holder, real bridge, real loop device, a storage daemon that can be
 // killed. Needs root, /dev/fuse and loop devices.
 
-import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
-import { randomBytes, randomUUID } from 'node:crypto';
-import {
-  closeSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  realpathSync,
-  rmSync,
-  truncateSync,
-  writeFileSync,
-} from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
-import { createExportSource } from '../../src/agent/index.js';
-import { HoldfastError, MiB, realClock, silentLogger, type VolumeId } from '../../src/base/index.js';
-import {
-  createExec,
-  createFilesystems,
-  createMounter,
-  type ExportSource,
-  FuseLoopAttach,
-} from '../../src/platform/index.js';
-import { distFolder } from '../lib/build-once.js';
-
-const run = promisify(execFile);
-const sh = (program: string, ...args: string[]) => run(program, args).then(({ stdout }) => stdout.trim());
-const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+import { HoldfastError, MiB } from '../../src/base/index.js';
+import { cleanUpRigs, filesystems, mounter, newRig, sh, sleep } from '../lib/attach-rig.js';
 
 const tools = ['losetup', 'findmnt', 'mkfs.ext4', 'mkfs.xfs', 'fio', 'blkdiscard', 'prlimit'];
 const missing = tools.filter((tool) => spawnSync('which', [tool]).status !== 0);
@@ -48,113 +23,6 @@ const reason =
           ? `missing: ${missing.join(', ')}`
           : '';
 if (reason !== '') process.stderr.write(`\nSKIPPED: attach system tests cannot run here: ${reason}\n\n`);
-
-const exec = createExec();
-const mounter = createMounter(exec, realClock);
-const filesystems = createFilesystems(exec);
-const rigs: Rig[] = [];
-
-/** One volume with its storage daemon. */
-class Rig {
-  readonly directory = realpathSync(mkdtempSync(join(tmpdir(), 'hf-')));
-  readonly runDir = join(this.directory, 'run');
-  readonly mountPoint = join(this.directory, 'mnt');
-  readonly volumeId = randomUUID() as VolumeId;
-  readonly key = randomBytes(32);
-  readonly source: ReturnType<typeof createExportSource>;
-  readonly attach: FuseLoopAttach;
-  #daemon: ChildProcess | undefined;
-
-  constructor(sizeBytes: number) {
-    mkdirSync(this.runDir);
-    closeSync(openSync(this.file('disk'), 'w'));
-    truncateSync(this.file('disk'), sizeBytes);
-    writeFileSync(this.file('key'), this.key.toString('hex'));
-    writeFileSync(this.file('ops'), '');
-    this.source = createExportSource(this.file('grpc'), realClock);
-    this.attach = this.newPlugin();
-    rigs.push(this);
-  }
-
-  /** A node plugin that knows nothing but the run directory. */
-  newPlugin(source: ExportSource = this.source): FuseLoopAttach {
-    return new FuseLoopAttach({
-      exec,
-      clock: realClock,
-      logger: silentLogger,
-      runDir: this.runDir,
-      holder: {
-        program: process.execPath,
-        args: [join(distFolder, 'src/main/attach.js'), '--daemon', this.file('grpc')],
-      },
-      source,
-    });
-  }
-
-  file(name: string): string {
-    return join(this.directory, name);
-  }
-
-  ops(): string[] {
-    return readFileSync(this.file('ops'), 'utf8').split('\n').slice(0, -1);
-  }
-
-  forgetOps(): void {
-    writeFileSync(this.file('ops'), '');
-  }
-
-  async startDaemon(): Promise<void> {
-    const daemon = spawn(process.execPath, [join(distFolder, 'test/lib/storage-daemon.js'), this.directory], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
-    this.#daemon = daemon;
-    await new Promise<void>((resolve, reject) => {
-      daemon.stdout.once('data', () => resolve());
-      daemon.once('exit', () => reject(new Error('the storage daemon did not start')));
-    });
-  }
-
-  async killDaemon(): Promise<void> {
-    const daemon = this.#daemon;
-    if (!daemon || daemon.exitCode !== null || daemon.signalCode !== null) return;
-    const ended = new Promise((resolve) => daemon.once('exit', resolve));
-    daemon.kill('SIGKILL');
-    await ended;
-  }
-
-  up() {
-    return this.attach.attach({ volumeId: this.volumeId, key: Buffer.from(this.key), readOnly: false });
-  }
-
-  status() {
-    return this.attach.status(this.volumeId);
-  }
-
-  async cleanUp(): Promise<void> {
-    await mounter.unmount(this.mountPoint).catch(() => {});
-    rmSync(this.file('deposed'), { force: true });
-    await this.attach.detach(this.volumeId, { force: true });
-    this.source.disconnect();
-    await this.killDaemon();
-    rmSync(this.directory, { recursive: true });
-  }
-
-  /** Everything on this machine that still speaks of the volume. */
-  async traces(): Promise<string[]> {
-    const loops = (await sh('losetup', '-l', '-O', 'NAME,BACK-FILE')).split('\n');
-    const mounts = (await sh('findmnt', '-r', '-n', '-o', 'TARGET,SOURCE')).split('\n');
-    const processes = (await sh('ps', '-eo', 'pid,args')).split('\n').filter((line) => !line.includes('ps -eo'));
-    const files = readdirSync(join(this.runDir, 'attach')).map((name) => `file ${name}`);
-    const mine = [...loops, ...mounts, ...processes].filter((line) => line.includes(this.volumeId));
-    return [...mine, ...files];
-  }
-}
-
-async function newRig(sizeBytes: number): Promise<Rig> {
-  const rig = new Rig(sizeBytes);
-  await rig.startDaemon();
-  return rig;
-}
 
 /** Random writes with a checksum in every block, then all of it read back. Rejects on any I/O error or wrong byte. */
 function fioVerify(device: string, size: string, depth: number): Promise<string> {
@@ -177,9 +45,7 @@ function fioVerify(device: string, size: string, depth: number): Promise<string>
   );
 }
 
-afterEach(async () => {
-  for (const rig of rigs.splice(0)) await rig.cleanUp();
-});
+afterEach(cleanUpRigs);
 
 describe.skipIf(reason !== '')('attach', () => {
   it('makes a device, passes flush and discard on, and leaves nothing behind', async () => {
@@ -339,7 +205,7 @@ describe.skipIf(reason !== '')('attach', () => {
       });
     }
     expect((await filesystems.stats(rig.mountPoint)).bytes.total).toBeGreaterThan(500 * MiB);
-    await sh('dd', 'if=/dev/urandom', `of=${join(rig.mountPoint, 'big')}`, 'bs=1M', 'count=400', 'conv=fsync');
+    await sh('dd', 'if=/dev/urandom', `of=${join(rig.mountPoint, 'big')}`, 'bs=1M', 'count=100', 'conv=fsync');
     await mounter.unmount(rig.mountPoint);
     if (fsType === 'ext4') await sh('e2fsck', '-f', '-n', devicePath);
     else await sh('xfs_repair', '-n', devicePath);
@@ -349,7 +215,7 @@ describe.skipIf(reason !== '')('attach', () => {
     const rig = await newRig(256 * MiB);
     const { devicePath } = await rig.up();
     let loading = true;
-    const load = fioVerify(devicePath, '96M', 16).finally(() => {
+    const load = fioVerify(devicePath, '64M', 16).finally(() => {
       loading = false;
     });
     await sleep(1_000);
@@ -369,7 +235,7 @@ describe.skipIf(reason !== '')('attach', () => {
     const rig = await newRig(256 * MiB);
     const { devicePath } = await rig.up();
     let loading = true;
-    const load = fioVerify(devicePath, '96M', 16).finally(() => {
+    const load = fioVerify(devicePath, '64M', 16).finally(() => {
       loading = false;
     });
     for (let kill = 1; kill <= 3; kill++) {
