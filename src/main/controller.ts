@@ -2,22 +2,13 @@
 // holdfast.v1 (Metadata, Node) for the storage daemons, owns the SQLite file, and runs the reconcile loop. Composition only.
 
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
-import { parseArgs } from 'node:util';
-import {
-  createLogger,
-  HoldfastError,
-  invalid,
-  type Logger,
-  messageOf,
-  printable,
-  realClock,
-  realRandom,
-} from '../base/index.js';
+import { createLogger, invalid, type Logger, printable, realClock, realRandom } from '../base/index.js';
 import { type Control, createControl, createDaemons, type Daemons, nodeService } from '../control/index.js';
 import { controllerService, groupControllerService, identityService } from '../csi/index.js';
 import { type MetadataStore, metadataService, openSqliteStore } from '../meta/index.js';
 import { createServer, type Server } from '../rpc/index.js';
+import { type FlagSpec, Flags } from './flags.js';
+import { productVersion } from './version.js';
 
 export interface ControllerConfig {
   /** Where CSI is served, unix:///path or host:port. */
@@ -31,7 +22,6 @@ export interface ControllerConfig {
   readonly overcommit: number;
 }
 
-const logLevels = ['debug', 'info', 'warn', 'error', 'silent'];
 const MAX_VOLUMES_PER_NODE = 1024;
 const OVERCOMMIT_MAX = 1000;
 
@@ -45,70 +35,36 @@ export const controllerUsage = `holdfast controller: decides where volumes live 
   --log-level LEVEL            debug, info, warn, error or silent      HOLDFAST_LOG_LEVEL
 `;
 
-type Environment = Readonly<Record<string, string | undefined>>;
+const flagSpec: FlagSpec = {
+  'csi-address': { type: 'string', env: 'HOLDFAST_CSI_ADDRESS' },
+  'control-address': { type: 'string', env: 'HOLDFAST_CONTROL_ADDRESS' },
+  database: { type: 'string', env: 'HOLDFAST_DATABASE' },
+  'max-volumes-per-node': { type: 'string', env: 'HOLDFAST_MAX_VOLUMES_PER_NODE' },
+  overcommit: { type: 'string', env: 'HOLDFAST_OVERCOMMIT' },
+  'log-level': { type: 'string', env: 'HOLDFAST_LOG_LEVEL' },
+};
 
-function parseFlags(argv: readonly string[]) {
-  try {
-    return parseArgs({
-      args: [...argv],
-      options: {
-        'csi-address': { type: 'string' },
-        'control-address': { type: 'string' },
-        database: { type: 'string' },
-        'max-volumes-per-node': { type: 'string' },
-        overcommit: { type: 'string' },
-        'log-level': { type: 'string' },
-      },
-    }).values;
-  } catch (error) {
-    throw invalid(messageOf(error));
-  }
+/** A number from 1 on; a fraction is fine. */
+function overcommitFrom(text: string): number {
+  const factor = /^[0-9]{1,6}(\.[0-9]{1,6})?$/.test(text) ? Number(text) : Number.NaN;
+  if (factor >= 1 && factor <= OVERCOMMIT_MAX) return factor;
+  throw invalid(`--overcommit must be a number from 1 to ${OVERCOMMIT_MAX}, not ${printable(text)}`);
 }
 
-function numberFrom(text: string, what: string, min: number, max: number, whole: boolean): number {
-  const number = /^[0-9]+(\.[0-9]+)?$/.test(text) ? Number(text) : Number.NaN;
-  if (!(number >= min && number <= max) || (whole && !Number.isInteger(number))) {
-    throw invalid(`${what} must be a ${whole ? 'whole ' : ''}number from ${min} to ${max}, not ${printable(text)}`);
-  }
-  return number;
-}
-
-/** Flags win over the environment. Throws INVALID_ARGUMENT naming the flag and its variable. */
-export function parseControllerConfig(argv: readonly string[], environment: Environment): ControllerConfig {
-  const flags = parseFlags(argv);
-  const setting = (flag: keyof typeof flags, variables: readonly string[], fallback?: string): string => {
-    const found =
-      flags[flag] ?? variables.map((name) => environment[name]).find((value) => value !== undefined && value !== '');
-    if (found !== undefined && found !== '') return found;
-    if (fallback !== undefined) return fallback;
-    throw invalid(`--${flag} is missing (or set ${variables[0]})`);
-  };
-  const logLevel = setting('log-level', ['HOLDFAST_LOG_LEVEL'], 'info');
-  if (!logLevels.includes(logLevel))
-    throw invalid(`--log-level must be one of ${logLevels.join(', ')}, not ${printable(logLevel)}`);
-  const volumes = setting('max-volumes-per-node', ['HOLDFAST_MAX_VOLUMES_PER_NODE'], '0');
-  const overcommit = setting('overcommit', ['HOLDFAST_OVERCOMMIT'], '10');
+/** Flags win over the environment. Throws INVALID_ARGUMENT naming the flag. */
+export function parseControllerConfig(
+  argv: readonly string[],
+  environment: Readonly<Record<string, string | undefined>>,
+): ControllerConfig {
+  const flags = new Flags(argv, flagSpec, environment);
   return {
-    csiAddress: setting('csi-address', ['HOLDFAST_CSI_ADDRESS', 'CSI_ENDPOINT']),
-    controlAddress: setting('control-address', ['HOLDFAST_CONTROL_ADDRESS']),
-    database: setting('database', ['HOLDFAST_DATABASE']),
-    logLevel,
-    maxVolumesPerNode: numberFrom(volumes, '--max-volumes-per-node', 0, MAX_VOLUMES_PER_NODE, true),
-    overcommit: numberFrom(overcommit, '--overcommit', 1, OVERCOMMIT_MAX, false),
+    csiAddress: flags.text('csi-address', environment.CSI_ENDPOINT || undefined),
+    controlAddress: flags.text('control-address'),
+    database: flags.text('database'),
+    logLevel: flags.logLevel(),
+    maxVolumesPerNode: flags.integer('max-volumes-per-node', 0, 0, MAX_VOLUMES_PER_NODE),
+    overcommit: overcommitFrom(flags.text('overcommit', '10')),
   };
-}
-
-/** From the package's own package.json, next to src/ as well as next to dist/. */
-function productVersion(): string {
-  for (const up of ['../../package.json', '../../../package.json']) {
-    try {
-      const found: unknown = JSON.parse(readFileSync(new URL(up, import.meta.url), 'utf8'));
-      if (typeof found === 'object' && found !== null && 'version' in found) return String(found.version);
-    } catch (error) {
-      if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error;
-    }
-  }
-  throw new HoldfastError('INTERNAL', 'package.json of this installation is missing; install Holdfast again');
 }
 
 interface Parts {

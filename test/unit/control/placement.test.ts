@@ -56,7 +56,7 @@ const arbitraryNodes: fc.Arbitrary<PlacementNode[]> = fc
   .map((nodes) =>
     nodes.map(({ zone, silent, fast, pools }, n) => ({
       id: `n${n}` as NodeId,
-      topology: zone === undefined ? {} : { [ZONE]: zone },
+      topology: (zone === undefined ? {} : { [ZONE]: zone }) as Record<string, string>,
       tags: fast ? ['fast'] : [],
       ...(silent ? { silentMs: 20_000 } : {}),
       pools: pools.map((pool, p) => ({ ...pool, id: `pool-${n}-${p}` as PoolId })),
