@@ -3,10 +3,9 @@
 
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it } from 'vitest';
 import { HoldfastError, MiB } from '../../src/base/index.js';
 import { cleanUpRigs, filesystems, mounter, newRig, sh, sleep } from '../lib/attach-rig.js';
 
@@ -352,12 +351,10 @@ describe.skipIf(reason !== '')('attach', () => {
 });
 
 describe.skipIf(reason !== '')('bind mounts', () => {
-  const directory = mkdtempSync(join(tmpdir(), 'hf-bind-'));
-  afterAll(() => rmSync(directory, { recursive: true }));
-
   it('binds a directory read-only and a device to a file, repeatably, and refuses another source', async () => {
     const rig = await newRig(16 * MiB);
     const { devicePath } = await rig.up();
+    const { directory } = rig;
     const source = join(directory, 'source');
     const target = join(directory, 'a b', 'target');
     mkdirSync(source);
