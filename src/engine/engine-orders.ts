@@ -170,21 +170,27 @@ export class EngineOrders {
     const names = segments.map(({ epoch, ordinal }) => ({ epoch, ordinal }));
     await Promise.all(
       sources.map(({ target, port }) =>
-        port.clone({ superblock: this.#superblock(order, target, checkpoint, sizeBytes), segments: names }),
+        port.clone({ superblock: this.#superblock(order, target, port, checkpoint, sizeBytes), segments: names }),
       ),
     );
   }
 
-  #superblock(order: CloneOrder, target: CloneTarget, checkpoint: CheckpointPlace, sizeBytes: number): Superblock {
+  #superblock(
+    order: CloneOrder,
+    target: CloneTarget,
+    port: ReplicaPort,
+    checkpoint: CheckpointPlace,
+    sizeBytes: number,
+  ): Superblock {
     const { volume, reign, reigns } = this.#parts;
     return {
       volumeId: order.newVolumeId,
       lineageId: volume.lineageId,
       replicaId: target.member.replicaId,
       incarnationId: target.member.incarnationId,
+      nodeId: port.nodeId,
       // What only the host knows is filled in there.
       poolId: zeroUuid as Superblock['poolId'],
-      nodeId: '' as Superblock['nodeId'],
       cache: null,
       sizeBytes,
       parameters: order.parameters,
