@@ -195,9 +195,13 @@ export class Replica {
       end: { epoch, seq, digest: digest.toString('hex') },
       cacheSurvived: this.#cacheSurvived,
       damage: this.#log.damage,
-      flushedThrough: this.#tail.flushedThrough,
+      flushedThrough: this.#flushedThrough(),
       stoppedEngine,
     };
+  }
+
+  #flushedThrough(): number {
+    return Math.max(this.#tail.flushedThrough, this.#store.current.flushed?.seq ?? 0);
   }
 
   /** The port is gone; nothing of it counts any more. */
@@ -379,7 +383,7 @@ export class Replica {
     return this.#queue.run(async () => {
       this.#checkCurrent(port);
       const { joining, checkpoint } = this.#store.current;
-      const durable = Math.max(this.#tail.flushedThrough, checkpoint?.coveredThrough ?? 0);
+      const durable = Math.max(this.#flushedThrough(), checkpoint?.coveredThrough ?? 0);
       for (const name of names) {
         const segment = this.#log.find(name);
         if (segment === undefined || joining || segment.lastSeq <= durable) continue;

@@ -7,6 +7,8 @@ import { type MessageHandler, MessageReader } from './message-reader.js';
 import type { WireSocket } from './net.js';
 
 export interface ConnectionHandler extends MessageHandler {
+  /** The peer sent what it may not send. The connection is ended after this call. */
+  malformed(error: HoldfastError): void;
   /** Once. Nothing was or will be delivered after it. */
   closed(error: HoldfastError): void;
 }
@@ -58,6 +60,7 @@ export class WireConnection {
     } catch (error) {
       // A broken invariant of ours is not the peer's fault and must not be hidden as one.
       if (!(error instanceof HoldfastError)) throw error;
+      this.#handler.malformed(error);
       this.destroy(error);
     }
   }

@@ -119,6 +119,11 @@ class RemoteReplica implements ReplicaPort {
   #events: ReplicaEvents | null = null;
   #lost: HoldfastError | null = null;
   #freeBytes = 0;
+  /**
+   * What was called after a cut that is not answered yet, else null: acknowledgements name seqs, and those of frames that
+   * the cut removed must not be taken for those of frames sent after it.
+   */
+  #held: (() => void)[] | null = null;
   #sentSeq = 0;
   #ackedSeq = 0;
   /** When appends last began to wait or were acknowledged. */
@@ -147,6 +152,7 @@ class RemoteReplica implements ReplicaPort {
       sink: (head: MessageHead) => this.#sink(head),
       message: (head: MessageHead, body: Buffer) => this.#message(head, body),
       batchEnd: () => {},
+      malformed: (error: HoldfastError) => this.fail(error),
       closed: (error: HoldfastError) => this.fail(error),
     };
     const connection = new WireConnection(socket, handler, clock);
@@ -192,6 +198,10 @@ class RemoteReplica implements ReplicaPort {
 
   append(segment: SegmentName, offset: number, bytes: Uint8Array, lastSeq: number): void {
     if (this.#lost !== null) return;
+    if (this.#held !== null) {
+      this.#held.push(() => this.append(segment, offset, bytes, lastSeq));
+      return;
+    }
     if (this.#ackedSeq >= this.#sentSeq) this.#ackProgressMs = this.#options.clock.monotonicMs();
     this.#sentSeq = lastSeq;
     this.#data!.send(
@@ -202,6 +212,10 @@ class RemoteReplica implements ReplicaPort {
   }
 
   sync(throughSeq: number, done: Done): void {
+    if (this.#held !== null) {
+      this.#held.push(() => this.sync(throughSeq, done));
+      return;
+    }
     this.#request(this.#data, { type: messageType.sync, a: throughSeq }, null, null, done);
   }
 
@@ -281,22 +295,40 @@ class RemoteReplica implements ReplicaPort {
   }
 
   async cut(seq: number): Promise<void> {
-    await this.#ask(this.#data!, { type: messageType.cut, a: seq });
-    this.#sentSeq = Math.min(this.#sentSeq, seq);
-    this.#ackedSeq = Math.min(this.#ackedSeq, seq);
+    if (this.#held !== null) return await this.#afterCut(() => this.cut(seq));
+    this.#held = [];
+    try {
+      await this.#ask(this.#data!, { type: messageType.cut, a: seq });
+      // What was acknowledged until now was sent before the cut.
+      this.#sentSeq = Math.min(this.#sentSeq, seq);
+      this.#ackedSeq = Math.min(this.#ackedSeq, seq);
+    } finally {
+      const held = this.#held;
+      this.#held = null;
+      for (const send of held) send();
+    }
   }
 
   async deleteSegments(segments: readonly SegmentName[]): Promise<void> {
     const names = segments.map(({ epoch, ordinal }) => ({ epoch, ordinal }));
-    await this.#ask(this.#data!, { type: messageType.deleteSegments }, this.#requestTimeoutMs, { segments: names });
+    await this.#afterCut(() =>
+      this.#ask(this.#data!, { type: messageType.deleteSegments }, undefined, { segments: names }),
+    );
   }
 
   async describe(update: DescribeUpdate): Promise<void> {
-    await this.#ask(this.#data!, { type: messageType.describe }, this.#requestTimeoutMs, update);
+    await this.#afterCut(() => this.#ask(this.#data!, { type: messageType.describe }, undefined, update));
   }
 
   async clone(order: CloneOrder): Promise<void> {
-    await this.#ask(this.#data!, { type: messageType.clone }, this.#requestTimeoutMs, order);
+    await this.#afterCut(() => this.#ask(this.#data!, { type: messageType.clone }, undefined, order));
+  }
+
+  /** Runs `send` now, or in its turn behind a cut that is not answered yet. */
+  #afterCut<T>(send: () => Promise<T>): Promise<T> {
+    const held = this.#held;
+    if (held === null) return send();
+    return new Promise((resolve, reject) => held.push(() => void send().then(resolve, reject)));
   }
 
   async repair(segment: SegmentName, offset: number, bytes: Uint8Array): Promise<void> {

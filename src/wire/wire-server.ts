@@ -16,7 +16,15 @@ import {
 import { errorBody, type Hello, parseHello } from './bodies.js';
 import { WireConnection } from './connection.js';
 import { CONNECTIONS_MAX, HELLO_BYTES_MAX, HELLO_TIMEOUT_MS } from './limits.js';
-import { type Channel, type MessageHead, messageType, PROTOCOL_MAX, PROTOCOL_MIN, protocolError } from './message.js';
+import {
+  type Channel,
+  type MessageHead,
+  type MessageType,
+  messageType,
+  PROTOCOL_MAX,
+  PROTOCOL_MIN,
+  protocolError,
+} from './message.js';
 import type { WireListener, WireNet, WireSocket } from './net.js';
 import type { BatchReplicaPort } from './replica-port.js';
 import { ServerSession } from './server-session.js';
@@ -135,6 +143,7 @@ class Greeting {
         sink: () => null,
         message: (head, body) => this.#message(head, body),
         batchEnd: () => this.#session?.batchEnd(this.#channel),
+        malformed: (error) => this.refuse(messageType.lost, 0, error),
         closed: (error) => this.#closed(error),
       },
       options.clock,
@@ -170,12 +179,13 @@ class Greeting {
           { type: messageType.reply, requestId },
           { version: PROTOCOL_MAX, nodeId: this.#options.nodeId },
         ),
-      (error) => this.#refuse(requestId, asHoldfastError(error)),
+      (error) => this.refuse(messageType.failure, requestId, asHoldfastError(error)),
     );
   }
 
-  #refuse(requestId: number, error: HoldfastError): void {
-    this.#connection.sendJson({ type: messageType.failure, requestId }, errorBody(error));
+  /** Says why, then ends. */
+  refuse(type: MessageType, requestId: number, error: HoldfastError): void {
+    this.#connection.sendJson({ type, requestId }, errorBody(error));
     this.#connection.finish(error);
   }
 
