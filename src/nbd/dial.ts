@@ -4,6 +4,7 @@ import { connect } from 'node:net';
 import { HoldfastError, messageOf, unavailable } from '../base/index.js';
 import { ClientHandshake, type ClientHandshakeOptions, type ExportInfo } from './client-handshake.js';
 import { ClientLink } from './client-link.js';
+import { BlockRequestError } from './errno.js';
 import type { NbdSocket } from './socket.js';
 import { checkUnixPath } from './unix-listener.js';
 
@@ -36,9 +37,10 @@ export function connectionLost(what: string, cause?: unknown): HoldfastError {
   return new HoldfastError('UNAVAILABLE', `NBD connection lost: ${what}`, { reason: 'Closed', cause });
 }
 
-/** True for the error that requests in flight get when their connection is lost. */
+/** True for the error that requests in flight get when their connection is lost (not for one that was answered ESHUTDOWN). */
 export function isConnectionLost(error: unknown): boolean {
-  return error instanceof HoldfastError && error.code === 'UNAVAILABLE' && error.reason === 'Closed';
+  if (!(error instanceof HoldfastError) || error instanceof BlockRequestError) return false;
+  return error.code === 'UNAVAILABLE' && error.reason === 'Closed';
 }
 
 /**

@@ -8,7 +8,8 @@ import { DATA_CHUNK_BYTES, ERROR_CHUNK_BYTES, SIMPLE_REPLY_BYTES } from './const
 import { writeDataChunk, writeErrorChunk, writeSimpleReply } from './messages.js';
 import type { NbdSocket } from './socket.js';
 
-// Sizes by measurement: larger ones cost more page faults than they save allocations.
+// Measured with fio, 16 KiB reads at depth 16 from memory: 77 thousand a second with a buffer per read, 102 with slabs; slabs of
+// 32 to 256 KiB are alike. A read in flight keeps its slab, so the size is also what one slow request may hold.
 const SMALL_SLAB_BYTES = 16 * KiB;
 const READ_SLAB_BYTES = 64 * KiB;
 /** Reads above this get a buffer of their own. */

@@ -1,4 +1,5 @@
 import { mkdtempSync, rmSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -81,6 +82,20 @@ describe('NbdClient over a real socket', () => {
     await client.write(40 * MiB, Buffer.from('new'));
     expect(device.bytes.toString('latin1', 40 * MiB, 40 * MiB + 3)).toBe('new');
     await client.close();
+  });
+
+  it('speaks TCP as well', async () => {
+    const listener = createServer((socket) => server.serve(socket));
+    await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
+    const { port } = listener.address() as AddressInfo;
+    const client = await NbdClient.connect({ address: { host: '127.0.0.1', port }, exportName: 'vol' });
+    await client.write(1000, Buffer.from('over tcp'));
+    expect((await client.read(1000, 8)).toString()).toBe('over tcp');
+    await client.close();
+    await new Promise((resolve) => listener.close(resolve));
+    await expect(NbdClient.connect({ address: { host: '127.0.0.1', port } })).rejects.toMatchObject({
+      code: 'UNAVAILABLE',
+    });
   });
 
   it('rejects when nobody listens, and when there is no such export', async () => {
