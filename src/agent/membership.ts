@@ -21,13 +21,14 @@ export function mainHandlers(options: MembershipOptions): RpcHandlers<MainMethod
   const { records, logger } = options;
   return {
     async changeSet({ volumeId, reign, reason, ...change }) {
-      let isDeposed = false;
+      let refusal: 'deposed' | 'conflict' | null = null;
       const record = await records.update(volumeId, (current) => {
         const next = changeSet(current, reign, change);
-        isDeposed = next === 'deposed';
-        return next === 'deposed' ? undefined : next;
+        refusal = next === 'deposed' || next === 'conflict' ? next : null;
+        return next === 'deposed' || next === 'conflict' ? undefined : next;
       });
-      if (isDeposed) return { outcome: 'deposed' };
+      if (refusal === 'deposed') return { outcome: 'deposed' };
+      if (refusal === 'conflict') return { outcome: 'conflict', setVersion: record.setVersion, inSync: record.inSync };
       const fields = {
         volume: volumeId,
         epoch: reign.epoch,

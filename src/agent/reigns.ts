@@ -97,17 +97,19 @@ export interface SetChange {
   readonly inSync: readonly ReplicaId[];
 }
 
-/** 'deposed', or the record with the new set, or undefined when that set stands already. */
-export function changeSet(record: VolumeRecord, reign: Reign, change: SetChange): VolumeRecord | 'deposed' | undefined {
+/**
+ * The record with the new set; undefined when that set stands already; 'deposed'; or 'conflict' when an earlier change of the
+ * same reign, whose outcome its engine never learnt, has moved the version on.
+ */
+export function changeSet(
+  record: VolumeRecord,
+  reign: Reign,
+  change: SetChange,
+): VolumeRecord | 'deposed' | 'conflict' | undefined {
   if (!isOurs(record, reign)) return 'deposed';
   assert(change.inSync.length > 0, `an engine asked to empty the in-sync set of volume ${record.id}`);
   if (sameSet(record.inSync, change.inSync) && record.setVersion > change.expectedSetVersion) return undefined;
-  if (record.setVersion !== change.expectedSetVersion) {
-    throw precondition(
-      `volume ${record.id}: the in-sync set has version ${record.setVersion}, the change expected ${change.expectedSetVersion}`,
-      'Conflict',
-    );
-  }
+  if (record.setVersion !== change.expectedSetVersion) return 'conflict';
   for (const id of change.inSync) {
     const replica = record.replicas.find((one) => one.id === id);
     if (replica?.state !== 'ok') {

@@ -46,6 +46,11 @@ export interface EngineVolume {
 export type SetOutcome =
   /** The new set stands in the store. */
   | { readonly outcome: 'done'; readonly setVersion: number }
+  /**
+   * The store's set is of another version than expected, and still this reign's own: an earlier change whose outcome was unknown had
+   * taken effect after all. Nothing was changed; this is what stands.
+   */
+  | { readonly outcome: 'conflict'; readonly setVersion: number; readonly inSync: readonly ReplicaId[] }
   /** Another reign was granted: this engine is deposed. */
   | { readonly outcome: 'deposed' };
 

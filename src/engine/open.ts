@@ -262,15 +262,15 @@ async function settle(options: EngineOptions, members: readonly Reached[]): Prom
   const before = options.members.filter((member) => member.inSync);
   if (before.length === inSync.length) return options.setVersion;
   const left = before.filter((member) => !inSync.includes(member.replicaId)).map((member) => member.nodeId);
-  const result = await options.membership.changeSet({
-    expectedSetVersion: options.setVersion,
-    inSync,
-    reason: `open without ${left.join(', ')}`,
-  });
-  if (result.outcome === 'deposed')
+  const reason = `open without ${left.join(', ')}`;
+  const ask = (expectedSetVersion: number) => options.membership.changeSet({ expectedSetVersion, inSync, reason });
+  let result = await ask(options.setVersion);
+  if (result.outcome === 'conflict') result = await ask(result.setVersion);
+  if (result.outcome !== 'done') {
     throw new HoldfastError('ABORTED', `volume ${options.volume.volumeId}: another node was granted a higher epoch`, {
       reason: 'StaleReign',
     });
+  }
   return result.setVersion;
 }
 

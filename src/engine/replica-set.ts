@@ -263,7 +263,8 @@ export class ReplicaSet {
           if (this.#closed) return;
           if (result.outcome === 'deposed')
             return this.#events.deposed('the metadata store has granted a higher epoch');
-          this.#confirm(wanted.members, result.setVersion);
+          // A conflict settles an earlier change: the store's set is adopted, then asked to become the wanted one.
+          this.#confirm(result.outcome === 'conflict' ? result.inSync : wanted.members, result.setVersion);
           wait = STORE_RETRY_MS.first;
         } catch (error) {
           this.#logger.warn(
