@@ -1,0 +1,186 @@
+import { describe, expect, it } from 'vitest';
+import {
+  type HoldfastError,
+  type IncarnationId,
+  type ReplicaId,
+  realClock,
+  silentLogger,
+  type VolumeId,
+} from '../../../src/base/index.js';
+import { ReplicaHost } from '../../../src/replica/index.js';
+import { FrameMaker, reignOf, volumeA } from '../../lib/frame-maker.js';
+import { createOrder, freshHost, localPort, openHost, replicaA, synced } from '../../lib/replica-setup.js';
+
+const volumeB = '0a000000-0000-4000-8000-0000000000b2' as VolumeId;
+
+async function failure(promise: Promise<unknown>): Promise<HoldfastError> {
+  return await promise.then(
+    () => Promise.reject(new Error('it did not fail')),
+    (error) => error,
+  );
+}
+
+describe('replica host', () => {
+  it('formats once per incarnation and never over another replica', async () => {
+    const { pool, host, disk } = await freshHost();
+    const before = disk.journal.length;
+    await host.create(createOrder(pool));
+    expect(disk.journal.length).toBe(before);
+    const other = createOrder(pool, { incarnationId: '0c000000-0000-4000-8000-0000000000ee' as IncarnationId });
+    expect((await failure(host.create(other))).code).toBe('ALREADY_EXISTS');
+    expect((await failure(host.create(createOrder(pool, { sizeBytes: 0 })))).code).toBe('INVALID_ARGUMENT');
+    expect((await failure(host.create(createOrder(pool, { poolId: 'x' as never })))).code).toBe('NOT_FOUND');
+    expect(disk.list(pool.replicasPath)).toEqual([volumeA]);
+  });
+
+  it('takes a wiped or foreign directory for a lost replica and makes nothing in its place', async () => {
+    for (const wipe of ['directory', 'contents', 'other'] as const) {
+      const { disk, pool, host } = await freshHost();
+      if (wipe === 'directory') disk.wipe(pool.replicaPath(volumeA));
+      if (wipe === 'contents')
+        for (const name of disk.list(pool.replicaPath(volumeA)))
+          await disk.unlink(`${pool.replicaPath(volumeA)}/${name}`);
+      const wanted = wipe === 'other' ? ('0b000000-0000-4000-8000-0000000000ee' as ReplicaId) : replicaA;
+      const before = disk.journal.length;
+      expect(await failure(host.localPort(volumeA, wanted)), wipe).toMatchObject({
+        code: 'NOT_FOUND',
+        reason: 'ReplicaLost',
+      });
+      expect(await failure(host.localPort(volumeA, wanted)), wipe).toMatchObject({
+        code: 'NOT_FOUND',
+        reason: 'ReplicaLost',
+      });
+      expect(disk.journal.length, wipe).toBe(before);
+    }
+  });
+
+  it('refuses a replica that was copied from another pool or under another name', async () => {
+    const { disk, pool, host } = await freshHost();
+    disk.rename(pool.replicaPath(volumeA), pool.replicaPath(volumeB));
+    expect((await failure(host.localPort(volumeB, replicaA))).message).toMatch(
+      /holds a replica of volume 0a000000-0000-4000-8000-000000000001/,
+    );
+  });
+
+  it('opens a replica once for callers at the same time, and serves only its own volumes', async () => {
+    const { pool, host } = await freshHost();
+    const ports = await Promise.all([host.localPort(volumeA, replicaA), host.localPort(volumeA, replicaA)]);
+    const heard: string[] = [];
+    for (const [i, port] of ports.entries()) port.listen({ appended: () => {}, lost: () => heard.push(`lost ${i}`) });
+    await ports[0].fence(reignOf(1));
+    await ports[1].fence(reignOf(2));
+    expect(heard).toEqual(['lost 0']);
+    const other = new ReplicaHost({
+      pools: [pool],
+      stopEngine: async () => false,
+      clock: realClock,
+      logger: silentLogger,
+      owns: () => false,
+    });
+    expect((await failure(other.localPort(volumeA, replicaA).then())).message).toMatch(/another worker/);
+    expect(other.status(null)).toEqual([]);
+  });
+
+  it('bounds the number of replicas', async () => {
+    const { pool } = await freshHost();
+    const host = new ReplicaHost({
+      pools: [pool],
+      stopEngine: async () => false,
+      clock: realClock,
+      logger: silentLogger,
+      replicasMax: 1,
+    });
+    expect((await failure(host.create(createOrder(pool, { volumeId: volumeB })))).code).toBe('RESOURCE_EXHAUSTED');
+    await host.create(createOrder(pool));
+  });
+
+  it('retires under an open port, twice, and leaves another replica of the volume alone', async () => {
+    const { disk, pool, host } = await freshHost();
+    const { port, heard } = await localPort(host, reignOf(1));
+    const frame = new FrameMaker(reignOf(1)).next();
+    port.append(frame.segment, frame.offset, frame.bytes, frame.lastSeq);
+    await host.retire(volumeA, '0b000000-0000-4000-8000-0000000000ee' as ReplicaId);
+    expect(heard.lost).toBeNull();
+    await host.retire(volumeA, replicaA);
+    await host.retire(volumeA, replicaA);
+    expect((heard.lost as unknown as HoldfastError).reason).toBe('ReplicaLost');
+    expect(disk.list(pool.replicasPath)).toEqual([]);
+    expect(disk.list(pool.trashPath)).toEqual([]);
+    await host.create(createOrder(pool));
+    expect((await localPort(host, reignOf(1))).status.end.seq).toBe(0);
+  });
+
+  it('reports replicas open, closed and unreadable', async () => {
+    const { disk, pool, host } = await freshHost();
+    const { port } = await localPort(host, reignOf(7));
+    const frame = new FrameMaker(reignOf(7)).next(5000);
+    port.append(frame.segment, frame.offset, frame.bytes, frame.lastSeq);
+    const [open] = host.status(null);
+    expect(open).toMatchObject({
+      volumeId: volumeA,
+      replicaId: replicaA,
+      poolId: pool.id,
+      promisedEpoch: 7,
+      joining: false,
+      problem: '',
+      sharedBytes: 0,
+    });
+    expect(open!.storedBytes).toBeGreaterThan(9000);
+    await host.close();
+    pool.close();
+    const again = await openHost(disk);
+    expect(again.host.status(volumeA)).toEqual([open]);
+    expect(again.host.status(volumeB)).toEqual([]);
+    for (const slot of [0, 1]) disk.flipBit(`${pool.replicaPath(volumeA)}/superblock.${slot}`, 40, 1);
+    expect(again.host.status(null)[0]!.problem).toMatch(/both superblocks are bad/);
+    expect(again.host.pools()[0]).toMatchObject({ poolId: pool.id, problem: '' });
+  });
+
+  it('keeps a replica failed over a restart once a sync failed, until the marker is removed', async () => {
+    const { disk, pool, host } = await freshHost();
+    const { port } = await localPort(host, reignOf(1));
+    const frame = new FrameMaker(reignOf(1)).next();
+    port.append(frame.segment, frame.offset, frame.bytes, frame.lastSeq);
+    disk.failSync = { after: 0, errno: 'EIO' };
+    expect((await failure(synced(port))).reason).toBe('DiskFailed');
+    disk.failSync = null;
+    await new Promise((resolve) => setImmediate(resolve));
+    expect((await failure(synced(port))).reason).toBe('DiskFailed');
+    expect(host.status(null)[0]!.problem).toMatch(/I\/O error/);
+    await host.close();
+    pool.close();
+    const again = await openHost(disk);
+    expect(await failure(again.host.localPort(volumeA, replicaA))).toMatchObject({
+      reason: 'DiskFailed',
+      message: expect.stringContaining(`${volumeA}/failed`),
+    });
+    await disk.unlink(`${pool.replicaPath(volumeA)}/failed`);
+    expect((await localPort(again.host, reignOf(2))).status.end.seq).toBe(1);
+  });
+
+  it('reports damage at rest with its place, appends nothing to it, and is whole again after a cut', async () => {
+    const { disk, pool, host } = await freshHost();
+    const { port } = await localPort(host, reignOf(1));
+    const maker = new FrameMaker(reignOf(1));
+    const frames = [maker.next(), maker.next(2000), maker.next()];
+    for (const frame of frames) port.append(frame.segment, frame.offset, frame.bytes, frame.lastSeq);
+    await synced(port);
+    await port.describe({ flushed: { epoch: 1, seq: 3, digest: frames[2]!.digest } });
+    await host.close();
+    pool.close();
+    const file = `${pool.replicaPath(volumeA)}/000000000001-00000001.seg`;
+    disk.flipBit(file, frames[1]!.offset + 300, 2);
+    const again = await openHost(disk);
+    const { port: next, status, heard } = await localPort(again.host, reignOf(2));
+    expect(status).toMatchObject({
+      end: { seq: 1, digest: frames[0]!.digest },
+      damage: expect.stringMatching(/000000000001-00000001\.seg, offset \d+: bad frame \(body-checksum\).*case H/),
+    });
+    expect((await failure(next.cut(2))).code).toBe('FAILED_PRECONDITION');
+    await next.cut(1);
+    next.append(frames[1]!.segment, frames[1]!.offset, frames[1]!.bytes, 2);
+    next.append(frames[2]!.segment, frames[2]!.offset, frames[2]!.bytes, 3);
+    expect(heard).toMatchObject({ appended: 3, lost: null });
+    expect((await localPort(again.host, reignOf(3))).status.damage).toBeNull();
+  });
+});
