@@ -6,6 +6,8 @@ import { messageOf } from '../base/index.js';
 
 interface Command {
   readonly summary: string;
+  /** It has its own rules for SIGTERM and SIGINT. */
+  readonly ownSignals?: boolean;
   run(argv: string[], signal: AbortSignal): Promise<number | undefined>;
   usage(): Promise<string>;
 }
@@ -38,6 +40,8 @@ const commands: Readonly<Record<string, Command>> = {
   },
   attach: {
     summary: 'holds one attached volume; started by "holdfast node"',
+    // Nothing but detach ends a holder.
+    ownSignals: true,
     run: async (argv) => (await import('./attach.js')).attachCommand(argv),
     usage: async () => 'holdfast attach --volume ID --run-dir DIR --daemon unix:///path\n',
   },
@@ -48,6 +52,12 @@ const commands: Readonly<Record<string, Command>> = {
       return 0;
     },
     usage: async () => (await import('./dev.js')).devUsage,
+  },
+  demo: {
+    summary: 'shows the life of a replicated volume on this machine',
+    ownSignals: true,
+    run: async (argv) => (await import('./demo.js')).runDemo(argv),
+    usage: async () => (await import('./demo.js')).demoUsage,
   },
 };
 
@@ -82,9 +92,8 @@ async function main(argv: string[]): Promise<number> {
     process.stdout.write(await command.usage());
     return 0;
   }
-  // A holder has its own rules for signals: nothing but detach ends it.
   const stop = new AbortController();
-  if (name !== 'attach') {
+  if (command.ownSignals !== true) {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) {
       process.on(signal, () => {
         if (stop.signal.aborted) process.exit(1);
