@@ -94,6 +94,7 @@ class VolumeEngine implements Engine {
     readRepairs: 0,
   };
   readonly #dropped: readonly SegmentName[];
+  readonly #keyless: boolean;
   #state: 'serving' | 'paused' | 'failed' | 'closed' = 'paused';
   #message = 'opening';
   #waitingFlushes: BlockRequest[] = [];
@@ -111,6 +112,7 @@ class VolumeEngine implements Engine {
     this.#table = table;
     this.#keys = keys;
     this.#dropped = replayed.dropped;
+    this.#keyless = options.volume.cipher !== 'none' && options.dataKey === null;
     keys.addReign(options.reign);
     for (const reign of replayed.reigns) keys.addReign(reign);
     this.#reigns = mergeReigns(log.members[0]!.status.superblock.reigns, replayed.reigns, options.reign);
@@ -299,7 +301,9 @@ class VolumeEngine implements Engine {
     const reads: BlockRequest[] = [];
     const writes: BlockRequest[] = [];
     for (const request of requests) {
-      if (request.op === 'read') reads.push(request);
+      // A maintenance engine of an encrypted volume has no key: it must neither read nor, above all, write in the clear.
+      if (this.#keyless && request.op !== 'flush') request.complete('EPERM');
+      else if (request.op === 'read') reads.push(request);
       else if (request.op === 'flush') this.#flush(request);
       else if (this.readOnly) request.complete('EPERM');
       else writes.push(request);

@@ -354,6 +354,22 @@ describe('engine', () => {
     expect(performance.now() - free).toBeLessThan(1500);
   });
 
+  it('without the key of an encrypted volume it takes orders, but neither reads nor writes', async () => {
+    const rig = new EngineRig(2, { encrypted: true });
+    const engine = await rig.open();
+    await write(engine, 0, Buffer.alloc(4096, 1));
+    await engine.close();
+    const keyless = await rig.open({ dataKey: null });
+    expect(await request(keyless, 'write', 0, 4096, Buffer.alloc(4096, 2))).toBe('EPERM');
+    expect(await request(keyless, 'read', 0, 4096, Buffer.alloc(4096))).toBe('EPERM');
+    expect(await request(keyless, 'zero', 0, 4096)).toBe('EPERM');
+    await keyless.freeze({ snapshotId: snap(1), groupId: null, holdToken: null });
+    await keyless.close();
+    const again = await rig.open();
+    expect((await read(again, 0, 1))[0]).toBe(1);
+    expect(again.status().snapshotIds).toEqual([snap(1)]);
+  });
+
   it('a deposed engine fails everything at once', async () => {
     const rig = new EngineRig(2);
     const old = await rig.open();
