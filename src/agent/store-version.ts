@@ -1,9 +1,9 @@
-// The highest version of the metadata store that this daemon ever saw, kept over restarts. A store that shows a lower one was
+// The highest version of the metadata store that this daemon ever saw, kept over restarts, in a
+// directory that the caller has made. A store that shows a lower one was
 // restored from an old copy: epochs granted since would be granted again, so nothing is opened until a person decides.
 // Owner: the daemon's main thread. The file may lag behind by what the last seconds brought, never ahead.
 
-import { mkdir, open, readFile, rename } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { open, readFile, rename } from 'node:fs/promises';
 import { type Clock, errnoOf, HoldfastError, type Logger, messageOf } from '../base/index.js';
 import type { MetadataStore } from '../meta/index.js';
 
@@ -82,7 +82,6 @@ export class StoreVersion {
     const version = this.#highest;
     this.#savedAtMs = this.#clock.monotonicMs();
     try {
-      await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 });
       const file = await open(`${this.#path}.new`, 'w', 0o600);
       try {
         await file.writeFile(`${version}\n`);

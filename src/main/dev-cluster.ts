@@ -4,11 +4,11 @@
 //   DIR/<node>/{csi.sock, pool/, run/, state/}
 //   DIR/logs/*.log
 
-import { mkdirSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { unavailable } from '../base/index.js';
 import type { DevChildSpec } from './dev-child.js';
+import { makeDirectory } from './directories.js';
 import { ZONE_LABEL } from './labels.js';
 
 export interface DevNode {
@@ -43,12 +43,12 @@ export async function layOut(options: DevLayoutOptions): Promise<DevLayout> {
   const [controlPort, ...ports] = await freePorts(1 + 2 * options.nodes);
   const controlAddress = `127.0.0.1:${controlPort}`;
   const controllerCsi = `unix://${join(dir, 'controller', 'csi.sock')}`;
-  for (const name of ['controller', 'logs']) mkdirSync(join(dir, name), { recursive: true, mode: 0o700 });
+  for (const name of ['controller', 'logs']) makeDirectory(join(dir, name));
   const nodes = Array.from({ length: options.nodes }, (_, i): DevNode => {
     const id = `node-${i + 1}`;
     const home = join(dir, id);
     const poolDir = join(home, 'pool');
-    mkdirSync(poolDir, { recursive: true, mode: 0o700 });
+    makeDirectory(poolDir);
     const zone = options.zones.length > 0 ? options.zones[i % options.zones.length]! : '';
     return { id, zone, csi: `unix://${join(home, 'csi.sock')}`, poolDir, runDir: join(home, 'run') };
   });

@@ -1,7 +1,7 @@
 // `holdfast dev`: a whole cluster on one machine, out of the very commands that run in production, as child processes with
 // their own directories, sockets and ports. Prints the CSI sockets; ends everything on SIGINT and SIGTERM.
 
-import { accessSync, constants, existsSync, mkdirSync, mkdtempSync, realpathSync, rmSync } from 'node:fs';
+import { accessSync, constants, existsSync, mkdtempSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -22,6 +22,7 @@ import { createClient, csiServices } from '../rpc/index.js';
 import { DevChild, type DevEvent } from './dev-child.js';
 import { detachEverything } from './dev-cleanup.js';
 import { type DevLayout, layOut } from './dev-cluster.js';
+import { makeDirectory } from './directories.js';
 import { type FlagSpec, Flags } from './flags.js';
 
 export const devUsage = `holdfast dev: a cluster on this machine, out of the real commands as child processes
@@ -119,7 +120,7 @@ function openPlace(config: DevConfig): Place {
   }
   const present = existsSync(config.dir);
   try {
-    mkdirSync(config.dir, { recursive: true, mode: 0o700 });
+    makeDirectory(config.dir);
     accessSync(config.dir, constants.W_OK);
   } catch (cause) {
     throw new HoldfastError('FAILED_PRECONDITION', `--dir ${config.dir} can't be used: ${messageOf(cause)}`, { cause });

@@ -1,8 +1,9 @@
 // The run directory of a node: private, on a local filesystem, found by storage daemon, node plugin and holders.
 
-import { mkdirSync, realpathSync } from 'node:fs';
+import { realpathSync } from 'node:fs';
 import { join } from 'node:path';
 import { errnoOf, HoldfastError, invalid, messageOf } from '../base/index.js';
+import { makeDirectory } from './directories.js';
 
 /** sun_path has 108 bytes with its terminator. */
 const socketPathBytesMax = 107;
@@ -19,8 +20,8 @@ export interface RunDirectory {
 export function openRunDirectory(text: string): RunDirectory {
   let path: string;
   try {
-    mkdirSync(text, { recursive: true, mode: 0o700 });
-    mkdirSync(join(text, 'nbd'), { recursive: true, mode: 0o700 });
+    makeDirectory(text);
+    makeDirectory(join(text, 'nbd'));
     path = realpathSync(text);
   } catch (error) {
     const code =

@@ -37,6 +37,7 @@ import {
   type Server,
 } from '../rpc/index.js';
 import { NodeDisk, Pool } from '../segment/index.js';
+import { makeDirectory } from './directories.js';
 import { type FlagSpec, Flags } from './flags.js';
 import { NODE_LABEL } from './labels.js';
 import { openRunDirectory, type RunDirectory } from './run-directory.js';
@@ -166,6 +167,7 @@ export async function runStorage(argv: readonly string[], signal: AbortSignal): 
   const config = parseStorageConfig(argv, process.env);
   const logger = createLogger('storage', config.logLevel).child({ node: config.nodeId });
   const runDirectory = openRunDirectory(config.runDir);
+  makeDirectory(config.stateDir);
   const storeVersion = await StoreVersion.load(join(config.stateDir, 'store-version'), realClock, logger);
   const pools = await openPools(config, logger);
   const store = openRemoteStore({ address: config.controller, clock: realClock, random: realRandom, logger });

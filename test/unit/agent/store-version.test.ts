@@ -10,7 +10,7 @@ import { openMemoryStore } from '../../../src/meta/index.js';
 
 test('what was seen is remembered and compared', async () => {
   const dir = mkdtempSync(join(tmpdir(), 'hf-store-version-'));
-  const path = join(dir, 'state', 'store-version');
+  const path = join(dir, 'store-version');
   const load = () => StoreVersion.load(path, realClock, silentLogger);
   try {
     const store = openMemoryStore();
