@@ -1,0 +1,89 @@
+// The micro bench: the parts of the hot path, then the NBD server alone and with an engine on memory replicas, driven by fio
+// from outside so that the served process's CPU time is its own.
+
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { GiB, MiB } from '../../src/base/index.js';
+import { cpuSecondsOf } from '../cpu-time.js';
+import { short } from '../statistics.js';
+import { renderTable } from '../table.js';
+import { type FioResult, runFio } from '../volume/fio.js';
+import { fillJob, measureJob } from '../volume/jobs.js';
+import { type BenchRun, requireFio } from '../volume/main.js';
+import { nbdUri } from '../volume/system.js';
+import { type Workload, workloads } from '../volume/workload.js';
+import { measure, primitives } from './primitives.js';
+
+const SERVED_BYTES = 256 * MiB;
+const PRIMITIVE_MS = 300;
+const READY_MS = 20_000;
+/** Wants the log's segments in memory: what is written in a run is all kept. */
+const HEAP_MIB = (8 * GiB) / MiB;
+
+const served = [
+  { title: 'NBD server over memory', args: ['memory'] },
+  { title: 'engine, 1 replica in memory', args: ['engine', '1'] },
+  { title: 'engine, 3 replicas in memory', args: ['engine', '3'] },
+] as const;
+
+const measured = ['w4k-q1', 'w4k-q32', 'r4k-q1', 'r4k-q32', 'w128k-q8', 'r128k-q8'];
+
+export async function runMicroBench(run: BenchRun): Promise<void> {
+  run.progress('measuring the parts of the hot path');
+  const rows = primitives().map((primitive) => {
+    const result = measure(primitive, PRIMITIVE_MS);
+    const [median, least, most] = result.cpuUs;
+    return [
+      result.name,
+      result.unit,
+      `${short(median)} (${short(least)}-${short(most)})`,
+      result.mbPerSecond === 0 ? '' : short(result.mbPerSecond),
+    ];
+  });
+  run.print(`${renderTable(['', 'operation', 'CPU us', 'MB/s'], rows)}\n\n`);
+  await requireFio(run.processes);
+  const selected = workloads.filter(({ name }) => measured.includes(name));
+  const table: string[][] = [];
+  for (const kind of served) {
+    for (const workload of selected) {
+      run.progress(`${kind.title}: ${workload.title}`);
+      const { result, cpuUs, cores } = await serveOnce(run, kind.args, workload);
+      table.push([
+        kind.title,
+        workload.title,
+        short(result.iops),
+        short(result.mbPerSecond),
+        short(cpuUs),
+        cores.toFixed(2),
+      ]);
+    }
+  }
+  run.print(`${renderTable(['', '', 'per second', 'MB/s', 'CPU us', 'cores'], table)}\n`);
+}
+
+/** A fresh process, filled, warmed up with the workload and then measured with it. */
+async function serveOnce(
+  run: BenchRun,
+  args: readonly string[],
+  workload: Workload,
+): Promise<{ result: FioResult; cpuUs: number; cores: number }> {
+  const { processes, directory, options } = run;
+  const socket = join(directory, 'micro.sock');
+  const program = fileURLToPath(new URL('./serve.js', import.meta.url));
+  const profile = options.profile === '' ? [] : ['--cpu-prof', `--cpu-prof-dir=${options.profile}`];
+  const command = [...profile, `--max-old-space-size=${HEAP_MIB}`, program, socket, String(SERVED_BYTES), ...args];
+  const server = processes.start(process.execPath, command);
+  try {
+    await server.line((line) => line === 'ready', READY_MS);
+    const uri = nbdUri(socket, 'volume');
+    await runFio(processes, directory, fillJob(uri, SERVED_BYTES));
+    const job = measureJob(workload, uri, { sizeBytes: SERVED_BYTES, seconds: options.seconds, flushLog: '' });
+    await runFio(processes, directory, job);
+    const before = cpuSecondsOf([server.pid]);
+    const result = await runFio(processes, directory, job);
+    const cpuSeconds = cpuSecondsOf([server.pid]) - before;
+    return { result, cpuUs: (cpuSeconds * 1e6) / result.operations, cores: cpuSeconds / options.seconds };
+  } finally {
+    await server.stop();
+  }
+}

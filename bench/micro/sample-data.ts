@@ -1,0 +1,27 @@
+// Blocks to measure with, shaped as fio shapes its buffers for --buffer_compress_percentage: random bytes, then a part that
+// compresses to nothing. Deterministic, so that two runs seal the same bytes.
+
+import { BLOCK_SIZE } from '../../src/base/index.js';
+
+/** mulberry32: the next 32 bits of a seeded sequence. */
+export function seeded(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = state;
+    t = Math.imul(t ^ (t >>> 15), t | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return (t ^ (t >>> 14)) >>> 0;
+  };
+}
+
+/** `blocks` blocks of 4 KiB, each `compressiblePercent` (0 to 100) zeroes after random bytes. */
+export function sampleBlocks(blocks: number, compressiblePercent: number, seed = 1): Buffer {
+  const next = seeded(seed);
+  const bytes = Buffer.alloc(blocks * BLOCK_SIZE);
+  const random = Math.floor((BLOCK_SIZE * (100 - compressiblePercent)) / 400) * 4;
+  for (let block = 0; block < blocks; block++) {
+    for (let at = 0; at < random; at += 4) bytes.writeUInt32LE(next(), block * BLOCK_SIZE + at);
+  }
+  return bytes;
+}

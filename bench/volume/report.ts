@@ -1,0 +1,87 @@
+// The table: per workload the rate, the ratios to each baseline and the CPU time, one column a system. Ratios are medians
+// over rounds of same-round ratios, so a machine that slows down for a round slows both sides.
+
+import { ratios, short, spreadOf, withSpread } from '../statistics.js';
+import { renderTable } from '../table.js';
+import { floorItems, MOVEMENT_MAX, moved } from './floor.js';
+import type { Sample, Samples } from './rounds.js';
+import type { Absent, BenchSystem } from './system.js';
+import type { Workload } from './workload.js';
+
+export interface ReportInput {
+  readonly systems: readonly BenchSystem[];
+  readonly absent: readonly Absent[];
+  /** Names of the systems the others are divided by. */
+  readonly baselines: readonly string[];
+  readonly workloads: readonly Workload[];
+  readonly samples: Samples;
+  readonly floor: ReadonlyMap<string, readonly number[]>;
+  readonly settings: string;
+}
+
+export function rateOf(workload: Workload, sample: Sample): number {
+  return workload.unit === 'iops' ? sample.iops : sample.mbPerSecond;
+}
+
+/** Rates by round. */
+function rates(workload: Workload, samples: readonly Sample[]): (number | undefined)[] {
+  const byRound: (number | undefined)[] = [];
+  for (const sample of samples) byRound[sample.round] = rateOf(workload, sample);
+  return byRound;
+}
+
+function rowsOf(workload: Workload, input: ReportInput): string[][] {
+  const { samples, systems } = input;
+  const cells = (write: (system: BenchSystem) => string) => systems.map(write);
+  const unit = workload.unit === 'iops' ? 'per second' : 'MB/s';
+  const all = (system: BenchSystem) => samples.of(workload, system);
+  const rows = [
+    [workload.title, ...systems.map(() => '')],
+    [`  ${unit}`, ...cells((system) => withSpread(spreadOf(all(system).map((sample) => rateOf(workload, sample)))))],
+  ];
+  for (const name of input.baselines) {
+    const base = systems.find((system) => system.name === name);
+    if (base === undefined) continue;
+    const baseRates = rates(workload, all(base));
+    const cell = (system: BenchSystem) =>
+      system === base ? '1' : withSpread(spreadOf(ratios(rates(workload, all(system)), baseRates)));
+    rows.push([`  ratio to ${base.title}`, ...cells(cell)]);
+  }
+  rows.push([
+    '  CPU us per operation',
+    ...cells((system) => withSpread(spreadOf(all(system).map((sample) => sample.cpuUs)))),
+  ]);
+  return rows;
+}
+
+export function report(input: ReportInput): string {
+  const { systems } = input;
+  const head = ['', ...systems.map((system) => system.title)];
+  const rows = [
+    ['copies', ...systems.map((system) => String(system.copies))],
+    ['flush honoured', ...systems.map((system) => system.flush)],
+    ...input.workloads.flatMap((workload) => rowsOf(workload, input)),
+  ];
+  return [renderTable(head, rows), ...notes(input), ''].join('\n');
+}
+
+function notes(input: ReportInput): string[] {
+  const lines = ['', input.settings];
+  lines.push(
+    'Each figure: median over rounds (least-most). CPU: user and system time of all processes of a system, without the',
+  );
+  lines.push("client's and without kernel threads. Ratios carry over to other machines better than rates do.");
+  for (const system of input.systems) lines.push(`${system.title}: ${system.features}.`);
+  for (const { title, reason } of input.absent) lines.push(`${title} is left out: ${reason}.`);
+  lines.push('', "The machine's floor, in operations per second:");
+  for (const item of floorItems) {
+    lines.push(`  ${item.title.padEnd(30)} ${withSpread(spreadOf(input.floor.get(item.name) ?? []), short)}`);
+  }
+  for (const { item, by } of moved(input.floor)) {
+    const percent = (fraction: number) => `${Math.round(fraction * 100)} %`;
+    lines.push(
+      `WARNING: the floor moved by ${percent(by)} between rounds (${item.title}; ${percent(MOVEMENT_MAX)} is the most): don't publish this run.`,
+    );
+  }
+  return lines;
+}

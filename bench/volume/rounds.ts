@@ -1,0 +1,95 @@
+// The rounds: in each, the machine's floor, then every workload on every system back to back, the order turned by one each
+// time, then every system's content verified. Owner: one run. Nothing that was measured is dropped.
+
+import { cpuSecondsOf } from '../cpu-time.js';
+import type { Processes } from '../processes.js';
+import { type FioResult, runFio } from './fio.js';
+import type { Floor } from './floor.js';
+import { fillJob, measureJob, verifyJob, writeFlushLog } from './jobs.js';
+import type { BenchSystem } from './system.js';
+import { type Workload, writes } from './workload.js';
+
+export interface Sample extends FioResult {
+  readonly round: number;
+  /** Of all the system's processes, in microseconds per operation. */
+  readonly cpuUs: number;
+}
+
+/** Samples by workload and system. */
+export class Samples {
+  readonly #all = new Map<string, Sample[]>();
+
+  add(workload: Workload, system: BenchSystem, sample: Sample): void {
+    const key = `${workload.name} ${system.name}`;
+    const list = this.#all.get(key);
+    if (list) list.push(sample);
+    else this.#all.set(key, [sample]);
+  }
+  of(workload: Pick<Workload, 'name'>, system: Pick<BenchSystem, 'name'>): readonly Sample[] {
+    return this.#all.get(`${workload.name} ${system.name}`) ?? [];
+  }
+}
+
+export interface RoundsOptions {
+  readonly processes: Processes;
+  readonly directory: string;
+  readonly rounds: number;
+  readonly seconds: number;
+  readonly sizeBytes: number;
+  readonly workloads: readonly Workload[];
+  readonly systems: readonly BenchSystem[];
+  readonly floor: Floor;
+  readonly progress: (text: string) => void;
+}
+
+/** Of the floor, per item: it has five. */
+const FLOOR_SECONDS = 1;
+const SYNC_MS = 120_000;
+const FLUSH_EVERY = 32;
+
+export async function runRounds(options: RoundsOptions): Promise<Samples> {
+  const { directory, floor, progress, rounds, systems } = options;
+  const samples = new Samples();
+  progress('preparing');
+  await floor.prepare();
+  const flushLog = await writeFlushLog(directory, options.sizeBytes, options.seconds, FLUSH_EVERY);
+  for (let round = 0; round < rounds; round++) {
+    progress(`round ${round + 1} of ${rounds}: the machine's floor`);
+    await settle(options);
+    await floor.measure(FLOOR_SECONDS);
+    for (const system of systems) {
+      progress(`round ${round + 1} of ${rounds}: filling ${system.title}`);
+      await system.open();
+      await runFio(options.processes, directory, fillJob(system.uri(), options.sizeBytes));
+    }
+    await runWorkloads(options, round, flushLog, samples);
+    for (const system of systems) {
+      progress(`round ${round + 1} of ${rounds}: verifying ${system.title}`);
+      await runFio(options.processes, directory, verifyJob(system.uri(), options.sizeBytes));
+      await system.close();
+    }
+  }
+  return samples;
+}
+
+async function runWorkloads(options: RoundsOptions, round: number, flushLog: string, samples: Samples): Promise<void> {
+  const { systems, workloads } = options;
+  for (const [index, workload] of workloads.entries()) {
+    for (let turn = 0; turn < systems.length; turn++) {
+      const system = systems[(turn + round + index) % systems.length]!;
+      options.progress(`round ${round + 1} of ${options.rounds}: ${workload.title}: ${system.title}`);
+      await settle(options);
+      const job = measureJob(workload, system.uri(), { ...options, flushLog });
+      const before = cpuSecondsOf(system.pids());
+      const result = await runFio(options.processes, options.directory, job);
+      const cpuSeconds = cpuSecondsOf(system.pids()) - before;
+      samples.add(workload, system, { ...result, round, cpuUs: (cpuSeconds * 1e6) / result.operations });
+      if (writes(workload)) await settle(options);
+    }
+  }
+}
+
+/** Dirty pages of one system must not be written during the turn of another. */
+async function settle(options: RoundsOptions): Promise<void> {
+  await options.processes.run('sync', ['--file-system', options.directory], SYNC_MS);
+}

@@ -1,0 +1,31 @@
+// One side of the comparison: something that serves a volume over NBD.
+
+export interface BenchSystem {
+  /** Stable: the history is compared by it. */
+  readonly name: string;
+  readonly title: string;
+  readonly copies: number;
+  /** What a flush means to it, in a few words. */
+  readonly flush: string;
+  /** Cache, encryption, integrity, compression, in a few words. */
+  readonly features: string;
+  /** Makes what a round needs: a running server and a volume. */
+  open(): Promise<void>;
+  /** Where fio goes; only between open() and close(). */
+  uri(): string;
+  /** Processes whose CPU time, with that of their descendants, is the system's. */
+  pids(): number[];
+  /** Ends what open() made. */
+  close(): Promise<void>;
+}
+
+/** A column that can't be measured here, and why. */
+export interface Absent {
+  readonly name: string;
+  readonly title: string;
+  readonly reason: string;
+}
+
+export function nbdUri(socket: string, exportName: string): string {
+  return `nbd+unix:///${encodeURIComponent(exportName)}?socket=${socket}`;
+}
