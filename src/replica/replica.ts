@@ -22,7 +22,7 @@ import {
   precondition,
   type VolumeId,
 } from '../base/index.js';
-import { type Reign, type SegmentName, type Superblock, segmentFileName } from '../format/index.js';
+import { type Reign, type SegmentHeader, type SegmentName, type Superblock, segmentFileName } from '../format/index.js';
 import {
   createReplicaDirectory,
   directoryUsage,
@@ -34,8 +34,10 @@ import {
   SuperblockStore,
 } from '../segment/index.js';
 import type { AppendItem, CloneOrder, DescribeUpdate, ReplicaStatus } from '../wire/index.js';
-import { type AcceptRules, checkAppend, type Tail } from './accept.js';
+import type { AcceptRules, Tail } from './accept.js';
+import { tailOf, writeBatch } from './batch-writer.js';
 import { checkNotMarked, markFailed } from './failure-marker.js';
+import { cacheIdentity, cacheSurvived, checkIdentity, closedHere, damagedLog, staleReign, superseded, tooMany } from './identity.js';
 import { OperationQueue } from './operation-queue.js';
 import type { SpaceGauge } from './space-gauge.js';
 import { describeSuperblock, superblockForCut } from './superblock-change.js';
@@ -112,12 +114,11 @@ export class Replica {
     checkNotMarked(pool.disk, directory);
     const store = SuperblockStore.open(pool.disk, directory);
     checkIdentity(store.current, pool, volumeId);
-    const { cache, flushed, checkpoint, joining } = store.current;
-    const now = cacheIdentity(pool);
-    const cacheSurvived = cache !== null && cache.bootId === now.bootId && cache.mountId === now.mountId;
+    const { flushed, checkpoint, joining } = store.current;
+    const survived = cacheSurvived(store.current, pool);
     const evidence = {
       joining,
-      cacheSurvived,
+      cacheSurvived: survived,
       flushedSeq: flushed?.seq ?? 0,
       checkpointSeq: checkpoint?.coveredThrough ?? 0,
     };
@@ -179,13 +180,7 @@ export class Replica {
   #staleness(reign: Reign): HoldfastError | null {
     const { epoch, reignId } = this.#promised;
     if (reign.epoch > epoch || (reign.epoch === epoch && reign.reignId === reignId)) return null;
-    return new HoldfastError(
-      'ABORTED',
-      `replica of volume ${this.volumeId} promised reign ${epoch} (${reignId}), not ${reign.epoch} (${reign.reignId})`,
-      {
-        reason: 'StaleReign',
-      },
-    );
+    return staleReign(this.volumeId, this.#promised, reign);
   }
 
   #status(stoppedEngine: boolean): ReplicaStatus {
@@ -216,12 +211,7 @@ export class Replica {
   }
 
   #unusable(): HoldfastError | null {
-    if (this.#failure !== null) return this.#failure;
-    if (this.#shut)
-      return new HoldfastError('UNAVAILABLE', `replica of volume ${this.volumeId} was closed here`, {
-        reason: 'Closed',
-      });
-    return null;
+    return this.#failure ?? (this.#shut ? closedHere(this.volumeId) : null);
   }
 
   #checkCurrent(port: PortHandle): void {
@@ -242,9 +232,9 @@ export class Replica {
     let error: unknown = null;
     const before = this.#log.end.seq;
     try {
-      if (this.#log.damage !== null)
-        throw new HoldfastError('DATA_LOSS', `no append to a damaged log: ${this.#log.damage}`, { reason: 'Corrupt' });
-      this.#write(items);
+      if (this.#log.damage !== null) throw damagedLog(this.#log.damage);
+      writeBatch(this.#log, this.#tail, this.#rules, items, this.#opened);
+      for (const item of items) this.#parts.space.taken(item.bytes.length);
     } catch (caught) {
       if (caught instanceof AssertionError) throw caught;
       error = caught;
@@ -252,39 +242,6 @@ export class Replica {
     }
     if (this.#log.end.seq > before) port.appended(this.#log.end.seq);
     if (error !== null) this.#appendFailed(port, asHoldfastError(error));
-  }
-
-  #write(items: readonly AppendItem[]): void {
-    const tail = this.#tail;
-    let buffers: Uint8Array[] = [];
-    let bytes = 0;
-    let segment = this.#log.last;
-    const flush = () => {
-      if (bytes > 0) this.#log.append(segment!, buffers, bytes, tail.seq, tail.digest, tail.sealed);
-      this.#parts.space.taken(bytes);
-      buffers = [];
-      bytes = 0;
-    };
-    let checked = { seq: tail.seq, digest: tail.digest, sealed: tail.sealed };
-    for (const item of items) {
-      try {
-        if (item.offset === 0) flush();
-        checkAppend(tail, this.#rules, item);
-      } catch (error) {
-        // What came before the bad item is whole.
-        if (bytes > 0) this.#log.append(segment!, buffers, bytes, checked.seq, checked.digest, checked.sealed);
-        throw error;
-      }
-      if (tail.opened !== null) {
-        segment = this.#log.create(tail.opened);
-        if (tail.opened.epoch === this.#promised.epoch) this.#noteCache();
-        tail.opened = null;
-      }
-      buffers.push(item.bytes);
-      bytes += item.bytes.length;
-      checked = { seq: tail.seq, digest: tail.digest, sealed: tail.sealed };
-    }
-    flush();
   }
 
   #appendFailed(port: PortHandle, error: HoldfastError): void {
@@ -297,23 +254,17 @@ export class Replica {
    * The first bytes of a reign's own segment prove that the log's former tail was settled: from here on a surviving page
    * cache is proof again. The write need not be waited for; until it is there the replica only looks more suspect.
    */
-  #noteCache(): void {
-    const now = cacheIdentity(this.#parts.pool);
-    const { cache } = this.#store.current;
-    if (cache !== null && cache.bootId === now.bootId && cache.mountId === now.mountId) return;
-    this.#queue
-      .run(async () => {
-        if (this.#unusable() !== null) return;
-        await this.#update({ ...this.#store.current, cache: now });
-        this.#cacheSurvived = true;
-      })
-      .catch((error) =>
-        this.#parts.logger.warn(
-          { volume: this.volumeId, error: messageOf(error) },
-          'page cache identity was not noted',
-        ),
-      );
-  }
+  readonly #opened = (header: SegmentHeader): void => {
+    if (header.epoch !== this.#promised.epoch || cacheSurvived(this.#store.current, this.#parts.pool)) return;
+    const note = async () => {
+      if (this.#unusable() !== null) return;
+      await this.#update({ ...this.#store.current, cache: cacheIdentity(this.#parts.pool) });
+      this.#cacheSurvived = true;
+    };
+    this.#queue.run(note).catch((error) => {
+      this.#parts.logger.warn({ volume: this.volumeId, error: messageOf(error) }, 'page cache was not noted');
+    });
+  };
 
   sync(port: PortHandle, throughSeq: number, done: Done): void {
     const start = () => {
@@ -425,9 +376,12 @@ export class Replica {
 
   async clone(port: PortHandle, order: CloneOrder): Promise<void> {
     this.#checkCurrent(port);
-    for (const name of order.segments)
-      if (!this.#find(name).sealed)
+    // A segment that another one follows takes no more frames, whether its engine lived to seal it or not.
+    for (const name of order.segments) {
+      const segment = this.#find(name);
+      if (!segment.sealed && segment === this.#log.last)
         throw precondition(`segment ${segmentFileName(name)} is not sealed: it can't be shared`);
+    }
     await this.#log.sync.all();
     this.#checkCurrent(port);
     const { pool } = this.#parts;
@@ -494,50 +448,4 @@ export class Replica {
     await this.#queue.drained();
     await this.#log.close();
   }
-}
-
-function tailOf(log: SegmentLog, flushedThrough: number): Tail {
-  const { last, end } = log;
-  return {
-    seq: end.seq,
-    digest: end.digest,
-    context: last === undefined ? null : { name: last.name, volumeId: last.header.volumeId },
-    offset: last?.length ?? 0,
-    sealed: last?.sealed ?? false,
-    flushedThrough,
-    opened: null,
-  };
-}
-
-export function cacheIdentity(pool: Pool): { bootId: string; mountId: string } {
-  return { bootId: pool.disk.bootId(), mountId: pool.disk.mountId(pool.path) };
-}
-
-function checkIdentity(superblock: Superblock, pool: Pool, volumeId: VolumeId): void {
-  const where = pool.replicaPath(volumeId);
-  if (superblock.volumeId !== volumeId) {
-    throw new HoldfastError('DATA_LOSS', `${where} holds a replica of volume ${superblock.volumeId}: it was moved`, {
-      reason: 'Corrupt',
-    });
-  }
-  if (superblock.poolId === pool.id) return;
-  throw new HoldfastError(
-    'FAILED_PRECONDITION',
-    `${where} belongs to pool ${superblock.poolId}, not to ${pool.id}: it was copied here`,
-    { reason: 'PoolForeign' },
-  );
-}
-
-function superseded(volumeId: VolumeId, by: Reign): HoldfastError {
-  return new HoldfastError(
-    'ABORTED',
-    `replica of volume ${volumeId} now serves another connection, under reign ${by.epoch}`,
-    { reason: 'StaleReign' },
-  );
-}
-
-function tooMany(volumeId: VolumeId): HoldfastError {
-  return new HoldfastError('RESOURCE_EXHAUSTED', `too many operations wait at the replica of volume ${volumeId}`, {
-    reason: 'Busy',
-  });
 }
