@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { type NodeId, unavailable } from '../../../src/base/index.js';
+import { HoldfastError, type NodeId, unavailable } from '../../../src/base/index.js';
 import { failure, TestCluster } from './cluster.js';
 
 async function twoVolumes() {
@@ -36,6 +36,9 @@ describe('a group snapshot', () => {
       expect(error.code).toBe('UNAVAILABLE');
       expect(error.message).toContain('none of it is kept');
       failing = false;
+      // Whoever was reached goes on at once and does not wait for the deadline.
+      const held = cluster.daemons.volumes.get(ids[0]!)!.holds.size;
+      expect(held).toBe(0);
       await cluster.settle();
       expect(frozen()).toEqual([]);
       expect(await cluster.keys()).toEqual({ volume: 2, 'volume-name': 2 });
@@ -91,6 +94,7 @@ describe('a snapshot', () => {
     const { cluster, ids } = await twoVolumes();
     const first = await cluster.control.snapshots.create('s', ids[0]!);
     cluster.clock.nowMs += 5_000;
+    for (const node of cluster.daemons.nodes.values()) node.up = false;
     expect(await cluster.control.snapshots.create('s', ids[0]!)).toEqual(first);
     expect((await failure(cluster.control.snapshots.create('s', ids[1]!))).code).toBe('ALREADY_EXISTS');
     expect((await failure(cluster.control.snapshots.create('t', 'nothing'))).code).toBe('NOT_FOUND');
@@ -107,6 +111,29 @@ describe('a snapshot', () => {
     await cluster.create('clone', { source: { kind: 'snapshot', id: snapshot.id } });
     expect(await refused).toMatchObject({ code: 'FAILED_PRECONDITION' });
     await cluster.control.snapshots.delete(snapshot.id);
+  });
+
+  it('and its volume are not deleted under a clone of the volume', async () => {
+    const { cluster, ids } = await twoVolumes();
+    let refused: Promise<unknown> = Promise.resolve();
+    cluster.daemons.hook = async (call, _node, at) => {
+      if (call === 'Clone' && at === 'before') refused = failure(cluster.control.volumes.delete(ids[0]!));
+      await refused;
+    };
+    await cluster.create('clone', { source: { kind: 'volume', id: ids[0]! } });
+    expect(await refused).toMatchObject({ code: 'FAILED_PRECONDITION' });
+    await cluster.control.volumes.delete(ids[0]!);
+  });
+
+  it('of a clone that could not be made is gone at once', async () => {
+    const { cluster, ids, frozen } = await twoVolumes();
+    cluster.daemons.hook = (call) => {
+      if (call === 'Clone') throw new HoldfastError('RESOURCE_EXHAUSTED', 'no inodes left');
+    };
+    const error = await failure(cluster.create('clone', { source: { kind: 'volume', id: ids[0]! } }));
+    expect(error.message).toContain('no inodes left');
+    expect(frozen()).toEqual([]);
+    expect(await cluster.keys()).toEqual({ volume: 2, 'volume-name': 2 });
   });
 
   it('pages stay good while things come and go', async () => {

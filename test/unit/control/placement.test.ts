@@ -162,6 +162,15 @@ describe('placement', () => {
     expect(place(nodes, { ...rules, replicas: 2, wish }, GIB).map((at) => at.nodeId)).toEqual(['d', 'c']);
   });
 
+  it('takes the preferred node of a failure domain, wherever it stands in the list', () => {
+    const nodes = [node('a', 'z1'), node('b', 'z1'), node('c', 'z1'), node('d', 'z2')];
+    for (const wanted of ['a', 'b', 'c']) {
+      const wish = { requisite: [], preferred: [{ [NODE_LABEL]: wanted }] };
+      const places = place(nodes, { ...rules, replicas: 2, failureDomain: ZONE, wish }, GIB);
+      expect(places.map((at) => at.nodeId)).toEqual([wanted, 'd']);
+    }
+  });
+
   it('says what is missing and what excluded each node', () => {
     const nodes = [
       node('a', 'z1'),
