@@ -28,8 +28,9 @@ import {
   retireReplicaDirectory,
   SuperblockStore,
 } from '../segment/index.js';
+import { cacheIdentity } from './identity.js';
 import { LocalReplica } from './local-replica.js';
-import { cacheIdentity, Replica, type StopEngine } from './replica.js';
+import { Replica, type StopEngine } from './replica.js';
 import { SpaceGauge } from './space-gauge.js';
 
 /** Replicas one worker opens: each costs a few hundred bytes a segment and up to two descriptors. */

@@ -37,7 +37,17 @@ import type { AppendItem, CloneOrder, DescribeUpdate, ReplicaStatus } from '../w
 import type { AcceptRules, Tail } from './accept.js';
 import { tailOf, writeBatch } from './batch-writer.js';
 import { checkNotMarked, markFailed } from './failure-marker.js';
-import { cacheIdentity, cacheSurvived, checkIdentity, closedHere, damagedLog, staleReign, superseded, tooMany } from './identity.js';
+import {
+  type CacheIdentity,
+  cacheIdentity,
+  checkIdentity,
+  closedHere,
+  damagedLog,
+  sameCache,
+  staleReign,
+  superseded,
+  tooMany,
+} from './identity.js';
 import { OperationQueue } from './operation-queue.js';
 import type { SpaceGauge } from './space-gauge.js';
 import { describeSuperblock, superblockForCut } from './superblock-change.js';
@@ -78,6 +88,7 @@ export class Replica {
   readonly #queue = new OperationQueue();
   /** Sticky until a reign's own bytes are taken: a restart in between must not turn a suspect tail into a proven one. */
   #cacheSurvived: boolean;
+  readonly #cacheNow: CacheIdentity;
   #promised: Reign;
   #port: PortHandle | null = null;
   #tail: Tail;
@@ -93,6 +104,7 @@ export class Replica {
     this.#store = opened.store;
     this.#log = opened.log;
     this.#cacheSurvived = opened.cacheSurvived;
+    this.#cacheNow = cacheIdentity(parts.pool);
     this.#promised = opened.store.current.promised;
     this.#tail = tailOf(opened.log, opened.verdict.flushedThrough);
     this.#rules = this.#currentRules();
@@ -115,7 +127,7 @@ export class Replica {
     const store = SuperblockStore.open(pool.disk, directory);
     checkIdentity(store.current, pool, volumeId);
     const { flushed, checkpoint, joining } = store.current;
-    const survived = cacheSurvived(store.current, pool);
+    const survived = sameCache(store.current.cache, cacheIdentity(pool));
     const evidence = {
       joining,
       cacheSurvived: survived,
@@ -123,20 +135,10 @@ export class Replica {
       checkpointSeq: checkpoint?.coveredThrough ?? 0,
     };
     const { log, verdict } = await SegmentLog.open(pool.disk, directory, handles, evidence);
-    const facts = {
-      volume: volumeId,
-      row: verdict.row,
-      end: verdict.end.seq,
-      durable: verdict.durableThrough,
-      cacheSurvived,
-    };
+    const facts = { volume: volumeId, end: verdict.end.seq, durable: verdict.durableThrough, cacheSurvived: survived };
     if (verdict.text === null) logger.info(facts, 'replica opened');
-    else
-      logger.warn(
-        { ...facts, found: verdict.text },
-        verdict.verdict === 'damage' ? 'replica is damaged' : 'torn tail cut',
-      );
-    return new Replica(parts, volumeId, { store, log, verdict, cacheSurvived });
+    else logger.warn({ ...facts, found: verdict.text }, `replica opened, ${verdict.verdict}`);
+    return new Replica(parts, volumeId, { store, log, verdict, cacheSurvived: survived });
   }
 
   get superblock(): Superblock {
@@ -255,10 +257,10 @@ export class Replica {
    * cache is proof again. The write need not be waited for; until it is there the replica only looks more suspect.
    */
   readonly #opened = (header: SegmentHeader): void => {
-    if (header.epoch !== this.#promised.epoch || cacheSurvived(this.#store.current, this.#parts.pool)) return;
+    if (header.epoch !== this.#promised.epoch || sameCache(this.#store.current.cache, this.#cacheNow)) return;
     const note = async () => {
       if (this.#unusable() !== null) return;
-      await this.#update({ ...this.#store.current, cache: cacheIdentity(this.#parts.pool) });
+      await this.#update({ ...this.#store.current, cache: this.#cacheNow });
       this.#cacheSurvived = true;
     };
     this.#queue.run(note).catch((error) => {
@@ -351,7 +353,7 @@ export class Replica {
       this.#checkCurrent(port);
       let next = describeSuperblock(this.#store.current, update);
       // A joiner that was synced and is at par lacks nothing any more.
-      if (update.joining === false) next = { ...next, cache: cacheIdentity(this.#parts.pool) };
+      if (update.joining === false) next = { ...next, cache: this.#cacheNow };
       await this.#update(next);
       if (update.joining === false) this.#cacheSurvived = true;
     };
@@ -385,7 +387,7 @@ export class Replica {
     await this.#log.sync.all();
     this.#checkCurrent(port);
     const { pool } = this.#parts;
-    const own = { poolId: pool.id, nodeId: pool.nodeId, cache: cacheIdentity(pool), promised: this.#promised };
+    const own = { poolId: pool.id, nodeId: pool.nodeId, cache: this.#cacheNow, promised: this.#promised };
     await createReplicaDirectory(
       pool,
       { ...order.superblock, ...own },

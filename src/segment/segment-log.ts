@@ -9,12 +9,13 @@
 import { assert, corrupt, HoldfastError, notFound } from '../base/index.js';
 import { SEGMENT_HEADER_SIZE, type SegmentHeader, type SegmentName, segmentFileName } from '../format/index.js';
 import type { Disk, DiskFile } from './disk.js';
-import { type SegmentContext, type WalkedFrame, walkFrames } from './frame-walk.js';
+import { type WalkedFrame, walkFrames } from './frame-walk.js';
 import type { HandleCache } from './handle-cache.js';
+import { scanLog } from './log-scan.js';
 import { LogSync } from './log-sync.js';
-import { decideRecovery, durableThrough, type RecoveryEvidence, type RecoveryVerdict } from './recovery.js';
+import { decideRecovery, type RecoveryEvidence, type RecoveryVerdict } from './recovery.js';
 import { copyBytes } from './replica-directory.js';
-import { listSegments, type SegmentScan, scanSegment, segmentPath, zeroDigest } from './segment-scan.js';
+import { isSound, type SegmentScan, segmentPath, walkStart, zeroDigest } from './segment-scan.js';
 
 /** One segment of an open log. Owned and changed by SegmentLog alone. */
 export interface LogSegment {
@@ -224,12 +225,7 @@ export class SegmentLog {
   /** Frames of one segment in order, headers checked, bodies not. */
   frames(segment: LogSegment, visit: (frame: WalkedFrame) => boolean): void {
     const file = this.#handle(segment, false);
-    const context: SegmentContext = { name: segment.name, volumeId: segment.header.volumeId };
-    const start = {
-      offset: SEGMENT_HEADER_SIZE,
-      seq: segment.header.firstSeq - 1,
-      digest: segment.header.previousDigest,
-    };
+    const { context, start } = walkStart(segment.header);
     let stopped = false;
     const end = walkFrames(file, context, start, false, (frame) => {
       if (frame.offset >= segment.length) return false;
@@ -384,7 +380,7 @@ export class SegmentLog {
     const file = this.#disk.openFile(segment.path, 'write');
     try {
       if (file.read(found, offset) === bytes.length && found.equals(bytes)) return;
-      if (this.#isSound(segment, offset, bytes.length)) {
+      if (isSound(file, segment.header, offset, bytes.length)) {
         throw new HoldfastError(
           'FAILED_PRECONDITION',
           `${segment.path}: the frames at byte ${offset} are whole, other bytes are not put over them`,
@@ -397,36 +393,9 @@ export class SegmentLog {
     }
   }
 
-  /** Every frame that touches the range checks out. */
-  #isSound(segment: LogSegment, offset: number, length: number): boolean {
-    const file = this.#handle(segment, false);
-    const context: SegmentContext = { name: segment.name, volumeId: segment.header.volumeId };
-    const start = {
-      offset: SEGMENT_HEADER_SIZE,
-      seq: segment.header.firstSeq - 1,
-      digest: segment.header.previousDigest,
-    };
-    const end = walkFrames(file, context, start, true, (frame) => frame.offset + frame.length < offset + length);
-    const headerGood =
-      offset >= SEGMENT_HEADER_SIZE ||
-      typeof scanSegment(this.#disk, this.directory, segment.name, false).header !== 'string';
-    return headerGood && end.offset >= offset + length;
-  }
-
   /** Closes all files once no sync runs. */
   async close(): Promise<void> {
     await this.sync.idle();
     for (const segment of this.#segments) this.#handles.close(segment);
   }
-}
-
-/** Every segment, checked as far as the evidence asks: what a power loss may have taken in full, the rest quickly. */
-function scanLog(disk: Disk, directory: string, evidence: RecoveryEvidence): SegmentScan[] {
-  const names = listSegments(disk, directory);
-  const scans = names.map((name, i) =>
-    scanSegment(disk, directory, name, i === names.length - 1 && evidence.cacheSurvived),
-  );
-  if (evidence.cacheSurvived) return scans;
-  const durable = durableThrough(scans, evidence);
-  return scans.map((scan) => (scan.full || scan.seq <= durable ? scan : scanSegment(disk, directory, scan.name, true)));
 }

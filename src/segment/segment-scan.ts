@@ -18,7 +18,7 @@ import {
   segmentFileName,
 } from '../format/index.js';
 import type { Disk, DiskFile } from './disk.js';
-import { findLaterFrames, type SegmentContext, type WalkFault, walkFrames } from './frame-walk.js';
+import { findLaterFrames, type SegmentContext, type WalkFault, type WalkStart, walkFrames } from './frame-walk.js';
 
 export interface SegmentScan {
   readonly name: SegmentName;
@@ -137,15 +137,30 @@ function quickSealed(
   };
 }
 
+/** How to walk a segment's frames from its first one. */
+export function walkStart(header: SegmentHeader): { context: SegmentContext; start: WalkStart } {
+  return {
+    context: { name: { epoch: header.epoch, ordinal: header.ordinal }, volumeId: header.volumeId },
+    start: { offset: SEGMENT_HEADER_SIZE, seq: header.firstSeq - 1, digest: header.previousDigest },
+  };
+}
+
+/** Whether everything that touches the range checks out: the frames, and the header when the range reaches into it. */
+export function isSound(file: DiskFile, header: SegmentHeader, offset: number, length: number): boolean {
+  const name = { epoch: header.epoch, ordinal: header.ordinal };
+  if (offset < SEGMENT_HEADER_SIZE && typeof readHeader(file, name, file.path) === 'string') return false;
+  const { context, start } = walkStart(header);
+  const end = walkFrames(file, context, start, true, (frame) => frame.offset + frame.length < offset + length);
+  return end.offset >= offset + length;
+}
+
 function walked(file: DiskFile, header: SegmentHeader, full: boolean): SegmentScan {
-  const name: SegmentName = { epoch: header.epoch, ordinal: header.ordinal };
-  const context: SegmentContext = { name, volumeId: header.volumeId };
-  const start = { offset: SEGMENT_HEADER_SIZE, seq: header.firstSeq - 1, digest: header.previousDigest };
+  const { context, start } = walkStart(header);
   const end = walkFrames(file, context, start, full);
   const later =
     end.fault === null ? { found: false, flushedThrough: 0 } : findLaterFrames(file, context, end.offset + ALIGN);
   return {
-    name,
+    name: context.name,
     header,
     seq: end.seq,
     digest: end.digest,

@@ -12,7 +12,6 @@ import {
   type NodeId,
   type Random,
   type ReplicaId,
-  type TimerHandle,
   unavailable,
   type VolumeId,
 } from '../base/index.js';
@@ -29,7 +28,7 @@ import {
   parseWelcome,
 } from './bodies.js';
 import { WireConnection } from './connection.js';
-import { ACK_TIMEOUT_MS, FENCE_TIMEOUT_MS, PING_EVERY_MS, REQUEST_TIMEOUT_MS, SMALL_READ_BYTES } from './limits.js';
+import { ACK_TIMEOUT_MS, FENCE_TIMEOUT_MS, REQUEST_TIMEOUT_MS, SMALL_READ_BYTES } from './limits.js';
 import {
   answerBodies,
   type Channel,
@@ -43,6 +42,7 @@ import {
   READ_RANGE_SIZE,
 } from './message.js';
 import type { WireNet } from './net.js';
+import { PeerWatch } from './peer-watch.js';
 import { PendingRequests } from './pending-requests.js';
 import { readPlan } from './read-plan.js';
 import type {
@@ -111,7 +111,6 @@ class RemoteReplica implements ReplicaPort {
   readonly #connections = new Map<Channel, WireConnection>();
   readonly #pending = new PendingRequests();
   readonly #requestTimeoutMs: number;
-  readonly #ackTimeoutMs: number;
   /** The three by name, for the ways that count. */
   #data: WireConnection | null = null;
   #control: WireConnection | null = null;
@@ -126,10 +125,7 @@ class RemoteReplica implements ReplicaPort {
   #held: (() => void)[] | null = null;
   #sentSeq = 0;
   #ackedSeq = 0;
-  /** When appends last began to wait or were acknowledged. */
-  #ackProgressMs = 0;
-  #watch: TimerHandle | null = null;
-  #watchDueMs = 0;
+  readonly #watch: PeerWatch;
 
   constructor(options: RemoteReplicaOptions, address: string) {
     this.#options = options;
@@ -137,7 +133,14 @@ class RemoteReplica implements ReplicaPort {
     this.replicaId = options.replicaId;
     this.nodeId = options.nodeId;
     this.#requestTimeoutMs = options.requestTimeoutMs ?? REQUEST_TIMEOUT_MS;
-    this.#ackTimeoutMs = options.ackTimeoutMs ?? ACK_TIMEOUT_MS;
+    this.#watch = new PeerWatch({
+      clock: options.clock,
+      timeoutMs: options.ackTimeoutMs ?? ACK_TIMEOUT_MS,
+      pending: this.#pending,
+      connections: this.#connections,
+      appendsWait: () => this.#ackedSeq < this.#sentSeq,
+      giveUp: (what) => this.fail(unavailable(`replica ${this.replicaId} at ${address} ${what}`)),
+    });
   }
 
   async open(net: WireNet, channel: Channel, session: string, timeoutMs: number): Promise<void> {
@@ -202,13 +205,13 @@ class RemoteReplica implements ReplicaPort {
       this.#held.push(() => this.append(segment, offset, bytes, lastSeq));
       return;
     }
-    if (this.#ackedSeq >= this.#sentSeq) this.#ackProgressMs = this.#options.clock.monotonicMs();
+    if (this.#ackedSeq >= this.#sentSeq) this.#watch.acknowledged();
     this.#sentSeq = lastSeq;
     this.#data!.send(
       { type: messageType.append, requestId: 0, a: segment.epoch, b: lastSeq, c: segment.ordinal, d: offset },
       bytes,
     );
-    this.#startWatch();
+    this.#watch.start();
   }
 
   sync(throughSeq: number, done: Done): void {
@@ -264,7 +267,7 @@ class RemoteReplica implements ReplicaPort {
       return done(error as Error, null);
     }
     connection!.send({ ...fields, requestId }, body ?? undefined);
-    this.#startWatch();
+    this.#watch.start();
   }
 
   // --- Everything else ------------------------------------------------------------------------------------------------
@@ -363,7 +366,7 @@ class RemoteReplica implements ReplicaPort {
       });
       if (json === undefined) connection.send({ ...fields, requestId });
       else connection.sendJson({ ...fields, requestId }, json);
-      this.#startWatch();
+      this.#watch.start();
     });
   }
 
@@ -407,52 +410,10 @@ class RemoteReplica implements ReplicaPort {
   #acknowledged(seq: number, freeBytes: number): void {
     if (seq > this.#sentSeq) throw protocolError(`seq ${seq} was acknowledged, ${this.#sentSeq} was the last sent`);
     this.#freeBytes = freeBytes;
-    this.#ackProgressMs = this.#options.clock.monotonicMs();
+    this.#watch.acknowledged();
     if (seq <= this.#ackedSeq) return;
     this.#ackedSeq = seq;
     this.#events?.appended(seq);
-  }
-
-  // --- Liveness -------------------------------------------------------------------------------------------------------
-
-  #startWatch(): void {
-    if (this.#watch !== null || this.#lost !== null) return;
-    this.#watchDueMs = this.#options.clock.monotonicMs() + PING_EVERY_MS;
-    this.#watch = this.#options.clock.after(PING_EVERY_MS, () => {
-      this.#watch = null;
-      this.#check();
-    });
-  }
-
-  #check(): void {
-    const waiting = this.#ackedSeq < this.#sentSeq;
-    if (this.#lost !== null || (!waiting && this.#pending.size === 0)) return;
-    const now = this.#options.clock.monotonicMs();
-    // This process itself stood still: what arrived meanwhile has not been read yet.
-    if (now - this.#watchDueMs < PING_EVERY_MS) this.#giveUp(now, waiting);
-    if (this.#lost !== null) return;
-    for (const connection of this.#connections.values()) {
-      const busy = (waiting && connection === this.#data) || this.#pending.waitsOn(connection);
-      if (busy) connection.ping();
-    }
-    this.#startWatch();
-  }
-
-  #giveUp(now: number, waiting: boolean): void {
-    const overdue = this.#pending.overdue(now);
-    if (overdue !== undefined)
-      return this.fail(unavailable(`replica ${this.replicaId} at ${this.#address} left a request unanswered`));
-    if (waiting && now - this.#ackProgressMs > this.#ackTimeoutMs) {
-      return this.fail(
-        unavailable(`replica ${this.replicaId} at ${this.#address} acknowledged nothing for ${this.#ackTimeoutMs} ms`),
-      );
-    }
-    for (const [channel, connection] of this.#connections) {
-      if (connection.pingSentMs === null || now - connection.pingSentMs <= this.#ackTimeoutMs) continue;
-      return this.fail(
-        unavailable(`replica ${this.replicaId} at ${this.#address} is silent on its ${channel} connection`),
-      );
-    }
   }
 
   /** Ends the port; the first error counts. */
@@ -475,8 +436,7 @@ class RemoteReplica implements ReplicaPort {
 
   #end(error: HoldfastError): void {
     this.#lost = error;
-    this.#watch?.cancel();
-    this.#watch = null;
+    this.#watch.stop();
     for (const connection of this.#connections.values()) connection.destroy(error);
     this.#pending.failAll(error);
   }

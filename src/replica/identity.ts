@@ -1,0 +1,52 @@
+// What a replica's superblock must agree with, and the errors of callers that may not act on it.
+
+import { HoldfastError, type VolumeId } from '../base/index.js';
+import type { Reign, Superblock } from '../format/index.js';
+import type { Pool } from '../segment/index.js';
+
+export type CacheIdentity = NonNullable<Superblock['cache']>;
+
+/** Under which boot and mount bytes are written now. */
+export function cacheIdentity(pool: Pool): CacheIdentity {
+  return { bootId: pool.disk.bootId(), mountId: pool.disk.mountId(pool.path) };
+}
+
+/** Whether the page cache that took a replica's last bytes is still the one in use. */
+export function sameCache(then: Superblock['cache'], now: CacheIdentity): boolean {
+  return then !== null && then.bootId === now.bootId && then.mountId === now.mountId;
+}
+
+/** Throws when the superblock found in the volume's directory belongs to another volume or pool. */
+export function checkIdentity(superblock: Superblock, pool: Pool, volumeId: VolumeId): void {
+  const where = pool.replicaPath(volumeId);
+  if (superblock.volumeId !== volumeId) {
+    const message = `${where} holds a replica of volume ${superblock.volumeId}: it was moved`;
+    throw new HoldfastError('DATA_LOSS', message, { reason: 'Corrupt' });
+  }
+  if (superblock.poolId === pool.id) return;
+  const message = `${where} belongs to pool ${superblock.poolId}, not to ${pool.id}: it was copied here`;
+  throw new HoldfastError('FAILED_PRECONDITION', message, { reason: 'PoolForeign' });
+}
+
+export function staleReign(volumeId: VolumeId, promised: Reign, asked: Reign): HoldfastError {
+  const message = `replica of volume ${volumeId} promised reign ${promised.epoch} (${promised.reignId}), not ${asked.epoch} (${asked.reignId})`;
+  return new HoldfastError('ABORTED', message, { reason: 'StaleReign' });
+}
+
+export function superseded(volumeId: VolumeId, by: Reign): HoldfastError {
+  const message = `replica of volume ${volumeId} now serves another connection, under reign ${by.epoch}`;
+  return new HoldfastError('ABORTED', message, { reason: 'StaleReign' });
+}
+
+export function tooMany(volumeId: VolumeId): HoldfastError {
+  const message = `too many operations wait at the replica of volume ${volumeId}`;
+  return new HoldfastError('RESOURCE_EXHAUSTED', message, { reason: 'Busy' });
+}
+
+export function closedHere(volumeId: VolumeId): HoldfastError {
+  return new HoldfastError('UNAVAILABLE', `replica of volume ${volumeId} was closed here`, { reason: 'Closed' });
+}
+
+export function damagedLog(damage: string): HoldfastError {
+  return new HoldfastError('DATA_LOSS', `no append to a damaged log: ${damage}`, { reason: 'Corrupt' });
+}
