@@ -248,6 +248,17 @@ export class Checkpointer {
     return twice;
   }
 
+  /** Deletes what an earlier reign had dropped without living to delete the files. */
+  async finishDrop(names: readonly SegmentName[]): Promise<void> {
+    const { table, map } = this.#parts;
+    const wanted = new Set(names.map((name) => `${name.epoch}/${name.ordinal}`));
+    const left = table.entries().filter((entry) => wanted.has(`${entry.epoch}/${entry.ordinal}`));
+    const dead = left.filter((entry) => map.references(entry.slot) === 0);
+    if (dead.length === 0) return;
+    await this.#parts.deleteSegments(dead.map(nameOf));
+    for (const entry of dead) table.remove(entry.slot);
+  }
+
   async #drop(dead: readonly TableEntry[]): Promise<void> {
     if (dead.length === 0) return;
     const { writer, pipeline, table } = this.#parts;

@@ -2,67 +2,31 @@
 // state of one reign; single-threaded; every part is told events by this one.
 
 import { BLOCK_SIZE, HoldfastError, type Logger, messageOf, type SnapshotId } from '../base/index.js';
-import type { CheckpointPlace, Reign, SegmentName, Superblock } from '../format/index.js';
-import { type BlockMap, KeyRing, kernel, pagesOf } from '../hotpath/index.js';
+import type { Reign, SegmentName } from '../format/index.js';
+import { type BlockMap, type KeyRing, kernel } from '../hotpath/index.js';
 import type { BlockRequest } from './block-device.js';
 import { CatchUp } from './catch-up.js';
 import { Checkpointer } from './checkpointer.js';
 import type { Engine, EngineOptions, EngineStatus, QosLimits } from './engine-api.js';
 import { EngineOrders } from './engine-orders.js';
 import { FrameTail } from './frame-tail.js';
-import { MAINTENANCE_MS } from './limits.js';
 import { LogReader } from './log-reader.js';
 import { LogWriter } from './log-writer.js';
-import { type OpenedLog, openLog } from './open.js';
+import { Maintenance } from './maintenance.js';
+import type { OpenedLog } from './open.js';
+import type { LoadedLog } from './open-engine.js';
 import { Pipeline } from './pipeline.js';
 import { QosGate } from './qos.js';
 import { ReadPath } from './read-path.js';
-import { type Replayed, replay } from './replay.js';
 import type { DescribeUpdate } from './replica-port.js';
 import { type Link, ReplicaSet } from './replica-set.js';
 import { ReplyGate } from './reply-gate.js';
-import { SegmentTable } from './segment-table.js';
+import type { SegmentTable } from './segment-table.js';
 import { WritePath } from './write-path.js';
-
-/**
- * Opens a volume whose reign the store has granted. Rejects with UNAVAILABLE when too few replicas answer (try again), DATA_LOSS naming
- * the place when the log is damaged on all, ABORTED (StaleReign) when a higher epoch was granted meanwhile.
- */
-export async function openEngine(options: EngineOptions): Promise<Engine> {
-  const log = await openLog(options);
-  try {
-    const table = new SegmentTable();
-    const source = log.members[0]!;
-    for (const info of await source.port.segments()) table.adopt(info);
-    const keys = new KeyRing(options.volume.lineageId, options.dataKey);
-    for (const reign of source.status.superblock.reigns) keys.addReign(reign);
-    const ports = log.members.map((member) => member.port);
-    const reader = new LogReader(() => ports, options.logger);
-    const { checkpoint, previousCheckpoint } = newestSuperblock(log);
-    const checkpoints = [checkpoint, previousCheckpoint].filter((place): place is CheckpointPlace => place !== null);
-    const sizeBytes = source.status.superblock.sizeBytes;
-    const replayed = await replay({ volumeId: options.volume.volumeId, sizeBytes, table, reader, keys, checkpoints });
-    const engine = new VolumeEngine(options, log, table, keys, replayed);
-    await engine.start();
-    return engine;
-  } catch (error) {
-    for (const member of log.members) member.port.close();
-    throw error;
-  }
-}
-
-/** The superblock with the newest checkpoint among replicas that hold the same log. */
-function newestSuperblock(log: OpenedLog): Superblock {
-  return log.members
-    .map((member) => member.status.superblock)
-    .reduce((best, next) =>
-      (next.checkpoint?.coveredThrough ?? -1) > (best.checkpoint?.coveredThrough ?? -1) ? next : best,
-    );
-}
 
 type Counters = { -readonly [K in keyof EngineStatus['counters']]: number };
 
-class VolumeEngine implements Engine {
+export class VolumeEngine implements Engine {
   readonly reign: Reign;
   readonly readOnly: boolean;
   readonly #options: EngineOptions;
@@ -70,7 +34,7 @@ class VolumeEngine implements Engine {
   readonly #map: BlockMap;
   readonly #table: SegmentTable;
   readonly #keys: KeyRing;
-  readonly #reigns: Reign[];
+  readonly #reigns: readonly Reign[];
   readonly #tail = new FrameTail();
   readonly #set: ReplicaSet;
   readonly #pipeline: Pipeline;
@@ -83,6 +47,7 @@ class VolumeEngine implements Engine {
   readonly #gate: ReplyGate;
   readonly #orders: EngineOrders;
   readonly #qos: QosGate;
+  readonly #maintenance: Maintenance;
   readonly #counters: Counters = {
     reads: 0,
     writes: 0,
@@ -100,10 +65,9 @@ class VolumeEngine implements Engine {
   #waitingFlushes: BlockRequest[] = [];
   #closedListeners: (() => void)[] = [];
   #resizedListeners: (() => void)[] = [];
-  #maintaining = false;
-  #notedThrough = 0;
 
-  constructor(options: EngineOptions, log: OpenedLog, table: SegmentTable, keys: KeyRing, replayed: Replayed) {
+  constructor(options: EngineOptions, log: OpenedLog, loaded: LoadedLog) {
+    const { table, keys, replayed } = loaded;
     this.#options = options;
     this.reign = options.reign;
     this.readOnly = options.readOnly;
@@ -113,9 +77,7 @@ class VolumeEngine implements Engine {
     this.#keys = keys;
     this.#dropped = replayed.dropped;
     this.#keyless = options.volume.cipher !== 'none' && options.dataKey === null;
-    keys.addReign(options.reign);
-    for (const reign of replayed.reigns) keys.addReign(reign);
-    this.#reigns = mergeReigns(log.members[0]!.status.superblock.reigns, replayed.reigns, options.reign);
+    this.#reigns = loaded.reigns;
     const links = options.members.map(newLink);
     const end = log.end.seq;
     this.#set = new ReplicaSet(
@@ -191,8 +153,6 @@ class VolumeEngine implements Engine {
       reply: (request, error) => this.#gate.reply(request, error),
     });
     this.#qos = new QosGate(options.clock, options.volume.qos, (requests) => this.#dispatch(requests));
-    prunePlaces(this.#map, replayed.places);
-    this.#map.takeFreedIds();
     this.#checkpointer = new Checkpointer(
       {
         map: this.#map,
@@ -226,6 +186,17 @@ class VolumeEngine implements Engine {
       durable: (seq) => this.#durable(seq),
       describe: (update) => this.#describeAll(update),
       clock: options.clock,
+    });
+    this.#maintenance = new Maintenance({
+      reign: options.reign,
+      set: this.#set,
+      writer: this.#writer,
+      checkpointer: this.#checkpointer,
+      membership: options.membership,
+      describe: (update) => this.#describeAll(update),
+      closed: () => this.closed,
+      clock: options.clock,
+      logger: options.logger,
     });
     this.#catchUp = new CatchUp({
       reign: options.reign,
@@ -262,10 +233,9 @@ class VolumeEngine implements Engine {
     if (this.#state === 'failed') throw new HoldfastError('ABORTED', this.#message, { reason: 'StaleReign' });
     this.#state = 'serving';
     this.#message = '';
-    const leftovers = this.#dropped.filter((name) => this.#table.has(name));
-    if (leftovers.length > 0) await this.#finishDrop(leftovers);
+    await this.#checkpointer.finishDrop(this.#dropped);
     for (const link of this.#set.links) if (link.state === 'unreachable') void this.#catchUp.bringBack(link);
-    this.#scheduleMaintenance();
+    this.#maintenance.start();
     this.#logger.info(
       { epoch: reign.epoch, end: frame.seq, inSync: this.#set.inSync, allocatedBlocks: this.#map.allocatedBlocks },
       'volume open',
@@ -432,51 +402,6 @@ class VolumeEngine implements Engine {
     );
   }
 
-  /** An earlier reign had dropped segments and did not live to delete the files. */
-  async #finishDrop(names: readonly SegmentName[]): Promise<void> {
-    await this.#deleteSegments(names);
-    for (const name of names) {
-      const entry = this.#table
-        .entries()
-        .find((candidate) => candidate.epoch === name.epoch && candidate.ordinal === name.ordinal);
-      if (entry !== undefined && this.#map.references(entry.slot) === 0) this.#table.remove(entry.slot);
-    }
-  }
-
-  #scheduleMaintenance(): void {
-    this.#options.clock.after(MAINTENANCE_MS, () => {
-      if (this.closed) return;
-      void this.#maintain().finally(() => this.#scheduleMaintenance());
-    });
-  }
-
-  async #maintain(): Promise<void> {
-    if (this.#maintaining) return;
-    this.#maintaining = true;
-    try {
-      if (this.#checkpointer.due()) await this.#checkpointer.write();
-      await this.#noteFlushed();
-    } catch (error) {
-      if (!this.closed) this.#logger.warn({ error: messageOf(error) }, 'maintenance will be tried again');
-    } finally {
-      this.#maintaining = false;
-    }
-  }
-
-  /** An idle volume writes down how far it is durable, in the superblocks and in the store. */
-  async #noteFlushed(): Promise<void> {
-    const seq = this.#set.synced;
-    if (seq <= this.#notedThrough || seq !== this.#writer.lastSeq) return;
-    const point = { epoch: this.reign.epoch, seq, digest: this.#writer.digest.toString('hex') };
-    this.#notedThrough = seq;
-    await this.#describeAll({ flushed: point });
-    await this.#options.membership
-      .noteFlushed(point)
-      .catch((error: unknown) =>
-        this.#logger.debug({ error: messageOf(error) }, 'flushed point not noted in the store'),
-      );
-  }
-
   freeze(order: Parameters<Engine['freeze']>[0]): ReturnType<Engine['freeze']> {
     return this.#orders.freeze(order);
   }
@@ -534,7 +459,7 @@ class VolumeEngine implements Engine {
         this.#pipeline.transmit();
         await this.#durable(this.#writer.lastSeq);
       }
-      await this.#noteFlushed();
+      await this.#maintenance.noteFlushed();
     } catch (error) {
       this.#logger.warn({ error: messageOf(error) }, 'volume closed without a clean end; the next open recovers it');
     }
@@ -582,21 +507,4 @@ function newLink(member: EngineOptions['members'][number]): Link {
     confirmedMs: Number.NEGATIVE_INFINITY,
     message: member.lost ? 'its disk came back empty or foreign' : '',
   };
-}
-
-function mergeReigns(...lists: (readonly Reign[] | Reign)[]): Reign[] {
-  const byEpoch = new Map<number, Reign>();
-  for (const reign of lists.flat()) byEpoch.set(reign.epoch, reign);
-  return [...byEpoch.values()].sort((a, b) => a.epoch - b.epoch);
-}
-
-/** Forgets places of pages, nodes and roots that no tree reaches any more. */
-function prunePlaces(map: BlockMap, places: Map<number, unknown>): void {
-  const reachable = new Set<number>();
-  for (const root of [map.root, ...[...map.snapshots].map((snapshot) => snapshot.root)]) {
-    reachable.add(root.id);
-    for (const node of root.nodes) if (node !== undefined) reachable.add(node.id);
-    for (const page of pagesOf(root)) reachable.add(page.id);
-  }
-  for (const id of places.keys()) if (!reachable.has(id)) places.delete(id);
 }

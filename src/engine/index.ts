@@ -1,5 +1,4 @@
 export type { BlockDevice, BlockError, BlockOp, BlockRequest } from './block-device.js';
-export { openEngine } from './engine.js';
 export type {
   CloneTarget,
   Engine,
@@ -12,6 +11,7 @@ export type {
   QosLimits,
   SetOutcome,
 } from './engine-api.js';
+export { openEngine } from './open-engine.js';
 export type {
   CloneOrder,
   DescribeUpdate,

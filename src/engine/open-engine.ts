@@ -1,0 +1,82 @@
+// Opens a volume: the common log of its in-sync replicas, the map out of it, and the engine of the new reign over both.
+
+import type { CheckpointPlace, Reign, Superblock } from '../format/index.js';
+import { type BlockMap, KeyRing, pagesOf } from '../hotpath/index.js';
+import { VolumeEngine } from './engine.js';
+import type { Engine, EngineOptions } from './engine-api.js';
+import { LogReader } from './log-reader.js';
+import { type OpenedLog, openLog } from './open.js';
+import { type Replayed, replay } from './replay.js';
+import { SegmentTable } from './segment-table.js';
+
+/** What the log says, once the replicas agree on it. */
+export interface LoadedLog {
+  readonly table: SegmentTable;
+  readonly keys: KeyRing;
+  readonly replayed: Replayed;
+  /** Every reign that sealed anything in this log, the new one included, oldest first. */
+  readonly reigns: readonly Reign[];
+}
+
+/**
+ * Opens a volume whose reign the store has granted. Rejects with UNAVAILABLE when too few replicas answer (try again), DATA_LOSS naming
+ * the place when the log is damaged on all, ABORTED (StaleReign) when a higher epoch was granted meanwhile.
+ */
+export async function openEngine(options: EngineOptions): Promise<Engine> {
+  const log = await openLog(options);
+  try {
+    const engine = new VolumeEngine(options, log, await load(options, log));
+    await engine.start();
+    return engine;
+  } catch (error) {
+    for (const member of log.members) member.port.close();
+    throw error;
+  }
+}
+
+async function load(options: EngineOptions, log: OpenedLog): Promise<LoadedLog> {
+  const { volumeId, lineageId } = options.volume;
+  const source = log.members[0]!;
+  const table = new SegmentTable();
+  for (const info of await source.port.segments()) table.adopt(info);
+  const keys = new KeyRing(lineageId, options.dataKey);
+  const described = source.status.superblock.reigns;
+  for (const reign of described) keys.addReign(reign);
+  const ports = log.members.map((member) => member.port);
+  const reader = new LogReader(() => ports, options.logger);
+  const { checkpoint, previousCheckpoint } = newestSuperblock(log);
+  const checkpoints = [checkpoint, previousCheckpoint].filter((place): place is CheckpointPlace => place !== null);
+  const sizeBytes = source.status.superblock.sizeBytes;
+  const replayed = await replay({ volumeId, sizeBytes, table, reader, keys, checkpoints });
+  const reigns = mergeReigns(described, replayed.reigns, options.reign);
+  for (const reign of reigns) keys.addReign(reign);
+  prunePlaces(replayed.map, replayed.places);
+  replayed.map.takeFreedIds();
+  return { table, keys, replayed, reigns };
+}
+
+/** The superblock with the newest checkpoint among replicas that hold the same log. */
+function newestSuperblock(log: OpenedLog): Superblock {
+  return log.members
+    .map((member) => member.status.superblock)
+    .reduce((best, next) =>
+      (next.checkpoint?.coveredThrough ?? -1) > (best.checkpoint?.coveredThrough ?? -1) ? next : best,
+    );
+}
+
+function mergeReigns(...lists: (readonly Reign[] | Reign)[]): Reign[] {
+  const byEpoch = new Map<number, Reign>();
+  for (const reign of lists.flat()) byEpoch.set(reign.epoch, reign);
+  return [...byEpoch.values()].sort((a, b) => a.epoch - b.epoch);
+}
+
+/** Forgets places of pages, nodes and roots that no tree reaches any more. */
+function prunePlaces(map: BlockMap, places: Map<number, unknown>): void {
+  const reachable = new Set<number>();
+  for (const root of [map.root, ...[...map.snapshots].map((snapshot) => snapshot.root)]) {
+    reachable.add(root.id);
+    for (const node of root.nodes) if (node !== undefined) reachable.add(node.id);
+    for (const page of pagesOf(root)) reachable.add(page.id);
+  }
+  for (const id of places.keys()) if (!reachable.has(id)) places.delete(id);
+}
