@@ -75,7 +75,8 @@ export class DevCluster {
 
   async #ready(): Promise<void> {
     const lines = createInterface({ input: this.#process.stdout! });
-    const options = { clock: realClock, deadlineMs: 120_000 };
+    // As sidecars do: a server that restarts is waited for.
+    const options = { clock: realClock, deadlineMs: 120_000, waitForReady: true };
     const ready = new Promise<void>((resolve) => {
       lines.on('line', (line) => {
         const event = JSON.parse(line);

@@ -25,12 +25,20 @@ if (reason !== '') process.stderr.write(`\nSKIPPED: dev system tests cannot run 
 
 const digest = (path: string) => createHash('sha256').update(readFileSync(path)).digest('hex');
 
-/** fio on a file or device: verified random writes for `seconds`, then everything read back. Resolves when it is done. */
-function load(filename: string, seconds: number): Promise<void> {
+/** fio on a file or device: verified random writes, 8 MiB a second, then everything read back. Resolves when it is done. */
+function load(filename: string, sizeMiB: number): Promise<void> {
   const args = [
-    ...['--name=load', `--filename=${filename}`, '--size=48m', '--rw=randwrite', '--bsrange=512-64k', '--bs_unaligned'],
+    ...[
+      '--name=load',
+      `--filename=${filename}`,
+      `--size=${sizeMiB}m`,
+      '--rate=8m',
+      '--rw=randwrite',
+      '--bsrange=512-64k',
+      '--bs_unaligned',
+    ],
     ...['--direct=0', '--ioengine=psync', '--fsync=32', '--verify=crc32c', '--do_verify=1', '--verify_fatal=1'],
-    ...[`--runtime=${seconds}`, '--verify_state_save=0', '--minimal', '--randrepeat=0'],
+    ...['--verify_state_save=0', '--minimal', '--randrepeat=0'],
   ];
   return new Promise((resolve, reject) => {
     const fio = spawn('fio', args, { stdio: ['ignore', 'ignore', 'pipe'] });
@@ -118,10 +126,13 @@ describe.skipIf(reason !== '')('dev', () => {
       ['node', 'node-1'],
     ] as const) {
       const before = cluster.pid(role, at);
-      const running = load(join(target, `load-${role}-${at}`), 6);
+      const file = join(target, 'load');
+      const running = load(file, 32);
+      running.catch(() => {});
       await realClock.sleep(1_500);
       cluster.kill(role, at);
       await running;
+      rmSync(file);
       expect(cluster.pid(role, at)).not.toBe(before);
       await cluster.healed(node, volume);
     }
@@ -170,7 +181,7 @@ describe.skipIf(reason !== '')('dev', () => {
     const volume = await cluster.createVolume({ bytes: 64 * MiB, capability: blockCapability });
     const node = cluster.nodes[0]!;
     const target = await cluster.use(node, volume);
-    await load(target, 2);
+    await load(target, 16);
     await cluster.release(node, volume);
     expect(existsSync(target)).toBe(false);
     await cluster.controller.DeleteVolume({ volume_id: volume.id });
