@@ -157,7 +157,7 @@ export async function flush(engine: Engine): Promise<void> {
   if (error !== null) throw new Error(`flush: ${error}`);
 }
 
-export async function eventually(test: () => boolean, what: string, timeoutMs = 5000): Promise<void> {
+export async function eventually(test: () => boolean, what: string, timeoutMs = 20_000): Promise<void> {
   const deadline = Date.now() + timeoutMs;
   while (!test()) {
     if (Date.now() > deadline) throw new Error(`did not happen in ${timeoutMs} ms: ${what}`);

@@ -148,7 +148,7 @@ describe('engine', () => {
     rig.replicas[1]!.reachable = false;
     const alone = await rig.open();
     expect((await read(alone, 0, model.length)).equals(model)).toBe(true);
-  }, 30_000);
+  }, 60_000);
 
   it('does not open from a replica that left the set', async () => {
     const rig = new EngineRig(3);
@@ -239,7 +239,7 @@ describe('engine', () => {
     second.depose('test');
     const third = await rig.open();
     expect((await read(third, 0, 8192)).equals(Buffer.alloc(8192))).toBe(true);
-  }, 40_000);
+  }, 60_000);
 
   it('recovers from a checkpoint and from the one before it', async () => {
     const rig = new EngineRig(1, { encrypted: true });
@@ -268,7 +268,7 @@ describe('engine', () => {
     const fallback = await rig.open();
     expect((await read(fallback, 0, model.length)).equals(model)).toBe(true);
     expect(fallback.status().snapshotIds.length).toBe(4);
-  }, 30_000);
+  }, 60_000);
 
   it('answers from another replica and repairs when the local copy is damaged; an error when all are', async () => {
     const rig = new EngineRig(2, { encrypted: true });
