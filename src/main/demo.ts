@@ -50,7 +50,9 @@ export async function runDemo(argv: readonly string[]): Promise<number> {
   // Whoever stops reading (`| head`) must not keep it from cleaning up.
   process.stdout.on('error', () => {});
   const report = new Report(screen, realClock, { stepsTotal: chapters, plain });
-  const interrupts = new Interrupts((name) => report.note(`\n${name}: cleaning up; once more to do it by force`));
+  const interrupts = new Interrupts(realClock, (name) =>
+    report.note(`\n${name}: cleaning up; once more to do it by force`),
+  );
   const machine = lookAtMachine();
   const place = new Workplace(flags.optional('dir'));
   const mounts = machine.mountProblem === '' && !flags.isSet('nbd');

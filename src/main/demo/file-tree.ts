@@ -24,8 +24,8 @@ export interface FileTree {
 
 export type Progress = (done: number, total: number) => void;
 
-export const treeBytesMax = 160 * MiB;
-const filesMax = 4_000;
+export const treeBytesMax = 96 * MiB;
+const filesMax = 2_500;
 const fileBytesMax = 12 * MiB;
 const atOnce = 8;
 

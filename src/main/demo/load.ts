@@ -13,8 +13,8 @@ export interface LoadResult {
   readonly description: string;
 }
 
-const fioBytes = 40 * MiB;
-const fioBytesPerSecond = 5 * MiB;
+const fioBytes = 24 * MiB;
+const fioBytesPerSecond = 4 * MiB;
 const fioTimeoutMs = 180_000;
 
 /** Random writes at a fixed rate with direct I/O, then everything is read back and its checksums compared. */
@@ -29,7 +29,7 @@ export async function runFio(exec: Exec, directory: string): Promise<LoadResult>
     bs: '16k',
     size: fioBytes,
     rate: fioBytesPerSecond,
-    fsync: 32,
+    fsync: 64,
     verify: 'crc32c',
     verify_fatal: 1,
     do_verify: 1,
@@ -75,7 +75,7 @@ export interface Pauses {
   readonly writes: number;
 }
 
-const pulsePauseMs = 20;
+const pulsePauseMs = 50;
 
 /** Writes one block durably, again and again, until `stop` aborts. */
 export async function watchPauses(view: VolumeView, clock: Clock, stop: AbortSignal): Promise<Pauses> {

@@ -113,6 +113,11 @@ export class Report {
       this.#line(`     ${this.#red(this.#live ? ' ✗' : 'NO')} ${sentence}`);
       throw new CheckFailed(`this did not hold: ${sentence}${detail === '' ? '' : ` (${detail})`}`);
     }
+    this.held(sentence);
+  }
+
+  /** Counts and shows what held, where whatever speaks against it has thrown already. */
+  held(sentence: string): void {
     this.#checks++;
     this.#line(`     ${this.#green(this.#live ? ' ✓' : 'ok')} ${sentence}`);
   }

@@ -1,8 +1,17 @@
-// The demo's own directory, and what may be left of it in the system: processes that carry its name in their command line,
-// mounts below it, loop devices over files of it. All of it is found from the name alone, so that nothing has to be
+// The demo's own directory, and what may be left of it in the system: processes that carry its name in their command line or
+// write their errors into it, mounts below it, loop devices over files of it. All of it is found from the name alone, so that nothing has to be
 // remembered and nothing else is ever touched.
 
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, statfsSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  rmSync,
+  statfsSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Clock, HoldfastError, messageOf } from '../../base/index.js';
@@ -26,6 +35,15 @@ function contentsOf(path: string): string {
     return readFileSync(path, 'utf8');
   } catch {
     // Gone since it was listed, or not there at all: both mean nothing left.
+    return '';
+  }
+}
+
+function targetOf(link: string): string {
+  try {
+    return readlinkSync(link);
+  } catch {
+    // Gone, or another user's.
     return '';
   }
 }
@@ -71,6 +89,15 @@ export class Workplace {
     return bavail * bsize;
   }
 
+  /** Regular files on disk, without what is mounted here. */
+  filesBelow(directories: readonly string[]): string[] {
+    return directories
+      .flatMap((directory) => readdirSync(directory, { recursive: true, withFileTypes: true }))
+      .filter((entry) => entry.isFile())
+      .map((entry) => join(entry.parentPath, entry.name))
+      .filter((path) => !path.endsWith('.disk') && !path.startsWith(`${this.users}/`));
+  }
+
   leftovers(): Leftovers {
     return { processes: this.#processes(), mounts: this.#mounts(), loops: this.#loops() };
   }
@@ -90,7 +117,9 @@ export class Workplace {
     const pids = namesIn('/proc').filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid);
     return pids.flatMap((pid) => {
       const command = contentsOf(`/proc/${pid}/cmdline`).replaceAll('\0', ' ').trim();
-      return command.includes(`${this.directory}/`) ? [{ pid: Number(pid), command }] : [];
+      const ours =
+        command.includes(`${this.directory}/`) || targetOf(`/proc/${pid}/fd/2`).startsWith(`${this.directory}/`);
+      return ours ? [{ pid: Number(pid), command }] : [];
     });
   }
 
@@ -121,6 +150,9 @@ export class Workplace {
     const any = Array.from({ length: 256 }, (_, code) => code);
     for (const target of mounts) await exec.run('umount', ['-l', target], { timeoutMs: toolTimeoutMs, okCodes: any });
     for (const loop of loops) await exec.run('losetup', ['-d', loop], { timeoutMs: toolTimeoutMs, okCodes: any });
+    // A filesystem that lost its device takes a moment to give it up.
+    const goneMs = clock.monotonicMs() + dyingMs;
+    while (describeLeftovers(this.leftovers()) !== '' && clock.monotonicMs() < goneMs) await clock.sleep(pollMs);
   }
 
   /** Files go last: nothing may be mounted below any more, or its contents would go, too. */
