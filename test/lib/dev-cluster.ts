@@ -171,12 +171,13 @@ export class DevCluster {
   }
 
   /** ControllerPublish, NodeStage, NodePublish. Resolves with the target path. */
-  async use(node: TestNode, volume: TestVolume): Promise<string> {
+  async use(node: TestNode, volume: TestVolume, options: { readOnly?: boolean } = {}): Promise<string> {
     const { publish_context } = await this.controller.ControllerPublishVolume({
       volume_id: volume.id,
       node_id: node.id,
       volume_capability: volume.capability,
       volume_context: volume.context,
+      readonly: options.readOnly ?? false,
       secrets: volume.secrets,
     });
     const common = {
@@ -199,8 +200,12 @@ export class DevCluster {
     await this.controller.ControllerUnpublishVolume({ volume_id: volume.id, node_id: node.id });
   }
 
-  async status(node: TestNode, volume: TestVolume): Promise<holdfast.VolumeStatus__Output | undefined> {
-    return (await node.volumes.Status({ volume_id: volume.id })).volumes[0];
+  async status(
+    node: TestNode,
+    volume: TestVolume,
+    deadlineMs?: number,
+  ): Promise<holdfast.VolumeStatus__Output | undefined> {
+    return (await node.volumes.Status({ volume_id: volume.id }, { deadlineMs })).volumes[0];
   }
 
   /** Waits until every replica of an attached volume is in sync. */

@@ -116,7 +116,11 @@ describe.skipIf(reason !== '')('dev', () => {
   });
 
   it('goes on when any one process is killed under load, and heals', async () => {
-    const volume = await cluster.createVolume({ bytes: 128 * MiB });
+    const volume = await cluster.createVolume({
+      bytes: 128 * MiB,
+      parameters: { replicas: '3', encryption: 'aes-256-gcm', compression: 'lz4' },
+      secrets: { encryptionKey: randomBytes(32).toString('base64') },
+    });
     const node = cluster.nodes[0]!;
     const target = await cluster.use(node, volume);
     for (const [role, at] of [
@@ -139,6 +143,56 @@ describe.skipIf(reason !== '')('dev', () => {
     await cluster.release(node, volume);
     await cluster.controller.DeleteVolume({ volume_id: volume.id });
   }, 240_000);
+
+  it('moves from a daemon that hangs, whose engine then can neither write nor be read', async () => {
+    const volume = await cluster.createVolume({ bytes: 64 * MiB });
+    const [old, next] = [cluster.nodes[0]!, cluster.nodes[1]!];
+    const target = await cluster.use(old, volume);
+    writeFileSync(join(target, 'before'), 'written and flushed', { flush: true });
+    const pid = cluster.pid('storage', old.id);
+    process.kill(pid, 'SIGSTOP');
+    let moved = '';
+    try {
+      // What the orchestrator does about a node that is lost: nothing is unpublished or unstaged there.
+      await cluster.controller.ControllerUnpublishVolume({ volume_id: volume.id, node_id: old.id });
+      moved = await cluster.use(next, volume);
+      expect(readFileSync(join(moved, 'before'), 'utf8')).toBe('written and flushed');
+      writeFileSync(join(moved, 'after'), 'by the new node', { flush: true });
+    } finally {
+      process.kill(pid, 'SIGCONT');
+    }
+    expect(() => writeFileSync(join(target, 'late'), 'by the old node', { flush: true })).toThrow(/EIO|EROFS/);
+    await expect
+      .poll(
+        async () => (await old.client.NodeGetVolumeHealth({ volume_id: volume.id })).volume_health?.health_statuses,
+        {
+          timeout: 20_000,
+        },
+      )
+      .toMatchObject([{ status: 'INACCESSIBLE', reason: 'DeviceFailed' }]);
+    await old.client.NodeUnpublishVolume({ volume_id: volume.id, target_path: cluster.target(old, volume) });
+    await old.client.NodeUnstageVolume({ volume_id: volume.id, staging_target_path: cluster.staging(old, volume) });
+    await cluster.healed(next, volume);
+    await cluster.release(next, volume);
+    // Back on the first node, whose replica has to have followed.
+    const back = await cluster.use(old, volume);
+    expect(readFileSync(join(back, 'after'), 'utf8')).toBe('by the new node');
+    expect(existsSync(join(back, 'late'))).toBe(false);
+    await cluster.release(old, volume);
+    await cluster.controller.DeleteVolume({ volume_id: volume.id });
+  });
+
+  it('publishes read-only down to the device', async () => {
+    const volume = await cluster.createVolume({ bytes: 64 * MiB });
+    const node = cluster.nodes[2]!;
+    writeFileSync(join(await cluster.use(node, volume), 'data'), 'x');
+    await cluster.release(node, volume);
+    const target = await cluster.use(node, volume, { readOnly: true });
+    expect(readFileSync(join(target, 'data'), 'utf8')).toBe('x');
+    expect(() => writeFileSync(join(target, 'more'), 'y')).toThrow(/EROFS/);
+    await cluster.release(node, volume);
+    await cluster.controller.DeleteVolume({ volume_id: volume.id });
+  });
 
   it('grows under a mounted xfs, and hands a snapshot to a clone', async () => {
     const volume = await cluster.createVolume({ bytes: 320 * MiB, capability: mountCapability('xfs') });
