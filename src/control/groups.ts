@@ -20,6 +20,7 @@ import {
 } from '../base/index.js';
 import { type GroupRecord, keyOf } from '../meta/index.js';
 import type { holdfast, KeyedLocks } from '../rpc/index.js';
+import { changedMeanwhile, claimName } from './claim-name.js';
 import { type EngineOrders, isUnreachable } from './engine-orders.js';
 import { GROUP_HOLD_MS, GROUP_MEMBERS_MAX, OPEN_DEADLINE_MS, ORDER_ATTEMPTS_MAX, ORDER_DEADLINE_MS } from './limits.js';
 import { nameHash } from './names.js';
@@ -66,8 +67,8 @@ export class Groups {
 
   async #create(name: string, volumeIds: readonly string[]): Promise<GroupView> {
     for (let attempt = 0; attempt < ORDER_ATTEMPTS_MAX; attempt++) {
-      const group = await this.#options.intents.run(() => this.#claim(name, volumeIds));
-      if (group === 'again') continue;
+      const group = await this.#claim(name, volumeIds);
+      refuseOtherVolumes(group, volumeIds);
       if (group.state === 'ready') return this.#view(group);
       // Members of an attempt that was cut short may show different instants.
       if (await this.#wasBegun(group)) {
@@ -76,49 +77,23 @@ export class Groups {
       }
       return await this.#freezeAll(group);
     }
-    throw new HoldfastError(
-      'ABORTED',
-      `group snapshot ${printable(name)} was changed by others while it was created; retry`,
-      {
-        reason: 'Conflict',
-      },
-    );
+    throw changedMeanwhile('group snapshot', name);
   }
 
-  async #claim(name: string, volumeIds: readonly string[]): Promise<GroupRecord | 'again'> {
-    const { records, random, clock } = this.#options;
-    const key = keyOf.groupName(nameHash(name));
-    const entry = await records.name(key);
-    if (entry !== undefined && entry.name !== name) {
-      throw new HoldfastError('ALREADY_EXISTS', `the digest of name ${printable(name)} is taken; choose another name`);
-    }
-    const present = entry === undefined ? undefined : await records.group(entry.id as GroupId);
-    if (present?.state === 'creating' || present?.state === 'ready') {
-      const has = present.members.map((member) => member.volumeId).sort();
-      if (has.join() === volumeIds.join()) return present;
-      throw new HoldfastError(
-        'ALREADY_EXISTS',
-        `group snapshot ${printable(name)} exists as ${present.id} of other volumes (${has.join(', ')})`,
-      );
-    }
-    if (present !== undefined) {
-      await records.freeName(key, present.id);
-      return 'again';
-    }
-    for (const id of volumeIds) await readyVolume(records, id);
-    const id = (entry?.id ?? random.uuid()) as GroupId;
-    const group: GroupRecord = {
-      id,
+  #claim(name: string, volumeIds: readonly string[]): Promise<GroupRecord> {
+    const { records, intents, random, clock } = this.#options;
+    return claimName<GroupRecord>(records, intents, random, {
+      what: 'group snapshot',
       name,
-      state: 'creating',
-      createdMs: clock.wallMs(),
-      members: volumeIds.map((volumeId) => ({
-        volumeId: volumeId as VolumeId,
-        snapshotId: random.uuid() as SnapshotId,
-      })),
-    };
-    if (entry === undefined && !(await records.create(key, { name, id }))) return 'again';
-    return (await records.create(keyOf.group(id), group)) ? group : 'again';
+      nameKey: keyOf.groupName(nameHash(name)),
+      objectKey: (id) => keyOf.group(id as GroupId),
+      isCurrent: ({ state }) => state !== 'deleting',
+      plan: async (id) => {
+        const volumes = await Promise.all(volumeIds.map((volumeId) => readyVolume(records, volumeId)));
+        const members = volumes.map((volume) => ({ volumeId: volume.id, snapshotId: random.uuid() as SnapshotId }));
+        return { id: id as GroupId, name, state: 'creating', createdMs: clock.wallMs(), members };
+      },
+    });
   }
 
   async #wasBegun(group: GroupRecord): Promise<boolean> {
@@ -277,6 +252,13 @@ async function allOrThrow<T>(group: GroupRecord, work: readonly Promise<T>[]): P
     if (result.status === 'fulfilled') return result.value;
     throw notReached(group, messageOf(result.reason), result.reason);
   });
+}
+
+function refuseOtherVolumes(group: GroupRecord, volumeIds: readonly string[]): void {
+  const has = group.members.map((member) => member.volumeId).sort();
+  if (has.join() === [...volumeIds].sort().join()) return;
+  const message = `group snapshot ${printable(group.name)} exists as ${group.id} of other volumes (${has.join(', ')})`;
+  throw new HoldfastError('ALREADY_EXISTS', message);
 }
 
 function refuseOtherMembers(group: GroupRecord, snapshotIds: readonly string[]): void {

@@ -15,8 +15,9 @@ import {
 } from '../base/index.js';
 import { keyOf, type VolumeRecord } from '../meta/index.js';
 import type { KeyedLocks } from '../rpc/index.js';
+import { changedMeanwhile, claimName } from './claim-name.js';
 import type { EngineOrders } from './engine-orders.js';
-import { ORDER_ATTEMPTS_MAX, ORDER_DEADLINE_MS } from './limits.js';
+import { ORDER_DEADLINE_MS } from './limits.js';
 import { nameHash } from './names.js';
 import { type Page, type PageRequest, pageOf } from './paging.js';
 import type { Records, SnapshotEntry } from './records.js';
@@ -54,12 +55,8 @@ export class Snapshots {
   }
 
   async #create(name: string, volumeId: string): Promise<SnapshotEntry> {
-    const { records, orders, intents, logger } = this.#options;
-    let claimed: SnapshotEntry | 'again' = 'again';
-    for (let attempt = 0; attempt < ORDER_ATTEMPTS_MAX && claimed === 'again'; attempt++) {
-      claimed = await intents.run(() => this.#claim(name, volumeId));
-    }
-    if (claimed === 'again') throw busy(name);
+    const { records, orders, logger } = this.#options;
+    const claimed = await this.#claim(name, volumeId);
     const { id } = claimed;
     if (claimed.volumeId !== volumeId) {
       throw new HoldfastError(
@@ -77,38 +74,33 @@ export class Snapshots {
         ? { ...now, state: 'ready', createdMs: frozen.wall_ms, sizeBytes: frozen.size_bytes }
         : 'unchanged',
     );
-    if (done?.state !== 'ready') throw busy(name);
+    if (done?.state !== 'ready') throw changedMeanwhile('snapshot', name);
     logger.info({ snapshot: id, volume: done.volumeId }, 'snapshot created');
     return done;
   }
 
-  async #claim(name: string, volumeId: string): Promise<SnapshotEntry | 'again'> {
-    const { records, random } = this.#options;
-    const key = keyOf.snapshotName(nameHash(name));
-    const entry = await records.name(key);
-    if (entry !== undefined && entry.name !== name) {
-      throw new HoldfastError('ALREADY_EXISTS', `the digest of name ${printable(name)} is taken; choose another name`);
-    }
-    const present = entry === undefined ? undefined : await records.snapshot(entry.id as SnapshotId);
-    if (present !== undefined && present.state !== 'deleting') return present;
-    if (present !== undefined) {
-      await records.freeName(key, present.id);
-      return 'again';
-    }
-    const volume = await readyVolume(records, volumeId);
-    const id = (entry?.id ?? random.uuid()) as SnapshotId;
-    const made: SnapshotEntry = {
-      id,
+  #claim(name: string, volumeId: string): Promise<SnapshotEntry> {
+    const { records, intents, random } = this.#options;
+    return claimName<SnapshotEntry>(records, intents, random, {
+      what: 'snapshot',
       name,
-      volumeId: volume.id,
-      state: 'creating',
-      createdMs: 0,
-      sizeBytes: volume.sizeBytes,
-      // Before the freeze: at worst the volume was formatted in between, and a clone looks before it formats.
-      formatted: volume.formatted,
-    };
-    if (entry === undefined && !(await records.create(key, { name, id }))) return 'again';
-    return (await records.create(keyOf.snapshot(id), made)) ? made : 'again';
+      nameKey: keyOf.snapshotName(nameHash(name)),
+      objectKey: (id) => keyOf.snapshot(id as SnapshotId),
+      isCurrent: ({ state }) => state !== 'deleting',
+      plan: async (id) => {
+        const volume = await readyVolume(records, volumeId);
+        return {
+          id: id as SnapshotId,
+          name,
+          volumeId: volume.id,
+          state: 'creating',
+          createdMs: 0,
+          sizeBytes: volume.sizeBytes,
+          // Before the freeze: at worst the volume was formatted in between, and a clone looks before it formats.
+          formatted: volume.formatted,
+        };
+      },
+    });
   }
 
   /** Only snapshots that were cut. Throws NOT_FOUND. */
@@ -173,8 +165,3 @@ export async function refuseInUse(records: Records, id: SnapshotId): Promise<voi
 }
 
 const lockOf = (name: string) => `snapshot name ${name}`;
-
-const busy = (name: string) =>
-  new HoldfastError('ABORTED', `snapshot ${printable(name)} was changed by others while it was created; retry`, {
-    reason: 'Conflict',
-  });

@@ -5,14 +5,7 @@
 // - a group goes after its members.
 // No step waits for a node that is silent: it fails with a sentence and is tried again.
 
-import {
-  type GroupId,
-  type Logger,
-  messageOf,
-  type SnapshotId,
-  unavailable,
-  type VolumeId,
-} from '../base/index.js';
+import { type GroupId, type Logger, messageOf, type SnapshotId, unavailable, type VolumeId } from '../base/index.js';
 import { type GroupRecord, keyOf, type ReplicaRecord, type VolumeRecord } from '../meta/index.js';
 import type { Daemons } from './daemons.js';
 import { type EngineOrders, isUnreachable } from './engine-orders.js';

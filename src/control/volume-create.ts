@@ -14,6 +14,7 @@ import {
 } from '../base/index.js';
 import { keyOf, type VolumeRecord } from '../meta/index.js';
 import type { KeyedLocks } from '../rpc/index.js';
+import { changedMeanwhile, claimName } from './claim-name.js';
 import type { Daemons } from './daemons.js';
 import { type EngineOrders, isUnreachable } from './engine-orders.js';
 import { CLONE_DEADLINE_MS, ORDER_ATTEMPTS_MAX, ORDER_DEADLINE_MS } from './limits.js';
@@ -41,10 +42,7 @@ export interface VolumeCreationOptions {
   readonly logger: Logger;
 }
 
-const abandoned = (name: string) =>
-  new HoldfastError('ABORTED', `volume ${printable(name)} was changed by others while it was created; retry`, {
-    reason: 'Conflict',
-  });
+const abandoned = (name: string) => changedMeanwhile('volume', name);
 
 export class VolumeCreation {
   readonly #options: VolumeCreationOptions;
@@ -65,8 +63,7 @@ export class VolumeCreation {
 
   async #create(order: VolumeOrder): Promise<VolumeRecord> {
     for (let attempt = 0; attempt < ORDER_ATTEMPTS_MAX; attempt++) {
-      const record = await this.#options.intents.run(() => this.#claim(order));
-      if (record === 'again') continue;
+      const record = await this.#claim(order);
       await this.#refuseDifference(order, record);
       if (record.state === 'ready') return record;
       if (!(await this.#mustMove(record))) return await this.#finish(record);
@@ -75,32 +72,17 @@ export class VolumeCreation {
     throw abandoned(order.name);
   }
 
-  /** The record this name stands for, made if need be. 'again': somebody else changed something meanwhile. */
-  async #claim(order: VolumeOrder): Promise<VolumeRecord | 'again'> {
-    const { records, planner, random } = this.#options;
-    const key = keyOf.volumeName(nameHash(order.name));
-    const entry = await records.name(key);
-    if (entry !== undefined && entry.name !== order.name) {
-      throw new HoldfastError(
-        'ALREADY_EXISTS',
-        `the digest of name ${printable(order.name)} is taken; choose another name`,
-      );
-    }
-    const present = entry === undefined ? undefined : await records.volume(entry.id as VolumeId);
-    if (present?.state === 'creating' || present?.state === 'ready') return present;
-    if (present !== undefined) {
-      await records.freeName(key, present.id);
-      return 'again';
-    }
-    const id = (entry?.id ?? random.uuid()) as VolumeId;
-    const planned = await planner.plan(order, id);
-    if (entry === undefined && !(await records.create(key, { name: order.name, id }))) return 'again';
-    if (!(await records.create(keyOf.volume(id), planned))) return 'again';
-    // The name may have been freed as an orphan between the two writes.
-    const claimed = await records.name(key);
-    if (claimed?.id === id) return planned;
-    await this.#giveUp(planned);
-    return 'again';
+  /** The record this name stands for, made if need be. */
+  #claim(order: VolumeOrder): Promise<VolumeRecord> {
+    const { records, intents, random, planner } = this.#options;
+    return claimName<VolumeRecord>(records, intents, random, {
+      what: 'volume',
+      name: order.name,
+      nameKey: keyOf.volumeName(nameHash(order.name)),
+      objectKey: (id) => keyOf.volume(id as VolumeId),
+      isCurrent: ({ state }) => state === 'creating' || state === 'ready',
+      plan: (id) => planner.plan(order, id as VolumeId),
+    });
   }
 
   async #refuseDifference(order: VolumeOrder, record: VolumeRecord): Promise<void> {

@@ -395,7 +395,7 @@ describe('bad requests', () => {
     ['a size above every pool', { capacity_range: { required_bytes: 4096 * GIB } }, 'RESOURCE_EXHAUSTED'],
     ['a size near 2^53', { capacity_range: { required_bytes: Number.MAX_SAFE_INTEGER } }, 'OUT_OF_RANGE'],
     ['an unknown parameter', { parameters: { replica: '1' } }, 'INVALID_ARGUMENT'],
-    ['an unknown mutable parameter', { mutable_parameters: { XXX_FakeKey: 'x' } }, 'INVALID_ARGUMENT'],
+    ['an unknown mutable parameter', { mutable_parameters: { fakeKey: 'x' } }, 'INVALID_ARGUMENT'],
     ['a source that is none', { volume_content_source: {} }, 'INVALID_ARGUMENT'],
     ['a key of the wrong length', { secrets: { encryptionKey: 'abcd' } }, 'INVALID_ARGUMENT'],
     ['an empty topology', { accessibility_requirements: { requisite: [{}] } }, 'INVALID_ARGUMENT'],
