@@ -1,0 +1,46 @@
+// What a load process and the test that started it say to each other, over the IPC channel.
+
+export interface LoadOptions {
+  /** What the log calls it. */
+  readonly name: string;
+  /** The file or block device that is written in place; it is not made longer than `bytes`. */
+  readonly path: string;
+  readonly bytes: number;
+  /** Granularity of requests; 4096 at least with `direct`. */
+  readonly unitBytes: number;
+  /** Largest request, in units. */
+  readonly requestUnits: number;
+  /** Writes as well as reads bypass the page cache; without it reads alone do. */
+  readonly direct: boolean;
+  readonly writers: number;
+  /** Bytes a second that all writers together aim at. */
+  readonly bytesPerSecond: number;
+  /** A folder in which small files are made, renamed, read and deleted; null: none. */
+  readonly folder: string | null;
+  readonly seed: number;
+}
+
+export type ToLoad =
+  | { readonly type: 'start'; readonly options: LoadOptions }
+  /** Ends what runs and closes all files. */
+  | { readonly type: 'pause' }
+  | { readonly type: 'resume' }
+  /** While paused: reads everything that was ever written, past the page cache. */
+  | { readonly type: 'verify' };
+
+export interface LoadCounts {
+  readonly writes: number;
+  readonly reads: number;
+  readonly flushes: number;
+  readonly files: number;
+}
+
+export type FromLoad =
+  /** No request was answered between the two times (wall clock, ms). `toMs` is that of the answer that ended it. */
+  | { readonly type: 'gap'; readonly fromMs: number; readonly toMs: number }
+  /** Every 100 ms: how much was done and when the last answer came. */
+  | { readonly type: 'alive'; readonly counts: LoadCounts; readonly answeredMs: number }
+  | { readonly type: 'paused' }
+  | { readonly type: 'verified'; readonly bytes: number; readonly files: number }
+  /** An error where there may be none, or wrong bytes. The process writes nothing more. */
+  | { readonly type: 'failed'; readonly message: string };

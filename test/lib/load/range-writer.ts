@@ -1,0 +1,118 @@
+// Writes ranges of one file at random, and knows at every moment what each unit of it must hold. Extents belong to writers in
+// turn, and a writer has one request under way: so what was acknowledged last is what must be read, without exception.
+
+import { constants } from 'node:fs';
+import { type FileHandle, open } from 'node:fs/promises';
+import { alignedBuffer } from '../../../src/platform/mount/aligned.js';
+import { Contents, seededRandom } from './contents.js';
+import type { LoadOptions } from './protocol.js';
+
+const extentUnits = 64;
+const readShare = 0.3;
+const flushShare = 0.06;
+const verifyBytes = 1 << 20;
+
+export interface Pace {
+  /** Resolves when so many bytes more may be written. */
+  take(bytes: number): Promise<void>;
+  answered(kind: 'write' | 'read' | 'flush'): void;
+  readonly stopped: boolean;
+}
+
+export class RangeWriters {
+  readonly #options: LoadOptions;
+  readonly #contents: Contents;
+  readonly #units: number;
+  /** By unit: the serial of its last acknowledged write. */
+  readonly #serials: Uint32Array;
+  readonly #next: number[];
+  #write: FileHandle | undefined;
+  #read: FileHandle | undefined;
+
+  constructor(options: LoadOptions) {
+    this.#options = options;
+    this.#contents = new Contents(options.unitBytes, options.seed);
+    this.#units = Math.floor(options.bytes / options.unitBytes / extentUnits) * extentUnits;
+    this.#serials = new Uint32Array(this.#units);
+    this.#next = Array.from({ length: options.writers }, () => 1);
+  }
+
+  #owner(unit: number): number {
+    return Math.floor(unit / extentUnits) % this.#options.writers;
+  }
+
+  #expected(unit: number): { writer: number; serial: number } {
+    return { writer: this.#owner(unit), serial: this.#serials[unit]! };
+  }
+
+  async open(): Promise<void> {
+    const direct = this.#options.direct ? constants.O_DIRECT : 0;
+    this.#write = await open(this.#options.path, constants.O_RDWR | constants.O_CREAT | direct, 0o600);
+    this.#read = await open(this.#options.path, constants.O_RDONLY | constants.O_DIRECT);
+    // A regular file has its full length at once, so that its holes read as zeroes.
+    if ((await this.#write.stat()).isFile()) await this.#write.truncate(this.#units * this.#options.unitBytes);
+  }
+
+  async close(): Promise<void> {
+    await this.#write?.close();
+    await this.#read?.close();
+    this.#write = undefined;
+    this.#read = undefined;
+  }
+
+  /** One writer, until the pace says stop. */
+  async run(writer: number, pace: Pace, round: number): Promise<void> {
+    const { requestUnits, unitBytes, writers, seed } = this.#options;
+    const random = seededRandom(seed * 1_000 + writer * 100 + round);
+    const buffer = alignedBuffer(requestUnits * unitBytes + 2 * 4096);
+    const extents = Math.floor(this.#units / extentUnits / writers);
+    while (!pace.stopped) {
+      const extent = Math.floor(random() * extents) * writers + writer;
+      // Small requests are the most frequent, and every length occurs.
+      const count = Math.max(1, Math.ceil(requestUnits * random() ** 6));
+      const first = extent * extentUnits + Math.floor(random() * (extentUnits - count + 1));
+      if (random() < readShare) {
+        await this.#checkRange(first, count, buffer);
+        pace.answered('read');
+        continue;
+      }
+      await pace.take(count * unitBytes);
+      if (pace.stopped) return;
+      const serial = this.#next[writer]!++;
+      for (let i = 0; i < count; i++) this.#contents.fill(buffer, i * unitBytes, first + i, { writer, serial });
+      const { bytesWritten } = await this.#write!.write(buffer, 0, count * unitBytes, first * unitBytes);
+      if (bytesWritten !== count * unitBytes)
+        throw new Error(`a write of ${count * unitBytes} bytes took ${bytesWritten}`);
+      this.#serials.fill(serial, first, first + count);
+      pace.answered('write');
+      if (random() < flushShare) {
+        await this.#write!.datasync();
+        pace.answered('flush');
+      }
+    }
+  }
+
+  /** Reads whole 4 KiB blocks around the range, as O_DIRECT wants it, and checks the range. */
+  async #checkRange(first: number, count: number, buffer: Buffer): Promise<void> {
+    const { unitBytes, path } = this.#options;
+    const from = Math.floor((first * unitBytes) / 4096) * 4096;
+    const to = Math.ceil(((first + count) * unitBytes) / 4096) * 4096;
+    const { bytesRead } = await this.#read!.read(buffer, 0, to - from, from);
+    if (bytesRead !== to - from)
+      throw new Error(`a read of ${to - from} bytes at ${from} of ${path} brought ${bytesRead}`);
+    for (let unit = first; unit < first + count; unit++) {
+      const wrong = this.#contents.check(buffer, unit * unitBytes - from, unit, this.#expected(unit));
+      if (wrong !== null) throw new Error(`wrong bytes in ${path}: ${wrong}`);
+    }
+  }
+
+  /** Everything, also what was never written. Returns the bytes that were checked. */
+  async verify(): Promise<number> {
+    const perRead = Math.floor(verifyBytes / this.#options.unitBytes);
+    const buffer = alignedBuffer(verifyBytes + 2 * 4096);
+    for (let unit = 0; unit < this.#units; unit += perRead) {
+      await this.#checkRange(unit, Math.min(perRead, this.#units - unit), buffer);
+    }
+    return this.#units * this.#options.unitBytes;
+  }
+}

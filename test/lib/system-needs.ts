@@ -1,0 +1,47 @@
+// What system tests need of the machine, and what they do to the device under an attached volume.
+
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import type { DevCluster } from './dev-cluster.js';
+import type { LoadedVolume } from './kill-run.js';
+
+/** Why volumes can't be attached here or which tools are not installed; empty when all is there. */
+export function missingFor(tools: readonly string[]): string {
+  if (process.getuid?.() !== 0) return 'not root';
+  if (!existsSync('/dev/fuse')) return 'no /dev/fuse';
+  if (!existsSync('/dev/loop-control')) return 'no /dev/loop-control';
+  const missing = tools.filter((tool) => spawnSync('which', [tool]).status !== 0);
+  return missing.length > 0 ? `missing: ${missing.join(', ')}` : '';
+}
+
+/** Runs a program; throws with what it said when it fails. */
+export function run(program: string, ...args: string[]): string {
+  const { status, stdout, stderr, error } = spawnSync(program, args, { encoding: 'utf8', maxBuffer: 64 << 20 });
+  if (status === 0) return stdout;
+  throw new Error(
+    `${program} ${args.join(' ')} ended with ${status ?? error?.message}: ${`${stdout}${stderr}`.slice(-2_000)}`,
+  );
+}
+
+/** The device on which a mounted path lies. */
+export const deviceUnder = (path: string): string => run('findmnt', '-n', '-o', 'SOURCE', '--mountpoint', path).trim();
+
+/** The filesystem's own check, which may find nothing to say. */
+export function checkUnmounted(device: string, fsType: 'ext4' | 'xfs'): void {
+  if (fsType === 'ext4') run('e2fsck', '-f', '-n', device);
+  else run('xfs_repair', '-n', device);
+}
+
+/** Unmounts a volume while its device stays attached, works on the device, and stages and publishes it again. */
+export async function onDevice(
+  cluster: DevCluster,
+  { volume, node }: Pick<LoadedVolume, 'volume' | 'node'>,
+  work: (device: string) => void | Promise<void>,
+): Promise<void> {
+  const staging = cluster.staging(node, volume);
+  const device = deviceUnder(staging);
+  await node.client.NodeUnpublishVolume({ volume_id: volume.id, target_path: cluster.target(node, volume) });
+  run('umount', staging);
+  await work(device);
+  await cluster.use(node, volume);
+}
