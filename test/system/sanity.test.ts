@@ -29,6 +29,8 @@ describe.skipIf(missing !== '')('csi-sanity', () => {
     cluster = await DevCluster.start(['--nodes', '3', '--max-volumes-per-node', '3']);
   });
   afterAll(async () => {
+    // Undefined when the cluster did not start: beforeAll says why.
+    if (cluster === undefined) return;
     expect(await cluster.stop()).toBe(0);
     expect(leftovers(cluster.dir)).toEqual([]);
     rmSync(cluster.dir, { recursive: true, force: true });
