@@ -3,8 +3,9 @@
 // Admission: a write waits while too much is in flight, while fewer replicas than minReplicas are in sync (for as long as
 // that lasts), or while a replica's pool has no room (for a bounded time, then ENOSPC). Nothing that waits has a seq.
 //
-// Partial blocks: the blocks are locked, everything already sequenced is committed, the old content is read, and the merged
-// whole blocks are written; requests that touch a locked block wait until it is free.
+// Partial blocks: all blocks of the request are locked, everything already sequenced is committed, the old content of the
+// partial ones is read, and the merged whole blocks are written; requests that touch a locked block wait until it is free. The
+// whole blocks in between are locked too: another request's merge of one of them must not read it before they are sequenced.
 
 import { BLOCK_SIZE, type Clock, type Logger, messageOf, RUN_MAX, type TimerHandle } from '../base/index.js';
 import { recordSizeMax, SealBatch } from '../hotpath/index.js';
@@ -33,6 +34,12 @@ interface Waiting {
   readonly sinceMs: number;
 }
 
+/** Blocks of a request that is being merged, both ends included. */
+interface BlockRange {
+  readonly first: number;
+  readonly last: number;
+}
+
 /** A part of a request: the whole of it, or one aligned or partial piece. */
 interface Piece {
   readonly op: 'write' | 'zero' | 'trim';
@@ -48,7 +55,7 @@ export class WritePath {
   #batchBytes = 0;
   #waiting: Waiting[] = [];
   #spaceTimer: TimerHandle | undefined;
-  readonly #locked = new Set<number>();
+  readonly #locked = new Set<BlockRange>();
   #lockWaiters: BlockRequest[] = [];
   #closed = false;
 
@@ -147,7 +154,7 @@ export class WritePath {
   }
 
   #touchesLocked(first: number, last: number): boolean {
-    for (const block of this.#locked) if (block >= first && block <= last) return true;
+    for (const range of this.#locked) if (range.first <= last && range.last >= first) return true;
     return false;
   }
 
@@ -186,8 +193,9 @@ export class WritePath {
     const { pipeline, reads, writer } = this.#parts;
     const headPartial = request.offset % BLOCK_SIZE !== 0;
     const tailPartial = (request.offset + request.length) % BLOCK_SIZE !== 0;
-    const locks = first === last ? [first] : [...(headPartial ? [first] : []), ...(tailPartial ? [last] : [])];
-    for (const block of locks) this.#locked.add(block);
+    const partial = first === last ? [first] : [...(headPartial ? [first] : []), ...(tailPartial ? [last] : [])];
+    const lock: BlockRange = { first, last };
+    this.#locked.add(lock);
     let failure: BlockError | null = null;
     const merged = request.op === 'write' ? Buffer.allocUnsafe((last - first + 1) * BLOCK_SIZE) : undefined;
     const edges = new Map<number, Buffer>();
@@ -195,7 +203,7 @@ export class WritePath {
       this.#seal();
       pipeline.transmit();
       await this.#allCommitted(writer.lastSeq);
-      for (const block of locks) {
+      for (const block of partial) {
         const bytes = Buffer.allocUnsafe(BLOCK_SIZE);
         await reads.blocks(block, 1, bytes);
         edges.set(block, bytes);
@@ -204,7 +212,7 @@ export class WritePath {
       this.#parts.logger.error({ error: messageOf(error) }, 'a partial block could not be read');
       failure = 'EIO';
     }
-    for (const block of locks) this.#locked.delete(block);
+    this.#locked.delete(lock);
     // From here to #release nothing is awaited: no other request can slip between the content that was read and its successor.
     if (this.#closed || failure !== null) request.complete(this.#closed ? 'ESHUTDOWN' : failure);
     else if (merged !== undefined) this.#writeMerged(request, first, last, merged, edges);
