@@ -9,11 +9,8 @@
 // What may fail: every call of the metadata store and of a worker; all may be repeated.
 
 import {
-  type Clock,
   HoldfastError,
-  type Logger,
   messageOf,
-  type NodeId,
   notFound,
   type Random,
   type ReignId,
@@ -23,32 +20,23 @@ import {
 import type { EngineStatus } from '../engine/index.js';
 import type { Reign } from '../format/index.js';
 import type { VolumeRecord } from '../meta/index.js';
+import { closeTimeoutMs, type EngineStartParts, startEngine } from './engine-start.js';
 import {
   checkAttachable,
   checkMaintainable,
   clearEngine,
-  engineMembers,
-  engineVolume,
+  deposed,
   formerEngineGone,
   grantReign,
   isOurs,
-  noteEngine,
   type Purpose,
 } from './reigns.js';
 import { SerialQueues } from './serial-queues.js';
 import { openVolumeKey } from './volume-key.js';
-import type { VolumeRecords } from './volume-records.js';
 import type { Addressed, WorkerMethods } from './worker-api.js';
-import type { WorkerCalls } from './worker-calls.js';
 
-export interface VolumesOptions {
-  readonly nodeId: NodeId;
-  readonly records: VolumeRecords;
-  readonly workerFor: (volumeId: VolumeId) => WorkerCalls;
-  readonly socketPathFor: (volumeId: VolumeId) => string;
-  readonly clock: Clock;
+export interface VolumesOptions extends EngineStartParts {
   readonly random: Random;
-  readonly logger: Logger;
   /** Throws when the metadata store must not be believed. */
   readonly checkStore: () => Promise<void>;
   /** A maintenance engine closes itself after this long without an order. */
@@ -88,10 +76,6 @@ interface OpenVolume {
 }
 
 const idleMsDefault = 30_000;
-/** An engine may replay its log, catch replicas up and wait a lease out. */
-const openTimeoutMs = 180_000;
-const closeTimeoutMs = 60_000;
-const exportTimeoutMs = 15_000;
 /** Orders to a maintenance engine get this long to end before an attach takes the volume. */
 const drainMs = 10_000;
 const drainStepMs = 50;
@@ -99,7 +83,7 @@ const drainStepMs = 50;
 export class Volumes {
   readonly #options: VolumesOptions;
   readonly #open = new Map<VolumeId, OpenVolume>();
-  readonly #opening = new Map<VolumeId, { epoch: number; purpose: Purpose }>();
+  readonly #opening = new Map<VolumeId, { readonly epoch: number; readonly purpose: Purpose; ended: boolean }>();
   readonly #queues = new SerialQueues();
   readonly #idleMs: number;
   #stopping = false;
@@ -159,6 +143,11 @@ export class Volumes {
     try {
       const full = { ...params, ...this.#address(open) } as WorkerMethods[Method]['params'];
       return await this.#options.workerFor(volumeId).call(method, full, options.timeoutMs);
+    } catch (error) {
+      // The worker has no such engine: whoever comes next must not be sent there again.
+      if (error instanceof HoldfastError && error.code === 'ABORTED' && error.reason === 'StaleReign')
+        this.#forget(open);
+      throw error;
     } finally {
       open.users--;
       const keepMs = options.keepOpenMs ?? 0;
@@ -202,8 +191,10 @@ export class Volumes {
 
   /** A worker says that an engine ended by itself. */
   engineEnded(at: Addressed, why: string): void {
+    const opening = this.#opening.get(at.volumeId);
+    if (opening?.epoch === at.epoch) opening.ended = true;
     const open = this.#open.get(at.volumeId);
-    if (!open || open.reign.epoch !== at.epoch) return;
+    if (open?.reign.epoch !== at.epoch) return;
     this.#options.logger.warn({ volume: at.volumeId, epoch: at.epoch, why }, 'volume is no longer open here');
     this.#forget(open);
   }
@@ -305,8 +296,11 @@ export class Volumes {
         return grantReign(current, reignId, key.made);
       });
       const reign = { epoch: record.epoch, reignId };
-      this.#opening.set(volumeId, { epoch: reign.epoch, purpose });
-      const sizeBytes = await this.#startEngine(record, reign, purpose, mode, gone, dataKey);
+      const opening = { epoch: reign.epoch, purpose, ended: false };
+      this.#opening.set(volumeId, opening);
+      const start = { record, reign, purpose, readOnly: mode, formerEngineGone: gone, dataKey };
+      const sizeBytes = await startEngine(this.#options, start);
+      if (opening.ended) throw deposed(volumeId, reign);
       const open: OpenVolume = {
         volumeId,
         reign,
@@ -328,62 +322,18 @@ export class Volumes {
     }
   }
 
-  /** Opens the engine in its worker, writes it into the record, exports it. Undoes what it did when a step fails. */
-  async #startEngine(
-    record: VolumeRecord,
-    reign: Reign,
-    purpose: Purpose,
-    readOnly: boolean,
-    gone: boolean,
-    dataKey: Buffer | null,
-  ): Promise<number> {
-    const { nodeId, records, clock, logger } = this.#options;
-    const worker = this.#options.workerFor(record.id);
-    const at: Addressed = { volumeId: record.id, epoch: reign.epoch };
-    let noted = false;
-    // A buffer of its own: cloning a slice of a shared pool would copy the whole pool across.
-    const keyCopy = dataKey && Uint8Array.from(dataKey);
-    try {
-      const order = {
-        volume: engineVolume(record),
-        reign,
-        members: engineMembers(record),
-        setVersion: record.setVersion,
-        dataKey: keyCopy,
-        readOnly,
-        formerEngineGone: gone,
-        flushedPoint: record.flushedPoint,
-      };
-      const opening = worker.call('openEngine', order, openTimeoutMs);
-      keyCopy?.fill(0);
-      const { sizeBytes } = await opening.catch((error) => {
-        throw openFailure(error);
-      });
-      const engine = { nodeId, maintenance: purpose === 'maintenance', openedMs: clock.wallMs() };
-      await records.update(record.id, (current) => noteEngine(current, reign, engine));
-      noted = true;
-      if (purpose === 'attached') {
-        const socketPath = this.#options.socketPathFor(record.id);
-        await worker.call('startExport', { ...at, socketPath }, exportTimeoutMs);
-      }
-      return sizeBytes;
-    } catch (error) {
-      logger.warn({ volume: record.id, epoch: reign.epoch, purpose, error: messageOf(error) }, 'volume did not open');
-      try {
-        await worker.call('closeEngine', { ...at, flush: noted }, closeTimeoutMs);
-        if (noted) await this.#clearRecord(record.id, reign);
-      } catch (undo) {
-        logger.warn({ volume: record.id, epoch: reign.epoch, error: messageOf(undo) }, 'a failed open left traces');
-      }
-      throw error;
-    }
-  }
-
   async #closeEngine(open: OpenVolume, flush: boolean): Promise<void> {
     open.idleTimer?.cancel();
     const worker = this.#options.workerFor(open.volumeId);
-    await worker.call('closeEngine', { ...this.#address(open), flush }, closeTimeoutMs);
-    this.#forget(open);
+    try {
+      await worker.call('closeEngine', { ...this.#address(open), flush }, closeTimeoutMs);
+    } catch (error) {
+      // Not flushed, so the caller must know; but no engine may stay behind that nobody asks for any more.
+      if (flush) await worker.call('closeEngine', { ...this.#address(open), flush: false }, closeTimeoutMs);
+      throw error;
+    } finally {
+      this.#forget(open);
+    }
     if (flush) await this.#clearRecord(open.volumeId, open.reign);
     this.#options.logger.info({ volume: open.volumeId, epoch: open.reign.epoch, flush }, 'volume closed');
   }
@@ -435,17 +385,6 @@ function answer(open: OpenVolume): OpenAnswer {
     sizeBytes: open.sizeBytes,
     epoch: open.reign.epoch,
   };
-}
-
-/**
- * Callers read NOT_FOUND as "no such volume" and FAILED_PRECONDITION/StaleReign as "not yours any more", and give up for good.
- * An engine says neither: what it misses or loses while it opens may be there at the next try.
- */
-function openFailure(error: unknown): unknown {
-  if (!(error instanceof HoldfastError)) return error;
-  const stale = error.code === 'FAILED_PRECONDITION' && error.reason === 'StaleReign';
-  if (error.code !== 'NOT_FOUND' && !stale) return error;
-  return new HoldfastError(stale ? 'ABORTED' : 'UNAVAILABLE', error.message, { reason: error.reason, cause: error });
 }
 
 function modeConflict(open: OpenVolume): HoldfastError {

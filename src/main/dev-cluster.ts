@@ -34,10 +34,15 @@ export interface DevLayoutOptions {
   readonly nodes: number;
   readonly zones: readonly string[];
   readonly maxVolumes: number;
+  /** Worker threads of each storage daemon. */
+  readonly workers: number;
   readonly logLevel: string;
 }
 
-/** Makes the directories. Ports are chosen now and kept over the children's restarts, so that peers find them again at once. */
+/**
+ * Makes the directories. Ports are chosen now and kept over the children's restarts, so that peers find them again at once;
+ * with several workers a daemon's replica ports are new at each start, as the system gives them out.
+ */
 export async function layOut(options: DevLayoutOptions): Promise<DevLayout> {
   const { dir, logLevel } = options;
   const [controlPort, ...ports] = await freePorts(1 + 2 * options.nodes);
@@ -68,8 +73,21 @@ export async function layOut(options: DevLayoutOptions): Promise<DevLayout> {
     const shared = ['--node-id', node.id, '--controller', controlAddress, '--run-dir', node.runDir, ...common];
     if (node.zone !== '') shared.push('--topology', `${ZONE_LABEL}=${node.zone}`);
     const storage = [
-      ...['--pool', node.poolDir, '--format-pools', '--state-dir', join(dir, node.id, 'state'), '--workers', '1'],
-      ...['--listen', `127.0.0.1:${ports[2 * i]}`, '--replica-port', String(ports[2 * i + 1])],
+      ...[
+        '--pool',
+        node.poolDir,
+        '--format-pools',
+        '--state-dir',
+        join(dir, node.id, 'state'),
+        '--workers',
+        String(options.workers),
+      ],
+      ...[
+        '--listen',
+        `127.0.0.1:${ports[2 * i]}`,
+        '--replica-port',
+        options.workers === 1 ? String(ports[2 * i + 1]) : '0',
+      ],
     ];
     return [
       { role: 'storage', node: node.id, logFile: log(`${node.id}-storage`), args: [...shared, ...storage] },

@@ -32,6 +32,7 @@ export const devUsage = `holdfast dev: a cluster on this machine, out of the rea
   --keep                       leave the pools and the database in DIR at the end
   --zones A,B,C                zones of the nodes, in turn
   --max-volumes-per-node N     0 = no limit (default)
+  --workers N                  threads of each storage daemon (1)
   --no-restart                 leave a child that dies dead
   --json                       print one JSON object a line
   --log-level LEVEL            of the children, whose logs are in DIR/logs (info)
@@ -43,6 +44,7 @@ const flagSpec: FlagSpec = {
   keep: { type: 'boolean' },
   zones: { type: 'string' },
   'max-volumes-per-node': { type: 'string' },
+  workers: { type: 'string' },
   'no-restart': { type: 'boolean' },
   json: { type: 'boolean' },
   'log-level': { type: 'string' },
@@ -58,6 +60,7 @@ interface DevConfig {
   readonly keep: boolean;
   readonly zones: readonly string[];
   readonly maxVolumes: number;
+  readonly workers: number;
   readonly restart: boolean;
   readonly json: boolean;
   readonly logLevel: string;
@@ -77,6 +80,7 @@ export function parseDevConfig(argv: readonly string[]): DevConfig {
     keep: flags.isSet('keep'),
     zones,
     maxVolumes: flags.integer('max-volumes-per-node', 0, 0, 1024),
+    workers: flags.integer('workers', 1, 1, 16),
     restart: !flags.isSet('no-restart'),
     json: flags.isSet('json'),
     logLevel: flags.logLevel(),

@@ -255,3 +255,31 @@ test('a broken invariant in a worker reaches both threads as fatal', async () =>
   expect(b.fatal[0]!.name).toBe('AssertionError');
   b.fatal.length = 0;
 });
+
+test('a close whose flush fails says so and leaves no engine that would be handed out again', async () => {
+  const b = await bench(volumeRecord());
+  await b.volumes.openAttached(volumeId, noKey(), false);
+  b.engines[0]!.failClose = true;
+  await expect(b.volumes.close(volumeId, 0)).rejects.toThrow('flush failed');
+  await b.volumes.close(volumeId, 0);
+  expect((await b.record()).engine).toBe(null);
+  expect((await b.volumes.openAttached(volumeId, noKey(), false)).epoch).toBe(2);
+});
+
+test('an engine that ends between its open and its place in the record is not handed out', async () => {
+  const b = await bench(volumeRecord({ publications: [] }));
+  const { store } = b;
+  const swap = store.compareAndSwap.bind(store);
+  store.compareAndSwap = (async (key: string, version: number, value: object) => {
+    const isNote = b.engines.length === 1 && !b.engines[0]!.closed;
+    if (isNote) b.engines[0]!.depose('every replica failed');
+    return swap(key, version, value as never);
+  }) as typeof store.compareAndSwap;
+  const order = { snapshotId, groupId: null, holdToken: null };
+  await expect(b.volumes.order(volumeId, 'freeze', order, { timeoutMs: 1_000 })).rejects.toMatchObject({
+    code: 'ABORTED',
+    reason: 'StaleReign',
+  });
+  expect((await b.volumes.order(volumeId, 'freeze', order, { timeoutMs: 1_000 })).seq).toBe(7);
+  expect(b.engines.length).toBe(2);
+});
