@@ -7,8 +7,8 @@
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { unavailable } from '../base/index.js';
+import { makeDirectory } from '../platform/index.js';
 import type { DevChildSpec } from './dev-child.js';
-import { makeDirectory } from './directories.js';
 import { ZONE_LABEL } from './labels.js';
 
 export interface DevNode {

@@ -18,11 +18,11 @@ import {
   unavailable,
 } from '../base/index.js';
 import { type NodeRecord, openRemoteStore } from '../meta/index.js';
+import { makeDirectory } from '../platform/index.js';
 import { createClient, csiServices } from '../rpc/index.js';
 import { DevChild, type DevEvent } from './dev-child.js';
 import { detachEverything } from './dev-cleanup.js';
 import { type DevLayout, layOut } from './dev-cluster.js';
-import { makeDirectory } from './directories.js';
 import { type FlagSpec, Flags } from './flags.js';
 
 export const devUsage = `holdfast dev: a cluster on this machine, out of the real commands as child processes

@@ -3,7 +3,7 @@
 import { realpathSync } from 'node:fs';
 import { join } from 'node:path';
 import { errnoOf, HoldfastError, invalid, messageOf } from '../base/index.js';
-import { makeDirectory } from './directories.js';
+import { makeDirectory } from '../platform/index.js';
 
 /** sun_path has 108 bytes with its terminator. */
 const socketPathBytesMax = 107;

@@ -28,6 +28,7 @@ import {
   type VolumeId,
 } from '../base/index.js';
 import { type MetadataStore, openRemoteStore } from '../meta/index.js';
+import { makeDirectory } from '../platform/index.js';
 import {
   createClient,
   createServer,
@@ -37,7 +38,6 @@ import {
   type Server,
 } from '../rpc/index.js';
 import { NodeDisk, Pool } from '../segment/index.js';
-import { makeDirectory } from './directories.js';
 import { type FlagSpec, Flags } from './flags.js';
 import { NODE_LABEL } from './labels.js';
 import { openRunDirectory, type RunDirectory } from './run-directory.js';

@@ -9,5 +9,6 @@ export {
   type ExecResult,
   type RunOptions,
 } from './exec.js';
+export { makeDirectory } from './make-directory.js';
 export * from './mount/index.js';
 export { type ServiceOptions, type ServiceProcess, spawnService } from './service-process.js';

@@ -2,10 +2,11 @@
 // what is missing. It never unmounts lazily on its own, because a lazily unmounted filesystem goes on writing after the
 // volume has moved to another node.
 
-import { mkdir, open, rmdir, stat, unlink } from 'node:fs/promises';
+import { open, rmdir, stat, unlink } from 'node:fs/promises';
 import { dirname, isAbsolute } from 'node:path';
 import { type Clock, errnoOf, HoldfastError, invalid, precondition, printable } from '../../base/index.js';
 import { type Exec, ExecError } from '../exec.js';
+import { makeDirectory } from '../make-directory.js';
 import type { FsType } from './filesystem.js';
 import { type MountEntry, mountsAt, mountsOf } from './findmnt.js';
 
@@ -86,7 +87,7 @@ async function mountFilesystem(exec: Exec, mount: MountFilesystem): Promise<void
     const mode = present.readOnly ? 'read-only' : 'writable';
     throw precondition(`${mount.target} already has ${present.source} (${mode}) mounted: unmount it first`, 'Conflict');
   }
-  await mkdir(mount.target, { recursive: true, mode: 0o750 });
+  makeDirectory(mount.target, 0o750);
   const options = new Set(mount.options.flatMap((option) => option.split(',')));
   if (mount.readOnly) options.add('ro');
   // A clone has its source's filesystem UUID, and xfs refuses to mount two of the same. Which device is which is known
@@ -100,7 +101,7 @@ async function bindMount(exec: Exec, mount: BindMount): Promise<void> {
   checkPath(mount.source, 'bind source');
   checkPath(mount.target, 'bind target');
   const source = await stat(mount.source);
-  if (source.isDirectory()) await mkdir(mount.target, { recursive: true, mode: 0o750 });
+  if (source.isDirectory()) makeDirectory(mount.target, 0o750);
   else await makeFile(mount.target);
   const present = (await mountsAt(exec, mount.target)).at(-1);
   if (present) {
@@ -123,7 +124,7 @@ async function bindMount(exec: Exec, mount: BindMount): Promise<void> {
 }
 
 async function makeFile(path: string): Promise<void> {
-  await mkdir(dirname(path), { recursive: true, mode: 0o750 });
+  makeDirectory(dirname(path), 0o750);
   try {
     await (await open(path, 'wx', 0o640)).close();
   } catch (error) {
