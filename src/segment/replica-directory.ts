@@ -26,8 +26,8 @@ export async function createReplicaDirectory(
   try {
     for (const name of from?.segments ?? [])
       await linkOrCopy(disk, segmentPath(from!.directory, name), segmentPath(temporary, name));
+    // Comes last and syncs the directory, and so the links made before.
     await SuperblockStore.create(disk, temporary, superblock);
-    await disk.syncDirectory(temporary);
     disk.rename(temporary, target);
   } catch (error) {
     await removeTree(disk, temporary).catch(() => undefined); // The first error says more; the rest goes at the next start.

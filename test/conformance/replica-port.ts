@@ -241,8 +241,9 @@ export function replicaPortConformance(name: string, makeRig: () => Promise<Port
       const dropped = [maker.next(), maker.seal()];
       expect(dropped[1]!.lastSeq).toBe(4);
       const later = maker.next();
-      await port.describe({ joining: true });
+      const described = port.describe({ joining: true });
       appendAll(port, [later]);
+      await described;
       await rig.settle();
       expect((await port.segments()).map((segment) => segment.lastSeq)).toEqual([2, 5]);
       maker.seal();

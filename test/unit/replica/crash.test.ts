@@ -214,8 +214,11 @@ describe('crashes', () => {
       await port.cut(target);
       await host.close();
       for (let at = before; at <= disk.journal.length; at++) {
-        for (const [name, choice] of choices) {
-          const crashed = disk.afterPowerCut(at, choice(at));
+        const lives: [string, RecordingDisk][] = choices.map(([name, choice]) => [
+          name,
+          disk.afterPowerCut(at, choice(at)),
+        ]);
+        for (const [name, crashed] of [...lives, ['killed', disk.afterKill(at, 100)] as [string, RecordingDisk]]) {
           const { status, port: next } = await recovered(crashed);
           const where = `cut(${target}), crash at ${at}, ${name}`;
           expect(status.damage, where).toBeNull();
