@@ -46,6 +46,7 @@ export const errorReasons = [
   'Deadline',
   'ToolMissing',
   'Closed',
+  'Unreachable',
   'Protocol',
   'StoreWentBack',
 ] as const;

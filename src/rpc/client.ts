@@ -48,6 +48,13 @@ const channelOptions = {
 /** Requests are encoded before the call, so that one that can't be is an error with the field's name. */
 const asIs = (bytes: Buffer) => bytes;
 
+/** A unix socket costs nothing to try, and what waits for it is the I/O of a volume whose daemon has just started again. */
+const unixChannelOptions = {
+  ...channelOptions,
+  'grpc.initial_reconnect_backoff_ms': 20,
+  'grpc.max_reconnect_backoff_ms': 100,
+};
+
 class Caller {
   readonly #grpc: GrpcClient;
   readonly #address: string;
@@ -58,8 +65,9 @@ class Caller {
     const parsed = parseAddress(address);
     this.#address = formatAddress(parsed);
     this.#options = options;
-    const target = parsed.kind === 'unix' ? `unix:${parsed.path}` : this.#address;
-    this.#grpc = new GrpcClient(target, options.credentials ?? credentials.createInsecure(), channelOptions);
+    const [target, settings] =
+      parsed.kind === 'unix' ? [`unix:${parsed.path}`, unixChannelOptions] : [this.#address, channelOptions];
+    this.#grpc = new GrpcClient(target, options.credentials ?? credentials.createInsecure(), settings);
   }
 
   close(): void {

@@ -58,6 +58,10 @@ export function fromStatus(
   const reason = errorReasons.find((known) => known === sent);
   const code = codeOf(failure.code);
   if (sent !== undefined) return new HoldfastError(code, failure.details, { reason: reason ?? 'Generic', cause });
-  const transportReason: ErrorReason = code === 'DEADLINE_EXCEEDED' ? 'Deadline' : 'Generic';
+  const transportReasons: Partial<Record<ErrorCode, ErrorReason>> = {
+    DEADLINE_EXCEEDED: 'Deadline',
+    UNAVAILABLE: 'Unreachable',
+  };
+  const transportReason = transportReasons[code] ?? 'Generic';
   return new HoldfastError(code, `${method} at ${address}: ${failure.details}`, { reason: transportReason, cause });
 }

@@ -21,12 +21,14 @@ export interface KeeperOptions {
 
 const delayMinMs = 100;
 const delayMaxMs = 1_000;
+/** While no daemon runs: users wait for the next one, and asking a unix socket costs next to nothing. */
+const awayDelayMs = 100;
 /** How long a bridge may take to connect to an address before the daemon is asked again. */
 const settleMs = 5_000;
 /** How long the end waits for an `open` that is under way. */
 const stopPatienceMs = 20_000;
 /** One log line in so many failed tries. */
-const logEvery = 60;
+const logEvery = 300;
 
 /** True for the one refusal that time can't cure. */
 export function isDeposed(error: unknown): error is HoldfastError {
@@ -131,6 +133,7 @@ export class ExportKeeper {
           return;
         }
         this.lastError = messageOf(error);
+        if (error instanceof HoldfastError && error.reason === 'Unreachable') delayMs = awayDelayMs;
         if (tries % logEvery === 1) logger.warn({ tries, reason: this.lastError }, 'export is not open yet');
       }
       if (this.#connected) break;

@@ -58,6 +58,17 @@ describe('ExportKeeper', () => {
     void keeper.stop();
   });
 
+  it('asks at a steady pace while no daemon runs, so that the next one is found at once', async () => {
+    const { keeper, opens, script, pass } = setUp();
+    script.next = () => Promise.reject(new HoldfastError('UNAVAILABLE', 'no one there', { reason: 'Unreachable' }));
+    keeper.setConnected(true, '');
+    keeper.setConnected(false, 'reset');
+    await pass(30_000);
+    const gaps = opens.slice(1).map(({ at }, index) => at - opens[index]!.at);
+    expect(new Set(gaps)).toEqual(new Set([100]));
+    void keeper.stop();
+  });
+
   it('stops asking once the bridge is connected, and starts again at the next loss', async () => {
     const { keeper, opens, opened, script, pass } = setUp();
     script.next = async () => address;
