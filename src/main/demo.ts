@@ -22,7 +22,7 @@ import { Interrupted, Interrupts } from './demo/interrupts.js';
 import { lookAtMachine } from './demo/machine.js';
 import { Report } from './demo/report.js';
 import { type Stage, seconds } from './demo/scene.js';
-import { describeLeftovers, Workplace } from './demo/workplace.js';
+import { countLeftovers, describeLeftovers, Workplace } from './demo/workplace.js';
 import { type FlagSpec, Flags } from './flags.js';
 
 export const demoUsage = `holdfast demo: a replicated, encrypted volume through CSI on this machine, in about a minute
@@ -160,7 +160,7 @@ async function cleanUp(stage: Stage, cluster: Cluster | undefined, force: AbortS
   } catch (error) {
     report.note(`        ${messageOf(error)}: it is ended by force`);
   }
-  const left = describeLeftovers(place.leftovers());
+  const left = countLeftovers(place.leftovers());
   try {
     if (left !== '') await place.sweep(exec, clock);
     place.remove();

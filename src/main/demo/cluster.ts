@@ -63,8 +63,9 @@ export class Cluster {
 
   /** Calls `listener` if the cluster ends without having been told to. */
   onDeath(listener: (error: HoldfastError) => void): void {
-    void this.#process.exited.then(() => {
-      if (!this.#stopping) listener(unavailable(`the cluster ended by itself: ${this.#lastWords()}`));
+    void this.#process.exited.then(({ signal }) => {
+      const why = signal === null ? this.#lastWords() : `by ${signal}`;
+      if (!this.#stopping) listener(unavailable(`the cluster ended, though nobody asked it to: ${why}`));
     });
   }
 

@@ -173,7 +173,20 @@ function killQuietly(pid: number): void {
   }
 }
 
-/** As a sentence; empty when there are none. */
+/** "2 processes, 1 mount"; empty when there are none. */
+export function countLeftovers({ processes, mounts, loops }: Leftovers): string {
+  const counts = [
+    [processes.length, 'process', 'processes'],
+    [mounts.length, 'mount', 'mounts'],
+    [loops.length, 'loop device', 'loop devices'],
+  ] as const;
+  return counts
+    .filter(([count]) => count > 0)
+    .map(([count, one, many]) => `${count} ${count === 1 ? one : many}`)
+    .join(', ');
+}
+
+/** Each by name; empty when there are none. */
 export function describeLeftovers(left: Leftovers): string {
   const parts = [
     ...left.processes.map(({ pid, command }) => `process ${pid} (${command.slice(0, 120)})`),
