@@ -139,6 +139,8 @@ export class VolumeEngine implements Engine {
       keys,
       reader: this.#reader,
       sources: () => this.#set.sources(),
+      closed: () => this.closed,
+      clock: options.clock,
       logger: options.logger,
     });
     this.#writes = new WritePath({
@@ -297,7 +299,8 @@ export class VolumeEngine implements Engine {
   #read(reads: readonly BlockRequest[]): void {
     this.#set.keepLease();
     this.#reads.read(reads, (request, error) => {
-      if (error !== null) return request.complete(error);
+      // Whatever a read met while the engine ended says nothing of the volume: the next engine answers it.
+      if (error !== null) return request.complete(this.closed ? 'ESHUTDOWN' : error);
       this.#counters.reads++;
       this.#counters.readBytes += request.length;
       // Checked after the data was fetched and before the reply leaves, also for zeroes.

@@ -91,11 +91,14 @@ export class LogReader {
   }
 }
 
-/** The file answered, but not with what the log says is there. */
+/** The replica answered, but not with what the log says is there. */
 function isDamage(error: unknown): boolean {
   return (
     error instanceof HoldfastError &&
-    (error.code === 'DATA_LOSS' || error.code === 'OUT_OF_RANGE' || error.reason === 'DiskFailed')
+    (error.code === 'DATA_LOSS' ||
+      error.code === 'OUT_OF_RANGE' ||
+      (error.code === 'NOT_FOUND' && error.reason !== 'ReplicaLost') ||
+      error.reason === 'DiskFailed')
   );
 }
 

@@ -1,11 +1,11 @@
 // Reads: map lookup, one port call for all records of a batch, open, reply. Zeroes need no I/O. A record that one replica
 // gives damaged is taken from another, which LogReader does one by one; the fast path is the intact local copy.
 
-import { BLOCK_SIZE, corrupt, type Logger, messageOf } from '../base/index.js';
+import { BLOCK_SIZE, type Clock, corrupt, HoldfastError, type Logger, messageOf } from '../base/index.js';
 import { placeIndex, placeLength, placeOffset, placeSlot, segmentFileName } from '../format/index.js';
 import { type BlockMap, type Kernel, type KeyRing, kernel, type MapRoot } from '../hotpath/index.js';
 import type { BlockError, BlockRequest } from './block-device.js';
-import { READ_BATCH_BYTES } from './limits.js';
+import { READ_BATCH_BYTES, RECONNECT_MS } from './limits.js';
 import type { LogReader } from './log-reader.js';
 import type { ReadRange, ReplicaPort } from './replica-port.js';
 import type { SegmentTable, TableEntry } from './segment-table.js';
@@ -31,6 +31,9 @@ export interface ReadParts {
   readonly reader: LogReader;
   /** Nearest first. */
   readonly sources: () => readonly ReplicaPort[];
+  /** No more reads will be answered. */
+  readonly closed: () => boolean;
+  readonly clock: Clock;
   readonly logger: Logger;
 }
 
@@ -199,14 +202,7 @@ export class ReadPath {
   /** Record by record, from whichever replica has it. */
   async #slow(fetches: readonly Fetch[], done: (error: Error | null) => void): Promise<void> {
     try {
-      for (const fetch of fetches) {
-        await this.#parts.reader.read(fetch.segment, fetch.offset, fetch.length, (bytes) => {
-          fetch.bytes = bytes;
-          fetch.bytesAt = 0;
-          const fault = this.#open(fetch);
-          return fault === null ? null : `record of block ${fetch.block}: ${fault}`;
-        });
-      }
+      for (const fetch of fetches) await this.#fromAny(fetch);
     } catch (error) {
       this.#parts.logger.error(
         { segment: segmentFileName(fetches[0]!.segment), error: messageOf(error) },
@@ -215,6 +211,26 @@ export class ReadPath {
       return done(error instanceof Error ? error : new Error(String(error)));
     }
     done(null);
+  }
+
+  /** While no replica can be asked the read waits, as writes do: that is a pause for the client and no error. */
+  async #fromAny(fetch: Fetch): Promise<void> {
+    const { reader, clock, closed, logger } = this.#parts;
+    for (let wait = RECONNECT_MS.first; ; wait = Math.min(wait * 2, RECONNECT_MS.most)) {
+      try {
+        await reader.read(fetch.segment, fetch.offset, fetch.length, (bytes) => {
+          fetch.bytes = bytes;
+          fetch.bytesAt = 0;
+          const fault = this.#open(fetch);
+          return fault === null ? null : `record of block ${fetch.block}: ${fault}`;
+        });
+        return;
+      } catch (error) {
+        if (!(error instanceof HoldfastError && error.code === 'UNAVAILABLE') || closed()) throw error;
+        logger.warn({ error: error.message }, 'a read waits for a replica');
+      }
+      await clock.sleep(wait);
+    }
   }
 }
 
