@@ -105,6 +105,11 @@ export class RecordingDisk implements Disk {
   #held: (() => void)[] = [];
   syncs = 0;
   writes = 0;
+  reads = 0;
+  /** Told of every change and sync, right after it was noted in the journal. */
+  onChange: (() => void) | null = null;
+  /** Every sync takes as long as this promise. */
+  syncDelay: (() => Promise<void>) | null = null;
 
   constructor(state?: { inodes: Map<number, Inode>; nextInode: number; boot: number }) {
     this.#boot = state?.boot ?? 1;
@@ -302,6 +307,7 @@ export class RecordingDisk implements Disk {
   #change(change: Change): void {
     this.journal.push(change);
     applyChange(this.#inodes, change, null);
+    this.onChange?.();
   }
 
   recordWrite(inode: number, path: string, position: number, bytes: Buffer): void {
@@ -325,10 +331,11 @@ export class RecordingDisk implements Disk {
     const through = this.journal.length;
     this.syncs++;
     if (this.holdSyncs) await new Promise<void>((resolve) => this.#held.push(resolve));
-    else await Promise.resolve();
+    else await (this.syncDelay?.() ?? Promise.resolve());
     const failing = this.failSync;
     if (failing !== null && failing.after-- <= 0) throw fault(failing.errno, 'fdatasync', path);
     this.journal.push({ op: 'sync', inode, through });
+    this.onChange?.();
   }
 
   #checkSpace(bytes: number, path: string): void {
@@ -392,6 +399,7 @@ class RecordingFile implements DiskFile {
   }
   read(into: Uint8Array, position: number): number {
     this.#check();
+    this.#disk.reads++;
     const failing = this.#disk.failRead;
     if (failing !== null && this.path.endsWith(failing.path)) throw fault(failing.errno, 'read', this.path);
     const count = Math.max(0, Math.min(into.length, this.#inode.size - position));

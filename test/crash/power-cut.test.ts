@@ -1,0 +1,28 @@
+// Power cuts and crashes at random moments of random lives: everything flushed is there, the volume is a prefix of its write
+// order, what was acknowledged survives when any in-sync replica kept its power. Segments and checkpoints are made small here,
+// so that a short life has many of them; power-cut-full-size.test.ts runs with the real sizes.
+
+import { expect, it, vi } from 'vitest';
+import { runLives } from '../lib/crash/lives.js';
+
+vi.mock('../../src/format/constants.js', async (original) => ({
+  ...(await original<object>()),
+  SEGMENT_SIZE_DEFAULT: 256 * 1024,
+}));
+vi.mock('../../src/engine/limits.js', async (original) => ({
+  ...(await original<object>()),
+  TAIL_BYTES: 64 * 1024,
+  COPY_CHUNK: 128 * 1024,
+  CHECKPOINT_LOG_BYTES: 1024 * 1024,
+  CHECKPOINT_DIRTY_PAGES: 24,
+}));
+
+const cuts = Number(process.env.HOLDFAST_CUTS ?? 240);
+const seed = Number(process.env.HOLDFAST_SEED ?? 20);
+
+it('holds every promise after crashes at any moment', async () => {
+  const counts = await runLives({ seed, cuts, bytes: 5 * 1024 * 1024 });
+  expect(counts.cuts).toBeGreaterThanOrEqual(cuts);
+  expect(counts.power).toBeGreaterThanOrEqual(Math.min(20, cuts / 4));
+  expect(counts.inRecovery).toBeGreaterThan(0);
+});

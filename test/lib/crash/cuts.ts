@@ -1,0 +1,140 @@
+// Crashes a recorded world at chosen moments and checks what comes back, and does so again to what came back.
+
+import type { VolumeId } from '../../../src/base/index.js';
+import type { SimNode, SimWorld } from './sim-world.js';
+import { checkContents, checkPromises, checkReplicasEqual, openAgain } from './verify.js';
+import { Chance } from './virtual-time.js';
+import type { Floor } from './volume-model.js';
+import { type Habits, Workload } from './workload.js';
+
+export interface Crash {
+  readonly moment: number;
+  readonly seed: number;
+  /** Nodes that lose power; the others' processes die. */
+  readonly power: readonly number[];
+}
+
+export function describeCrash(crash: Crash, world: SimWorld): string {
+  const all = crash.power.length === world.nodes.length;
+  return `crash at moment ${crash.moment} of ${world.moment}, seed ${crash.seed}, ${all ? 'all nodes lose power' : crash.power.length === 0 ? 'all processes die' : `nodes ${crash.power.join(', ')} lose power, the processes of the others die`}`;
+}
+
+/** A moment, half of the time right at a change of some disk, and who loses power then. */
+export function chooseCrash(world: SimWorld, chance: Chance, before = world.moment): Crash {
+  let moment = chance.between(world.origin, Math.max(world.origin, before));
+  if (chance.hit(0.5)) {
+    const { moments } = chance.pick(chance.pick(world.nodes).disks);
+    const some = moments.filter((at) => at >= world.origin && at <= before);
+    if (some.length > 0) moment = chance.pick(some);
+  }
+  const dice = chance.next();
+  const power = world.nodes.map((node) => node.index).filter(() => dice < 0.5 || (dice < 0.85 && chance.hit(0.5)));
+  return { moment, seed: chance.below(2 ** 31), power };
+}
+
+/** Acknowledged writes survive when some in-sync replica kept its power all along. */
+export function promisesKept(world: SimWorld, volumeId: VolumeId, crash: Crash): Floor['kind'][] {
+  const { inSync, members } = world.recordAt(volumeId, crash.moment);
+  const safe = members.some((member) => {
+    const node = world.nodes[member.node]!;
+    return inSync.includes(member.replicaId) && !crash.power.includes(member.node) && !node.lostPower;
+  });
+  return safe ? ['durable', 'acked'] : ['durable'];
+}
+
+export interface CutCounts {
+  cuts: number;
+  /** Crashes of what had come back from a crash, and those of them that fell into its recovery. */
+  again: number;
+  inRecovery: number;
+  power: number;
+  alone: number;
+}
+
+/** Crashes the world and checks what comes back; `depth` more times, before and after it has gone on. */
+export async function crashAndCheck(
+  world: SimWorld,
+  volumeId: VolumeId,
+  crash: Crash,
+  habits: Habits,
+  depth: number,
+  counts: CutCounts,
+): Promise<void> {
+  const kinds = promisesKept(world, volumeId, crash);
+  const chance = new Chance(crash.seed ^ 0xc0ffee);
+  counts.cuts++;
+  if (crash.power.length === world.nodes.length) counts.power++;
+  let after: SimWorld | undefined;
+  try {
+    after = await world.crashedAt(
+      crash.moment,
+      crash.seed,
+      (node) => (crash.power.includes(node.index) ? 'lost' : 'kept'),
+      kinds,
+    );
+    const node = chance.pick(after.nodes);
+    const session = await after.until(openAgain(after, volumeId, node), 'open');
+    const opened = after.moment;
+    const state = checkPromises(after, volumeId, session);
+    await after.until(checkContents(after.models.get(volumeId)!, session, state), 'read');
+    checkReplicasEqual(after, volumeId, session.reign.epoch);
+    if (world.nodes.length > 1 && chance.hit(0.35)) {
+      counts.alone++;
+      await checkAlone(
+        world,
+        volumeId,
+        crash,
+        kinds.length === 1 ? chance.below(world.nodes.length) : safeNode(world, volumeId, crash),
+      );
+    }
+    if (depth === 0) return;
+    const life = new Workload(after, volumeId, habits);
+    await after.until(life.run(), 'workload', 3_600_000);
+    const early = chance.hit(0.5);
+    const next = chooseCrash(after, chance, early ? opened : after.moment);
+    counts.again++;
+    if (early) counts.inRecovery++;
+    // What an earlier crash had to keep only if power was kept, the next one can't be held to either.
+    await crashAndCheck(after, volumeId, next, habits, depth - 1, counts);
+  } catch (error) {
+    if (error instanceof Error) error.message = `${describeCrash(crash, world)}: ${error.message}${logOf(after)}`;
+    throw error;
+  }
+}
+
+/** The newest warnings of a world, for the message of a failure; those of the innermost one only. */
+function logOf(world: SimWorld | undefined): string {
+  const lines = world?.log.splice(0).slice(-12) ?? [];
+  return lines.map((line) => `\n  ${line.message} ${JSON.stringify(line.fields)}`).join('');
+}
+
+function safeNode(world: SimWorld, volumeId: VolumeId, crash: Crash): number {
+  const { inSync, members } = world.recordAt(volumeId, crash.moment);
+  const safe = members.filter(
+    (member) =>
+      inSync.includes(member.replicaId) && !crash.power.includes(member.node) && !world.nodes[member.node]!.lostPower,
+  );
+  return safe[0]!.node;
+}
+
+/** One in-sync replica by itself must hold everything that was durable: a flush counts on each, not on some. */
+async function checkAlone(world: SimWorld, volumeId: VolumeId, crash: Crash, index: number): Promise<void> {
+  const record = world.recordAt(volumeId, crash.moment);
+  const member = record.members.find((one) => one.node === index)!;
+  if (!record.inSync.includes(member.replicaId)) return;
+  const after = await world.crashedAt(
+    crash.moment,
+    crash.seed,
+    (node: SimNode) => (crash.power.includes(node.index) ? 'lost' : 'kept'),
+    ['durable'],
+  );
+  after.change(volumeId, { inSync: [member.replicaId], members: [member], flushedPoint: null });
+  try {
+    const session = await after.until(openAgain(after, volumeId, after.nodes[index]!), 'open');
+    const state = checkPromises(after, volumeId, session);
+    await after.until(checkContents(after.models.get(volumeId)!, session, state), 'read');
+  } catch (error) {
+    if (error instanceof Error) error.message = `replica ${index} alone: ${error.message}`;
+    throw error;
+  }
+}
