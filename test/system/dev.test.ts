@@ -123,18 +123,20 @@ describe.skipIf(reason !== '')('dev', () => {
     });
     const node = cluster.nodes[0]!;
     const target = await cluster.use(node, volume);
-    for (const [role, at] of [
-      ['storage', 'node-2'],
-      ['storage', 'node-1'],
-      ['controller', ''],
-      ['node', 'node-1'],
+    for (const [role, at, signal] of [
+      ['storage', 'node-2', 'SIGKILL'],
+      ['storage', 'node-1', 'SIGKILL'],
+      // The end of an update: it closes its engine, and the next one opens it.
+      ['storage', 'node-1', 'SIGTERM'],
+      ['controller', '', 'SIGKILL'],
+      ['node', 'node-1', 'SIGKILL'],
     ] as const) {
       const before = cluster.pid(role, at);
       const file = join(target, 'load');
-      const running = load(file, 32);
+      const running = load(file, 24);
       running.catch(() => {});
       await realClock.sleep(1_500);
-      cluster.kill(role, at);
+      process.kill(before, signal);
       await running;
       rmSync(file);
       expect(cluster.pid(role, at)).not.toBe(before);
