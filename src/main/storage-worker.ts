@@ -3,16 +3,13 @@
 // threads. Composition only; orders come from the main thread.
 
 import { parentPort, workerData } from 'node:worker_threads';
-import {
-  EngineRoom,
-  type MainMethods,
-  PortRpc,
-  replicaConnector,
-  type WorkerMethods,
-  type WorkerReplicas,
-  workerHandlers,
-  workerOf,
-} from '../agent/index.js';
+// Its parts one by one: the folder's index would load gRPC into every worker, a third of a daemon's restart.
+import { replicaConnector } from '../agent/connector.js';
+import { EngineRoom } from '../agent/engine-room.js';
+import type { MainMethods, WorkerMethods } from '../agent/index.js';
+import { PortRpc } from '../agent/port-rpc.js';
+import { type WorkerReplicas, workerHandlers } from '../agent/worker-handlers.js';
+import { workerOf } from '../agent/worker-of.js';
 import { assert, createLogger, type Logger, messageOf, realClock, realRandom, type VolumeId } from '../base/index.js';
 import { type BlockDevice, openEngine } from '../engine/index.js';
 import { ExportTable, NbdServer } from '../nbd/index.js';

@@ -191,7 +191,10 @@ export async function runStorage(argv: readonly string[], signal: AbortSignal): 
       replicaPort: config.replicaPort === 0 ? 0 : config.replicaPort + index,
       logLevel: config.logLevel,
     }));
-    const threads = await startThreads(seeds, handlers, { clock: realClock, logger, onBroken });
+    const starting = startThreads(seeds, handlers, { clock: realClock, logger, onBroken });
+    // Read while the threads start: users of attached volumes wait for all of this.
+    for (const service of [holdfastServices.volume, holdfastServices.replica, holdfastServices.node]) service();
+    const threads = await starting;
     const workerFor = (volumeId: VolumeId) => threads.calls[workerOf(volumeId, threads.calls.length)]!;
     const volumes = new Volumes({
       nodeId: config.nodeId,
