@@ -59,7 +59,9 @@ export function checkAttachable(record: VolumeRecord, nodeId: NodeId): Publicati
 export function checkMaintainable(record: VolumeRecord, nodeId: NodeId): void {
   if (record.state === 'deleting') throw precondition(`volume ${record.id} is being deleted`);
   const { engine } = record;
-  if (engine && !engine.maintenance && engine.nodeId !== nodeId) {
+  // A node that is gone leaves its engine in the record; once the volume is no longer published to it, another may take over.
+  const published = engine && record.publications.some((one) => one.nodeId === engine.nodeId);
+  if (engine && !engine.maintenance && engine.nodeId !== nodeId && published) {
     throw precondition(`volume ${record.id} is attached on node ${engine.nodeId}: order it there`, 'Busy');
   }
 }

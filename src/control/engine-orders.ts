@@ -31,9 +31,14 @@ function hasMoved(error: unknown): boolean {
   return error.reason === 'StaleReign' || error.reason === 'Closed' || error.reason === 'Busy';
 }
 
-/** Where the engine is attached by its record, or null: closed, or a maintenance engine. */
+/**
+ * Where the engine is attached by its record, or null: closed, a maintenance engine, or left behind by a node from which the volume was
+ * detached by force; that one is fenced by whoever opens next.
+ */
 export function attachedAt(record: VolumeRecord): NodeId | null {
-  return record.engine !== null && !record.engine.maintenance ? record.engine.nodeId : null;
+  const { engine, publications } = record;
+  if (engine === null || engine.maintenance) return null;
+  return publications.some((one) => one.nodeId === engine.nodeId) ? engine.nodeId : null;
 }
 
 export class EngineOrders {

@@ -49,9 +49,13 @@ export class EngineOrders {
   readonly #parts: OrderParts;
   /** Clones under way: the snapshots they start from and the segments they link must stay. */
   readonly #cloning = new Map<Promise<void>, SnapshotId>();
+  readonly #deleting = new Set<SnapshotId>();
+  /** No clone entry lies above this seq; at first all that earlier reigns wrote is under suspicion. */
+  #lastCloneSeq: number;
 
   constructor(parts: OrderParts) {
     this.#parts = parts;
+    this.#lastCloneSeq = parts.writer.lastSeq;
   }
 
   /** Resolves when no clone that is under way now needs the log's segments any more. */
@@ -91,18 +95,19 @@ export class EngineOrders {
     const { map, writer, pipeline, checkpointer, mustServe, durable } = this.#parts;
     mustServe();
     if (map.snapshot(snapshotId) === undefined) return;
-    if ([...this.#cloning.values()].includes(snapshotId)) {
-      throw new HoldfastError('ABORTED', `snapshot ${snapshotId} is being cloned; retry when that has ended`, {
-        reason: 'Busy',
-      });
-    }
+    if ([...this.#cloning.values()].includes(snapshotId)) throw busy(`snapshot ${snapshotId} is being cloned`);
+    this.#deleting.add(snapshotId);
     const frame = writer.writeControl({ kind: 'snapshotDelete', snapshotId });
     pipeline.newest(frame).apply = () => {
       map.deleteSnapshot(snapshotId);
       checkpointer.noteFreed();
     };
     pipeline.transmit();
-    await durable(frame.seq);
+    try {
+      await durable(frame.seq);
+    } finally {
+      this.#deleting.delete(snapshotId);
+    }
   }
 
   /** True when the volume grew. */
@@ -139,7 +144,11 @@ export class EngineOrders {
       }
       return { target, port: link.port };
     });
-    const cloning = this.#link(order, sources, snapshot.sizeBytes);
+    // Not registered yet: a checkpoint may have to delete segments, which waits for registered clones.
+    const checkpoint = await this.#freshCheckpoint();
+    if (map.snapshot(order.snapshotId) === undefined) throw this.#noSnapshot(order.snapshotId);
+    if (this.#deleting.has(order.snapshotId)) throw busy(`snapshot ${order.snapshotId} is being deleted`);
+    const cloning = this.#link(order, sources, snapshot.sizeBytes, checkpoint);
     this.#cloning.set(cloning, order.snapshotId);
     try {
       await cloning;
@@ -148,19 +157,31 @@ export class EngineOrders {
     }
   }
 
-  /** Checkpoint, clone entry, sealed segment; then each source replica links what the log consists of now. */
+  /**
+   * A checkpoint that covers every clone entry there is. An order that was cut short leaves one behind; replaying it a second
+   * time, behind writes of the source that followed it, would give the new volume those writes.
+   */
+  async #freshCheckpoint(): Promise<CheckpointPlace> {
+    for (;;) {
+      const place = await this.#parts.checkpointer.write();
+      if (place.coveredThrough >= this.#lastCloneSeq) return place;
+    }
+  }
+
+  /** Clone entry, sealed segment; then each source replica links what the log consists of now. */
   async #link(
     order: CloneOrder,
     sources: readonly { target: CloneTarget; port: ReplicaPort }[],
     sizeBytes: number,
+    checkpoint: CheckpointPlace,
   ): Promise<void> {
-    const { writer, table, pipeline, checkpointer, durable } = this.#parts;
-    const checkpoint = await checkpointer.write();
+    const { writer, table, pipeline, durable } = this.#parts;
     const frame = writer.writeControl({
       kind: 'clone',
       newVolumeId: order.newVolumeId,
       snapshotId: order.snapshotId,
     });
+    this.#lastCloneSeq = frame.seq;
     writer.sealSegment();
     const segments = table.entries().filter((entry) => entry.closed);
     pipeline.transmit();
@@ -228,4 +249,8 @@ export class EngineOrders {
   #noSnapshot(id: SnapshotId): HoldfastError {
     return notFound(`volume ${this.#parts.volume.volumeId} has no snapshot ${id}`);
   }
+}
+
+function busy(what: string): HoldfastError {
+  return new HoldfastError('ABORTED', `${what}; retry when that has ended`, { reason: 'Busy' });
 }

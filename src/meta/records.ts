@@ -2,7 +2,17 @@
 // engine, inSync, setVersion, wrappedKey, formatted and flushedPoint (design: only the current reign changes the set).
 // Every value is JSON; times are milliseconds since 1970; sizes bytes.
 
-import type { GroupId, IncarnationId, LineageId, NodeId, PoolId, ReignId, ReplicaId, SnapshotId, VolumeId } from '../base/index.js';
+import type {
+  GroupId,
+  IncarnationId,
+  LineageId,
+  NodeId,
+  PoolId,
+  ReignId,
+  ReplicaId,
+  SnapshotId,
+  VolumeId,
+} from '../base/index.js';
 
 export const keyOf = {
   volume: (id: VolumeId) => `volume/${id}`,
@@ -112,6 +122,8 @@ export interface SnapshotRecord {
   readonly volumeId: VolumeId;
   readonly groupId?: GroupId;
   readonly state: 'creating' | 'ready' | 'deleting';
+  /** Whether its volume had a filesystem at that instant; what is made of it starts there. */
+  readonly formatted?: VolumeRecord['formatted'];
   /** The instant it shows; 0 until ready. */
   readonly createdMs: number;
   readonly sizeBytes: number;

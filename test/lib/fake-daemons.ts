@@ -235,6 +235,7 @@ export class FakeDaemons implements Daemons {
               epoch: now.epoch + 1,
               reignId: '11111111-1111-4111-8111-111111111111' as ReignId,
               engine: { nodeId, maintenance, openedMs: 0 },
+              publications: maintenance ? now.publications : [attachedOn(nodeId)],
             },
       { clock: this.#clock },
     );
@@ -257,4 +258,8 @@ export class FakeDaemons implements Daemons {
     await this.hook(name, node.id, 'after');
     return answer;
   }
+}
+
+function attachedOn(nodeId: NodeId): VolumeRecord['publications'][number] {
+  return { nodeId, readOnly: false, accessMode: 'SINGLE_NODE_WRITER', accessType: 'mount', publishedMs: 0 };
 }

@@ -174,17 +174,21 @@ test('an attach takes over from the maintenance engine here, and maintenance use
   expect(b.engines[1]!.snapshots).toEqual([snapshotId]);
 });
 
-test('maintenance never deposes an engine that is attached elsewhere, but follows another maintenance engine', async () => {
-  const b = await bench(volumeRecord(elsewhere(false)));
+test('maintenance never deposes an engine that is published elsewhere, but follows one that was left behind or maintains', async () => {
+  const there = { ...volumeRecord().publications[0]!, nodeId: nodeB };
+  const b = await bench(volumeRecord({ ...elsewhere(false), publications: [there] }));
   const order = { snapshotId, groupId: null, holdToken: null };
   await expect(b.volumes.order(volumeId, 'freeze', order, { timeoutMs: 1_000 })).rejects.toMatchObject({
     code: 'FAILED_PRECONDITION',
     message: expect.stringContaining(nodeB),
   });
   expect((await b.record()).epoch).toBe(4);
-  await b.put(volumeRecord(elsewhere(true)));
+  await b.put(volumeRecord({ ...elsewhere(false), publications: [] }));
   await b.volumes.order(volumeId, 'freeze', order, { timeoutMs: 1_000 });
   expect((await b.record()).epoch).toBe(5);
+  const c = await bench(volumeRecord(elsewhere(true)));
+  await c.volumes.order(volumeId, 'freeze', order, { timeoutMs: 1_000 });
+  expect((await c.record()).epoch).toBe(5);
 });
 
 test('an engine that ends by itself takes its export with it, and the next open is a new reign', async () => {

@@ -114,7 +114,8 @@ describe('a snapshot', () => {
   });
 
   it('and its volume are not deleted under a clone of the volume', async () => {
-    const { cluster, ids } = await twoVolumes();
+    const cluster = await TestCluster.make();
+    const ids = [(await cluster.create('a')).id as string];
     let refused: Promise<unknown> = Promise.resolve();
     cluster.daemons.hook = async (call, _node, at) => {
       if (call === 'Clone' && at === 'before') refused = failure(cluster.control.volumes.delete(ids[0]!));
