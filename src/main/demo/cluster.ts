@@ -188,7 +188,7 @@ export class Cluster {
     const words = textOf(this.#output)
       .split('\n')
       .filter((line) => line !== '' && !line.startsWith('{'));
-    return words.at(-1) ?? 'it gave no reason';
+    return words.at(-1)?.replace(/^holdfast dev: /, '') ?? 'it gave no reason';
   }
 }
 

@@ -53,7 +53,7 @@ function mountProblem(set: bigint): string {
     if (!isAccessible(device, constants.R_OK | constants.W_OK)) return `no ${device}`;
   }
   const missing = mountTools.filter((tool) => !isInstalled(tool));
-  return missing.length === 0 ? '' : `not installed: ${missing.join(', ')}`;
+  return missing.length === 0 ? '' : `not in PATH: ${missing.join(', ')}`;
 }
 
 export function lookAtMachine(): Machine {

@@ -31,6 +31,7 @@ export class Report {
   readonly #clock: Clock;
   readonly #stepsTotal: number;
   readonly #live: boolean;
+  #showsProgress: boolean;
   readonly #bold: Paint;
   readonly #dim: Paint;
   readonly #green: Paint;
@@ -48,6 +49,7 @@ export class Report {
     this.#clock = clock;
     this.#stepsTotal = options.stepsTotal;
     this.#live = screen.isTTY === true;
+    this.#showsProgress = this.#live;
     const colours = this.#live && !options.plain;
     const paint =
       (code: number): Paint =>
@@ -122,13 +124,18 @@ export class Report {
     this.#line(`     ${this.#green(this.#live ? ' ✓' : 'ok')} ${sentence}`);
   }
 
+  /** What is still under way shows no more progress. */
+  endProgress(): void {
+    this.#showsProgress = false;
+  }
+
   /** The present state of something long. Shown on a terminal only, until the next line. */
   progress(text: string): void {
-    if (!this.#live) return;
+    if (!this.#showsProgress) return;
     const nowMs = this.#clock.monotonicMs();
     if (nowMs - this.#progressMs < progressIntervalMs) return;
     this.#progressMs = nowMs;
-    const room = Math.max(20, (this.#screen.columns ?? defaultColumns) - 1);
+    const room = (this.#screen.columns || defaultColumns) - 1;
     this.#screen.write(`\r\x1b[2K${this.#dim(`        ${text}`.slice(0, room))}`);
     this.#hasProgress = true;
   }

@@ -147,9 +147,11 @@ export class Workplace {
       await clock.sleep(pollMs);
     }
     const { mounts, loops } = this.leftovers();
-    const any = Array.from({ length: 256 }, (_, code) => code);
-    for (const target of mounts) await exec.run('umount', ['-l', target], { timeoutMs: toolTimeoutMs, okCodes: any });
-    for (const loop of loops) await exec.run('losetup', ['-d', loop], { timeoutMs: toolTimeoutMs, okCodes: any });
+    // One that fails must not keep the others: what is left in the end is looked at afterwards.
+    const attempt = (program: string, ...args: string[]) =>
+      exec.run(program, args, { timeoutMs: toolTimeoutMs }).catch(() => undefined);
+    for (const target of mounts) await attempt('umount', '-l', target);
+    for (const loop of loops) await attempt('losetup', '-d', loop);
     // A filesystem that lost its device takes a moment to give it up.
     const goneMs = clock.monotonicMs() + dyingMs;
     while (describeLeftovers(this.leftovers()) !== '' && clock.monotonicMs() < goneMs) await clock.sleep(pollMs);
