@@ -148,7 +148,7 @@ export class WireConnection {
 function closedBy(peer: string, error: Error | null): HoldfastError {
   const why = error === null ? 'closed' : `broken: ${error.message}`;
   return new HoldfastError('UNAVAILABLE', `the connection with ${peer} was ${why}`, {
-    reason: 'ReplicaLost',
+    reason: 'Closed',
     cause: error ?? undefined,
   });
 }

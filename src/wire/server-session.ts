@@ -131,14 +131,14 @@ export class ServerSession {
     const { requestId } = head;
     const done = (error: Error | null) => {
       if (error) this.#fail(connection, requestId, error);
-      else this.#reply(connection, requestId, {});
+      else this.#reply(connection, requestId, undefined);
     };
     switch (head.type) {
       case messageType.sync:
         return this.#answer(
           connection,
           requestId,
-          new Promise((resolve, reject) => port.sync(head.a, (error) => (error ? reject(error) : resolve({})))),
+          new Promise<void>((resolve, reject) => port.sync(head.a, (error) => (error ? reject(error) : resolve()))),
         );
       case messageType.confirm:
         return port.confirm(done);
@@ -204,7 +204,7 @@ export class ServerSession {
     result.then(
       (value) => {
         this.#outstanding--;
-        this.#reply(connection, requestId, value ?? {});
+        this.#reply(connection, requestId, value);
       },
       (error) => {
         if (error instanceof AssertionError) throw error;
@@ -215,7 +215,8 @@ export class ServerSession {
   }
 
   #reply(connection: WireConnection, requestId: number, value: unknown): void {
-    connection.sendJson({ type: messageType.reply, requestId }, value);
+    if (value === undefined) connection.send({ type: messageType.reply, requestId });
+    else connection.sendJson({ type: messageType.reply, requestId }, value);
   }
   #fail(connection: WireConnection, requestId: number, error: unknown): void {
     connection.sendJson({ type: messageType.failure, requestId }, errorBody(asHoldfastError(error)));

@@ -248,6 +248,7 @@ export function replicaPortConformance(name: string, makeRig: () => Promise<Port
       expect((await port.segments()).map((segment) => segment.lastSeq)).toEqual([2, 5]);
       maker.seal();
       maker.next();
+      await port.deleteSegments([{ epoch: 1, ordinal: 1 }]);
       await port.describe({ joining: false });
       const seventh = maker.seal();
       appendAll(port, [{ ...seventh, offset: seventh.offset }]);

@@ -189,6 +189,30 @@ describe('crashes', () => {
     expect((await recovered(disk3.afterKill(disk3.journal.length), 53)).status.cacheSurvived).toBe(true);
   });
 
+  it("takes a catch-up with an older reign's segment for no proof that the rest is there", async () => {
+    const { disk, host } = await freshHost();
+    const { port } = await localPort(host, reignOf(1));
+    const maker = new FrameMaker(reignOf(1));
+    const frames = [maker.next(), maker.seal(), maker.next(), maker.next()];
+    const send = (to: ReplicaPort, some: readonly MadeFrame[]) => {
+      for (const frame of some) to.append(frame.segment, frame.offset, frame.bytes, frame.lastSeq);
+    };
+    send(port, frames.slice(0, 2));
+    await synced(port);
+    send(port, frames.slice(2));
+    const cut = disk.afterPowerCut(disk.journal.length, dropAll);
+    const { host: next } = await openHost(cut);
+    const again = await localPort(next, reignOf(2));
+    expect(again.status).toMatchObject({ cacheSurvived: false, end: { seq: 2 } });
+    send(again.port, frames.slice(2, 3));
+    await synced(again.port);
+    await next.close();
+    expect((await recovered(cut.afterKill(cut.journal.length), 3)).status).toMatchObject({
+      cacheSurvived: false,
+      end: { seq: 3 },
+    });
+  });
+
   it('cut at every point of a crash leaves the log between the cut and its former end, cut again without loss', async () => {
     for (const target of [0, 1, 4, 6]) {
       const { disk, host } = await freshHost();
