@@ -1,7 +1,6 @@
 // A claim is made: an encrypted and compressed volume with three copies, brought into use on node-1.
 
 import { formatBytes, GiB } from '../../../base/index.js';
-import { ZONE_LABEL } from '../../labels.js';
 import { type Scene, seconds, timed } from '../scene.js';
 import type { VolumeView } from '../view.js';
 
@@ -12,7 +11,7 @@ export const classParameters: Readonly<Record<string, string>> = {
   replicas: '3',
   compression: 'lz4',
   encryption: 'aes-256-gcm',
-  failureDomain: ZONE_LABEL,
+  failureDomain: 'zone',
 };
 
 export async function createVolume(scene: Scene, key: string, node: string): Promise<VolumeView> {
