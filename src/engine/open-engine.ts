@@ -46,8 +46,7 @@ async function load(options: EngineOptions, log: OpenedLog): Promise<LoadedLog> 
   const reader = new LogReader(() => ports, options.logger);
   const { checkpoint, previousCheckpoint } = newestSuperblock(log);
   const checkpoints = [checkpoint, previousCheckpoint].filter((place): place is CheckpointPlace => place !== null);
-  const sizeBytes = source.status.superblock.sizeBytes;
-  const replayed = await replay({ volumeId, sizeBytes, table, reader, keys, checkpoints });
+  const replayed = await replay({ volumeId, table, reader, keys, checkpoints });
   const reigns = mergeReigns(described, replayed.reigns, options.reign);
   for (const reign of reigns) keys.addReign(reign);
   prunePlaces(replayed.map, replayed.places);

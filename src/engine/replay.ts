@@ -56,7 +56,6 @@ export interface Replayed {
 
 export interface ReplayInput {
   readonly volumeId: VolumeId;
-  readonly sizeBytes: number;
   readonly table: SegmentTable;
   readonly reader: LogReader;
   readonly keys: KeyRing;
@@ -75,7 +74,8 @@ export async function replay(input: ReplayInput): Promise<Replayed> {
     }
   }
   if (faults.length > 0) throw faults[0];
-  const map = new BlockMap(input.sizeBytes);
+  // The log's first entry says how large the volume was then; it may have grown after its first snapshot.
+  const map = new BlockMap(0);
   return replayFrom(input, { map, places: new Map(), root: null, reigns: [] }, null);
 }
 
