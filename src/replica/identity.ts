@@ -33,9 +33,20 @@ export function staleReign(volumeId: VolumeId, promised: Reign, asked: Reign): H
   return new HoldfastError('ABORTED', message, { reason: 'StaleReign' });
 }
 
-export function superseded(volumeId: VolumeId, by: Reign): HoldfastError {
-  const message = `replica of volume ${volumeId} now serves another connection, under reign ${by.epoch}`;
-  return new HoldfastError('ABORTED', message, { reason: 'StaleReign' });
+/** Why a port that is not the current one may do nothing. Only a higher reign deposes: a newer connection of the same does not. */
+export function superseded(volumeId: VolumeId, own: Reign | null, promised: Reign): HoldfastError {
+  const replica = `replica of volume ${volumeId}`;
+  if (own === null)
+    return new HoldfastError('FAILED_PRECONDITION', `${replica}: nothing is done before a fence`, {
+      reason: 'Protocol',
+    });
+  if (own.epoch === promised.epoch && own.reignId === promised.reignId) {
+    const message = `${replica} now serves a newer connection of reign ${own.epoch}`;
+    return new HoldfastError('UNAVAILABLE', message, { reason: 'Closed' });
+  }
+  return new HoldfastError('ABORTED', `${replica} promised reign ${promised.epoch}, ${own.epoch} is over`, {
+    reason: 'StaleReign',
+  });
 }
 
 export function tooMany(volumeId: VolumeId): HoldfastError {

@@ -1,5 +1,4 @@
 export { LocalReplica } from './local-replica.js';
-export type { StopEngine } from './replica.js';
 export {
   type CreateReplica,
   type PoolReport,
@@ -7,3 +6,4 @@ export {
   type ReplicaHostOptions,
   type ReplicaReport,
 } from './replica-host.js';
+export type { StopEngine } from './stop-engine.js';

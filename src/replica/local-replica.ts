@@ -34,6 +34,7 @@ export class LocalReplica implements BatchReplicaPort {
     this.replicaId = replica.superblock.replicaId;
     this.nodeId = replica.superblock.nodeId;
     this.#handle = {
+      reign: null,
       appended: (seq) => this.#events?.appended(seq),
       lose: (error) => this.#lose(error),
     };

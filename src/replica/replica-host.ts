@@ -30,8 +30,9 @@ import {
 } from '../segment/index.js';
 import { cacheIdentity } from './identity.js';
 import { LocalReplica } from './local-replica.js';
-import { Replica, type StopEngine } from './replica.js';
+import { Replica } from './replica.js';
 import { SpaceGauge } from './space-gauge.js';
+import type { StopEngine } from './stop-engine.js';
 
 /** Replicas one worker opens: each costs a few hundred bytes a segment and up to two descriptors. */
 const REPLICAS_MAX = 1024;
@@ -159,13 +160,15 @@ export class ReplicaHost {
   async #openReplica(volumeId: VolumeId): Promise<Replica> {
     const pool = this.#poolOf(volumeId);
     if (pool === undefined) {
+      // Not found is final for whoever asks, so it has to be true.
+      for (const candidate of this.#options.pools) candidate.checkPresent();
       throw new HoldfastError('NOT_FOUND', `no pool of this node holds a replica of volume ${volumeId}`, {
         reason: 'ReplicaLost',
       });
     }
-    const { stopEngine, logger } = this.#options;
+    const { stopEngine, clock, logger } = this.#options;
     return await Replica.open(
-      { pool, handles: this.#handles, space: this.#gauges.get(pool)!, stopEngine, logger },
+      { pool, handles: this.#handles, space: this.#gauges.get(pool)!, stopEngine, clock, logger },
       volumeId,
     );
   }

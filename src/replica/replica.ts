@@ -16,6 +16,7 @@
 import {
   AssertionError,
   asHoldfastError,
+  type Clock,
   HoldfastError,
   type Logger,
   messageOf,
@@ -50,15 +51,15 @@ import {
 } from './identity.js';
 import { OperationQueue } from './operation-queue.js';
 import type { SpaceGauge } from './space-gauge.js';
+import { type StopEngine, stopFormerEngine } from './stop-engine.js';
 import { describeSuperblock, superblockForCut } from './superblock-change.js';
 
 export type Done = (error: Error | null) => void;
 
-/** Stops an engine of a lower reign that runs in this process; true when one ran. */
-export type StopEngine = (volumeId: VolumeId, reign: Reign) => Promise<boolean>;
-
 /** The end of a port that its replica holds. */
 export interface PortHandle {
+  /** What it fenced with; set by the replica. */
+  reign: Reign | null;
   /** Every frame through `seq` was written. */
   appended(seq: number): void;
   /** The port may do nothing any more. */
@@ -70,6 +71,7 @@ export interface ReplicaParts {
   readonly handles: HandleCache;
   readonly space: SpaceGauge;
   readonly stopEngine: StopEngine;
+  readonly clock: Clock;
   readonly logger: Logger;
 }
 
@@ -164,10 +166,11 @@ export class Replica {
     this.#promised = reign;
     const former = this.#port;
     this.#port = port;
-    if (former !== null && former !== port) former.lose(superseded(this.volumeId, reign));
+    port.reign = reign;
+    if (former !== null && former !== port) former.lose(superseded(this.volumeId, former.reign, reign));
     return this.#queue.barrier(async () => {
       this.#checkCurrent(port);
-      const stoppedEngine = await this.#parts.stopEngine(this.volumeId, reign);
+      const stoppedEngine = await stopFormerEngine(this.#parts, this.volumeId, reign);
       this.#checkCurrent(port);
       if (this.#log.damage === null) await this.#log.trim();
       const { promised } = this.#store.current;
@@ -209,7 +212,7 @@ export class Replica {
   /** Why the port may do nothing, or null. */
   refusal(port: PortHandle): HoldfastError | null {
     if (this.#port === port) return this.#unusable();
-    return this.#unusable() ?? superseded(this.volumeId, this.#promised);
+    return this.#unusable() ?? superseded(this.volumeId, port.reign, this.#promised);
   }
 
   #unusable(): HoldfastError | null {

@@ -136,6 +136,25 @@ export class Pool {
     for (const name of this.disk.list(`${this.path}/trash`)) await removeTree(this.disk, `${this.path}/trash/${name}`);
   }
 
+  /**
+   * Throws FAILED_PRECONDITION/PoolMissing when the directory is no longer this pool (its disk was unmounted, say): what is
+   * not found in it then proves nothing.
+   */
+  checkPresent(): void {
+    checkDirectory(this.disk, this.path);
+    const found = readIdentity(this.disk, this.path).poolId;
+    if (found !== this.id) {
+      throw new HoldfastError('FAILED_PRECONDITION', `${this.path} now holds pool ${found}, it held ${this.id}`, {
+        reason: 'PoolMissing',
+      });
+    }
+    if (this.disk.stat(this.replicasPath) === undefined) {
+      throw new HoldfastError('FAILED_PRECONDITION', `pool ${this.path} has no replicas directory any more`, {
+        reason: 'PoolMissing',
+      });
+    }
+  }
+
   get replicasPath(): string {
     return `${this.path}/replicas`;
   }

@@ -88,7 +88,9 @@ export class SuperblockStore {
       await this.#writeSlot(this.#firstSlot, bytes);
       this.#current = next;
       this.#generation = generation;
-      await this.#writeSlot(1 - this.#firstSlot, bytes);
+      // If the other can't be written it is bad or behind: it stays the next to be written, never the good one.
+      this.#firstSlot = 1 - this.#firstSlot;
+      await this.#writeSlot(this.#firstSlot, bytes);
       this.#firstSlot = 0;
     } finally {
       this.#updating = false;

@@ -145,10 +145,8 @@ export class WireConnection {
   }
 }
 
+/** Says nothing about the replica: it may be reached again. */
 function closedBy(peer: string, error: Error | null): HoldfastError {
   const why = error === null ? 'closed' : `broken: ${error.message}`;
-  return new HoldfastError('UNAVAILABLE', `the connection with ${peer} was ${why}`, {
-    reason: 'Closed',
-    cause: error ?? undefined,
-  });
+  return new HoldfastError('UNAVAILABLE', `the connection with ${peer} was ${why}`, { cause: error ?? undefined });
 }

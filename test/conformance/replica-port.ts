@@ -162,6 +162,7 @@ export function replicaPortConformance(name: string, makeRig: () => Promise<Port
       appendAll(old.port, [second, third]);
       await rig.settle();
       await vi.waitFor(() => expect(old.heard.lost).not.toBeNull());
+      expect((old.heard.lost as unknown as HoldfastError).reason).not.toBe('StaleReign');
       expect(again.heard).toMatchObject({ appended: 2, lost: null });
       appendAll(again.port, [third]);
       await vi.waitFor(() => expect(again.heard.appended).toBe(3), 5000);
@@ -351,6 +352,17 @@ export function replicaPortConformance(name: string, makeRig: () => Promise<Port
       rig.disk.failSync = null;
       await vi.waitFor(() => expect((heard.lost as HoldfastError | null)?.reason).toBe('DiskFailed'), 5000);
       expect((await failure(fenced(await rig.connect(), reignOf(2)))).reason).toBe('DiskFailed');
+    });
+
+    it('does nothing before a fence', async () => {
+      const port = await rig.connect();
+      expect((await failure(port.segments())).code).toBe('FAILED_PRECONDITION');
+      expect((await failure(port.usage())).message).toMatch(/fence|Closed|closed/);
+      const next = await rig.connect();
+      next.listen({ appended: () => expect.unreachable(), lost: () => {} });
+      appendAll(next, [new FrameMaker(reignOf(1)).next()]);
+      await rig.settle();
+      expect((await fenced(await rig.connect(), reignOf(1))).status.end.seq).toBe(0);
     });
 
     it('answers nothing after close', async () => {

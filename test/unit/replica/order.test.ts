@@ -1,8 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import type { IncarnationId, ReplicaId, VolumeId } from '../../../src/base/index.js';
+import { type IncarnationId, type ReplicaId, silentLogger, type VolumeId } from '../../../src/base/index.js';
+import { ReplicaHost } from '../../../src/replica/index.js';
 import { OperationQueue } from '../../../src/replica/operation-queue.js';
 import { FrameMaker, reignOf } from '../../lib/frame-maker.js';
 import { freshHost, localPort, openHost, synced } from '../../lib/replica-setup.js';
+import { ManualClock } from '../nbd/manual-clock.js';
 
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 
@@ -57,6 +59,23 @@ describe('order of operations', () => {
     expect(old.heard.appended).toBe(2);
     expect((await fenced).heard.lost).toBeNull();
     expect((await (await fenced).port.segments())[0]!.lastSeq).toBe(2);
+  });
+
+  it('answers a fence though the former engine hangs or fails to stop, and says that it did not stop', async () => {
+    const clock = new ManualClock();
+    const { pool, host: first } = await freshHost();
+    await first.close();
+    let hook: () => Promise<boolean> = () => new Promise(() => {});
+    const host = new ReplicaHost({ pools: [pool], stopEngine: () => hook(), clock, logger: silentLogger });
+    const hanging = localPort(host, reignOf(1));
+    await turn();
+    clock.pass(5_000);
+    expect((await hanging).status.stoppedEngine).toBe(false);
+    hook = () => Promise.reject(new Error('no'));
+    expect((await localPort(host, reignOf(2))).status.stoppedEngine).toBe(false);
+    hook = async () => true;
+    expect((await localPort(host, reignOf(3))).status.stoppedEngine).toBe(true);
+    expect(clock.waiting).toBe(0);
   });
 
   it('leaves no remains of a failed write for a later recovery to stumble over', async () => {

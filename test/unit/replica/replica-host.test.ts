@@ -54,6 +54,15 @@ describe('replica host', () => {
     }
   });
 
+  it('does not call a replica lost when it is the pool that is gone', async () => {
+    for (const gone of ['/pool/pool.json', '/pool/replicas']) {
+      const { disk, host } = await freshHost();
+      disk.wipe(gone);
+      if (gone === '/pool/pool.json') disk.wipe('/pool/replicas');
+      expect((await failure(host.localPort(volumeA, replicaA))).reason, gone).toBe('PoolMissing');
+    }
+  });
+
   it('refuses a replica that was copied from another pool or under another name', async () => {
     const { disk, pool, host } = await freshHost();
     disk.rename(pool.replicaPath(volumeA), pool.replicaPath(volumeB));

@@ -90,7 +90,8 @@ describe('replica session', () => {
       const sockets = [data, ...others];
       sockets[index]!.other!.destroy();
       await turns();
-      expect(heard.lost, `connection ${index}`).not.toBeNull();
+      // Whoever asks must not take a broken connection for a replica that is gone for good.
+      expect(heard.lost, `connection ${index}`).toMatchObject({ code: 'UNAVAILABLE', reason: 'Generic' });
       expect(sockets.map((socket) => socket.closed)).toEqual([true, true, true]);
       await failure(synced(port));
     }
