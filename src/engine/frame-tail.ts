@@ -6,6 +6,8 @@ import type { Frame } from './log-writer.js';
 
 export class FrameTail {
   #frames: Frame[] = [];
+  /** Frames before this index are forgotten. */
+  #head = 0;
   #bytes = 0;
 
   push(frame: Frame): void {
@@ -14,19 +16,23 @@ export class FrameTail {
   }
   /** Forgets the oldest committed frames beyond the bound. */
   trim(committedThrough: number): void {
-    let drop = 0;
-    while (this.#bytes > TAIL_BYTES && drop < this.#frames.length && this.#frames[drop]!.seq <= committedThrough) {
-      this.#bytes -= this.#frames[drop]!.bytes.length;
-      drop++;
+    while (this.#bytes > TAIL_BYTES && this.#head < this.#frames.length) {
+      const oldest = this.#frames[this.#head]!;
+      if (oldest.seq > committedThrough) break;
+      this.#bytes -= oldest.bytes.length;
+      this.#head++;
     }
-    // In slices, so that the array is not shifted for every frame.
-    if (drop > 0) this.#frames = this.#frames.slice(drop);
+    // Only when half of the array is forgotten: moving thousands of small frames at every commit costs more than the commit.
+    if (this.#head > 0 && this.#head * 2 >= this.#frames.length) {
+      this.#frames = this.#frames.slice(this.#head);
+      this.#head = 0;
+    }
   }
   /** Frames above `seq`, oldest first; undefined when some of them are no longer here. */
   after(seq: number, lastSeq: number): Frame[] | undefined {
     if (seq >= lastSeq) return [];
-    const first = this.#frames[0];
+    const first = this.#frames[this.#head];
     if (first === undefined || first.seq > seq + 1) return undefined;
-    return this.#frames.slice(seq + 1 - first.seq);
+    return this.#frames.slice(this.#head + seq + 1 - first.seq);
   }
 }
