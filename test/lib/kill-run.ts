@@ -46,7 +46,7 @@ class SetTrace {
 
   async look(sinceMs: number): Promise<void> {
     const asked = ++this.#asked;
-    const status = await this.#cluster.status(this.#loaded.node, this.#loaded.volume, 1_000).catch(() => undefined);
+    const status = await this.#cluster.status(this.#loaded.node, this.#loaded.volume, 300).catch(() => undefined);
     if (asked !== this.#asked) return;
     const inSync = (status?.replicas ?? []).filter(({ state }) => state === 'in-sync').map(({ node_id }) => node_id);
     const now =
@@ -105,37 +105,45 @@ export class KillRun {
   /** At a random moment: kills, waits until all is whole and every load goes on. Throws on any error of a load. */
   async kill(victim: Victim): Promise<KillReport> {
     await realClock.sleep(100 + this.#random() * 700);
-    const wallMs = realClock.wallMs();
+    const sinceMs = realClock.wallMs();
+    const { restartedMs, wholeMs, traces } = await this.#killAndHeal(victim);
+    const healedMs = realClock.wallMs();
+    for (const { load } of this.#loaded) await load.progress(healedMs);
+    const pauses = new Map(this.#loaded.map(({ load }) => [load.options.name, load.longestGap(sinceMs)]));
+    const title = this.#title(victim);
+    const pauseText = [...pauses].map(([name, ms]) => `${name} ${seconds(ms)}`).join(', ');
+    const sets = this.#loaded.map(({ load }, i) => `${load.options.name} ${traces[i]}`).join('; ');
+    const line = `${title}: pause ${pauseText}; started again after ${seconds(restartedMs)}, whole after ${seconds(wholeMs)}; in sync: ${sets}`;
+    const report = { victim: title, pauses, wholeMs, line };
+    this.reports.push(report);
+    return report;
+  }
+
+  /** While the loads are paused. */
+  async killIdle(victim: Victim): Promise<void> {
+    await this.#killAndHeal(victim);
+  }
+
+  async #killAndHeal(victim: Victim): Promise<{ restartedMs: number; wholeMs: number; traces: readonly SetTrace[] }> {
     const startMs = realClock.monotonicMs();
     const before = this.#cluster.pid(victim.role, victim.node);
     const traces = this.#loaded.map((loaded) => new SetTrace(this.#cluster, loaded));
-    await Promise.all(traces.map((trace) => trace.look(startMs)));
+    const look = () => Promise.all(traces.map((trace) => trace.look(startMs)));
+    await look();
     this.#cluster.kill(victim.role, victim.node);
-    const endMs = startMs + wholeTimeoutMs;
     let restartedMs = 0;
     for (;;) {
       for (const { load } of this.#loaded) load.check();
-      await Promise.all(traces.map((trace) => trace.look(startMs)));
-      if (restartedMs === 0 && this.#cluster.pid(victim.role, victim.node) !== before)
-        restartedMs = realClock.monotonicMs();
+      await look();
+      const nowMs = realClock.monotonicMs() - startMs;
+      if (restartedMs === 0 && this.#cluster.pid(victim.role, victim.node) !== before) restartedMs = nowMs;
       if (restartedMs > 0 && traces.every((trace) => trace.whole) && (await this.#isUp(victim))) break;
-      if (realClock.monotonicMs() > endMs) {
-        throw new Error(
-          `not whole ${wholeTimeoutMs / 1000} s after the kill of ${nameOf(victim)}: ${traces.join('; ')}`,
-        );
+      if (nowMs > wholeTimeoutMs) {
+        throw new Error(`not whole ${seconds(nowMs)} after the kill of ${nameOf(victim)}: ${traces.join('; ')}`);
       }
       await realClock.sleep(pollMs);
     }
-    const wholeMs = realClock.monotonicMs() - startMs;
-    const whole = realClock.wallMs();
-    for (const { load } of this.#loaded) await load.progress(whole);
-    const pauses = new Map(this.#loaded.map(({ load }) => [load.options.name, load.longestGap(wallMs)]));
-    const report = { victim: this.#title(victim), pauses, wholeMs, line: '' };
-    const pauseText = [...pauses].map(([name, ms]) => `${name} ${seconds(ms)}`).join(', ');
-    const sets = this.#loaded.map(({ load }, i) => `${load.options.name} ${traces[i]}`).join('; ');
-    const line = `${report.victim}: pause ${pauseText}; started again after ${seconds(restartedMs - startMs)}, whole after ${seconds(wholeMs)}; in sync: ${sets}`;
-    this.reports.push({ ...report, line });
-    return { ...report, line };
+    return { restartedMs, wholeMs: realClock.monotonicMs() - startMs, traces };
   }
 
   async #isUp({ role, node }: Victim): Promise<boolean> {

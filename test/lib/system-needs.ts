@@ -14,6 +14,10 @@ export function missingFor(tools: readonly string[]): string {
   return missing.length > 0 ? `missing: ${missing.join(', ')}` : '';
 }
 
+export function fioKnowsNbd(): boolean {
+  return spawnSync('fio', ['--enghelp'], { encoding: 'utf8' }).stdout?.includes('nbd') ?? false;
+}
+
 /** Runs a program; throws with what it said when it fails. */
 export function run(program: string, ...args: string[]): string {
   const { status, stdout, stderr, error } = spawnSync(program, args, { encoding: 'utf8', maxBuffer: 64 << 20 });

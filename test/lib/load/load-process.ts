@@ -10,17 +10,38 @@ import { type Pace, RangeWriters } from './range-writer.js';
 const gapMinMs = 60;
 const aliveEveryMs = 100;
 
-class Load implements Pace {
+/** One stay at one path. */
+class Stay implements Pace {
+  readonly #load: Load;
+  stopped = false;
+  abandoned = false;
+
+  constructor(load: Load) {
+    this.#load = load;
+  }
+
+  take(bytes: number): Promise<void> {
+    return this.#load.take(bytes, this);
+  }
+
+  answered(kind: 'write' | 'read' | 'flush'): void {
+    if (this.abandoned)
+      throw new Error(`a ${kind} at the old path was answered with success after the volume had moved`);
+    this.#load.answered(kind);
+  }
+}
+
+class Load {
   readonly #options: LoadOptions;
   readonly #ranges: RangeWriters;
   readonly #files: FileWriter | null;
-  readonly #counts = { writes: 0, reads: 0, flushes: 0, files: 0 };
+  readonly #counts = { writes: 0, reads: 0, flushes: 0, files: 0, refused: 0 };
   #answeredMs = 0;
   #budget = 0;
   #budgetMs = realClock.monotonicMs();
   #round = 0;
   #running: Promise<unknown> = Promise.resolve();
-  stopped = true;
+  #stay: Stay | undefined;
 
   constructor(options: LoadOptions) {
     this.#options = options;
@@ -30,24 +51,47 @@ class Load implements Pace {
 
   async start(): Promise<void> {
     await this.#ranges.open();
-    this.stopped = false;
+    const stay = new Stay(this);
+    this.#stay = stay;
     this.#answeredMs = realClock.wallMs();
     const round = this.#round++;
-    const jobs = Array.from({ length: this.#options.writers }, (_, writer) => this.#ranges.run(writer, this, round));
-    if (this.#files) jobs.push(this.#files.run(this, round));
-    this.#running = Promise.all(jobs);
-    this.#running.catch(fail);
-    this.#report();
+    const jobs = Array.from({ length: this.#options.writers }, (_, writer) => this.#ranges.run(writer, stay, round));
+    if (this.#files) jobs.push(this.#files.run(stay, round));
+    for (const job of jobs) job.catch((error) => this.#jobFailed(stay, error));
+    this.#running = Promise.allSettled(jobs);
+    this.#report(stay);
   }
 
-  #report(): void {
-    if (this.stopped) return;
+  #jobFailed(stay: Stay, error: NodeJS.ErrnoException): void {
+    stay.stopped = true;
+    // Only the device itself may refuse what was under way when the volume moved.
+    if (!stay.abandoned || error.code === undefined) return fail(error);
+    this.#counts.refused++;
+    this.#tellCounts();
+  }
+
+  #report(stay: Stay): void {
+    if (stay.stopped) return;
+    this.#tellCounts();
+    realClock.after(aliveEveryMs, () => this.#report(stay));
+  }
+
+  #tellCounts(): void {
     this.#counts.files = this.#files?.count ?? 0;
     tell({ type: 'alive', counts: this.#counts, answeredMs: this.#answeredMs });
-    realClock.after(aliveEveryMs, () => this.#report());
   }
 
-  async take(bytes: number): Promise<void> {
+  /** No request is waited for: they hang until somebody fails them. */
+  move(path: string): void {
+    if (this.#stay) {
+      this.#stay.abandoned = true;
+      this.#stay.stopped = true;
+    }
+    this.#ranges.move(path, this.#running);
+    this.#running = Promise.resolve();
+  }
+
+  async take(bytes: number, stay: Stay): Promise<void> {
     this.#budget -= bytes;
     for (;;) {
       const now = realClock.monotonicMs();
@@ -55,7 +99,7 @@ class Load implements Pace {
       const rate = this.#options.bytesPerSecond;
       this.#budget = Math.min(rate / 10, this.#budget + ((now - this.#budgetMs) / 1000) * rate);
       this.#budgetMs = now;
-      if (this.#budget >= 0 || this.stopped) return;
+      if (this.#budget >= 0 || stay.stopped) return;
       await realClock.sleep(Math.min(50, (-this.#budget / rate) * 1000 + 1));
     }
   }
@@ -70,7 +114,7 @@ class Load implements Pace {
   }
 
   async pause(): Promise<void> {
-    this.stopped = true;
+    if (this.#stay) this.#stay.stopped = true;
     await this.#running;
     await this.#ranges.close();
   }
@@ -92,7 +136,6 @@ function tell(message: FromLoad): void {
 }
 
 function fail(error: unknown): void {
-  if (load) load.stopped = true;
   const { message, code, syscall } = error as NodeJS.ErrnoException;
   tell({ type: 'failed', message: `${syscall ?? ''} ${code ?? ''} ${message}`.trim() });
 }
@@ -104,6 +147,9 @@ async function obey(message: ToLoad): Promise<void> {
       return load.start();
     case 'resume':
       return load!.start();
+    case 'move':
+      load!.move(message.path);
+      return tell({ type: 'moved' });
     case 'pause':
       await load!.pause();
       return tell({ type: 'paused' });

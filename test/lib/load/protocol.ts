@@ -25,7 +25,12 @@ export type ToLoad =
   /** Ends what runs and closes all files. */
   | { readonly type: 'pause' }
   | { readonly type: 'resume' }
-  /** While paused: reads everything that was ever written, past the page cache. */
+  /**
+   * The path is given up as it stands, with requests under way, and the volume is found at another one. Nothing of the old
+   * path may be answered with success any more.
+   */
+  | { readonly type: 'move'; readonly path: string }
+  /** While paused or moved: reads everything that was ever written, past the page cache. */
   | { readonly type: 'verify' };
 
 export interface LoadCounts {
@@ -33,6 +38,8 @@ export interface LoadCounts {
   readonly reads: number;
   readonly flushes: number;
   readonly files: number;
+  /** Requests at a path that was given up which ended with an error. */
+  readonly refused: number;
 }
 
 export type FromLoad =
@@ -41,6 +48,7 @@ export type FromLoad =
   /** Every 100 ms: how much was done and when the last answer came. */
   | { readonly type: 'alive'; readonly counts: LoadCounts; readonly answeredMs: number }
   | { readonly type: 'paused' }
+  | { readonly type: 'moved' }
   | { readonly type: 'verified'; readonly bytes: number; readonly files: number }
   /** An error where there may be none, or wrong bytes. The process writes nothing more. */
   | { readonly type: 'failed'; readonly message: string };

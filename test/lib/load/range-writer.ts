@@ -19,6 +19,13 @@ export interface Pace {
   readonly stopped: boolean;
 }
 
+/** A write under way. */
+interface Pending {
+  readonly first: number;
+  readonly count: number;
+  readonly serial: number;
+}
+
 export class RangeWriters {
   readonly #options: LoadOptions;
   readonly #contents: Contents;
@@ -26,6 +33,10 @@ export class RangeWriters {
   /** By unit: the serial of its last acknowledged write. */
   readonly #serials: Uint32Array;
   readonly #next: number[];
+  readonly #pending: (Pending | undefined)[];
+  /** By unit: the serial of a write that may or may not have happened. */
+  readonly #uncertain = new Map<number, number>();
+  #path: string;
   #write: FileHandle | undefined;
   #read: FileHandle | undefined;
 
@@ -35,6 +46,8 @@ export class RangeWriters {
     this.#units = Math.floor(options.bytes / options.unitBytes / extentUnits) * extentUnits;
     this.#serials = new Uint32Array(this.#units);
     this.#next = Array.from({ length: options.writers }, () => 1);
+    this.#pending = this.#next.map(() => undefined);
+    this.#path = options.path;
   }
 
   #owner(unit: number): number {
@@ -47,8 +60,8 @@ export class RangeWriters {
 
   async open(): Promise<void> {
     const direct = this.#options.direct ? constants.O_DIRECT : 0;
-    this.#write = await open(this.#options.path, constants.O_RDWR | constants.O_CREAT | direct, 0o600);
-    this.#read = await open(this.#options.path, constants.O_RDONLY | constants.O_DIRECT);
+    this.#write = await open(this.#path, constants.O_RDWR | constants.O_CREAT | direct, 0o600);
+    this.#read = await open(this.#path, constants.O_RDONLY | constants.O_DIRECT);
     // A regular file has its full length at once, so that its holes read as zeroes.
     if ((await this.#write.stat()).isFile()) await this.#write.truncate(this.#units * this.#options.unitBytes);
   }
@@ -56,6 +69,20 @@ export class RangeWriters {
   async close(): Promise<void> {
     await this.#write?.close();
     await this.#read?.close();
+    this.#write = undefined;
+    this.#read = undefined;
+  }
+
+  /** What is under way at the old path may have happened or not. Its files are closed once `ended` resolves. */
+  move(path: string, ended: Promise<unknown>): void {
+    for (const pending of this.#pending) {
+      for (let i = 0; i < (pending?.count ?? 0); i++) this.#uncertain.set(pending!.first + i, pending!.serial);
+    }
+    this.#pending.fill(undefined);
+    this.#path = path;
+    const former = [this.#write, this.#read];
+    // A device that failed says so once more.
+    void ended.then(() => Promise.allSettled(former.map((file) => file?.close())));
     this.#write = undefined;
     this.#read = undefined;
   }
@@ -80,11 +107,13 @@ export class RangeWriters {
       if (pace.stopped) return;
       const serial = this.#next[writer]!++;
       for (let i = 0; i < count; i++) this.#contents.fill(buffer, i * unitBytes, first + i, { writer, serial });
+      this.#pending[writer] = { first, count, serial };
       const { bytesWritten } = await this.#write!.write(buffer, 0, count * unitBytes, first * unitBytes);
       if (bytesWritten !== count * unitBytes)
         throw new Error(`a write of ${count * unitBytes} bytes took ${bytesWritten}`);
-      this.#serials.fill(serial, first, first + count);
       pace.answered('write');
+      this.#pending[writer] = undefined;
+      this.#serials.fill(serial, first, first + count);
       if (random() < flushShare) {
         await this.#write!.datasync();
         pace.answered('flush');
@@ -94,16 +123,28 @@ export class RangeWriters {
 
   /** Reads whole 4 KiB blocks around the range, as O_DIRECT wants it, and checks the range. */
   async #checkRange(first: number, count: number, buffer: Buffer): Promise<void> {
-    const { unitBytes, path } = this.#options;
+    const { unitBytes } = this.#options;
+    const path = this.#path;
     const from = Math.floor((first * unitBytes) / 4096) * 4096;
     const to = Math.ceil(((first + count) * unitBytes) / 4096) * 4096;
     const { bytesRead } = await this.#read!.read(buffer, 0, to - from, from);
     if (bytesRead !== to - from)
       throw new Error(`a read of ${to - from} bytes at ${from} of ${path} brought ${bytesRead}`);
     for (let unit = first; unit < first + count; unit++) {
-      const wrong = this.#contents.check(buffer, unit * unitBytes - from, unit, this.#expected(unit));
+      const at = unit * unitBytes - from;
+      this.#decide(unit, buffer, at);
+      const wrong = this.#contents.check(buffer, at, unit, this.#expected(unit));
       if (wrong !== null) throw new Error(`wrong bytes in ${path}: ${wrong}`);
     }
+  }
+
+  /** The first look after a move settles whether an unanswered write happened. */
+  #decide(unit: number, buffer: Buffer, at: number): void {
+    const serial = this.#uncertain.get(unit);
+    if (serial === undefined) return;
+    const happened = this.#contents.check(buffer, at, unit, { writer: this.#owner(unit), serial }) === null;
+    if (happened) this.#serials[unit] = serial;
+    this.#uncertain.delete(unit);
   }
 
   /** Everything, also what was never written. Returns the bytes that were checked. */
