@@ -272,15 +272,15 @@ export class SegmentLog {
   }
 
   /**
-   * Removes what is on disk but no part of the log: segments beyond the end, a segment whose first write failed, bytes after
-   * the last frame. Durable.
+   * Removes what is on disk but no part of the log: segments beyond the end, a segment whose first write failed or was torn
+   * before its first frame's end, bytes after the last frame. Durable.
    */
   async trim(): Promise<void> {
     await this.sync.idle();
     await this.#removeFiles(this.#beyond);
     this.#beyond = [];
     const last = this.last;
-    if (last?.length === 0) {
+    if (last !== undefined && this.#isEmpty(last)) {
       this.#forget(last);
       await this.#removeFiles([last.name]);
     }
@@ -288,6 +288,13 @@ export class SegmentLog {
       if (segment.remains && segment === this.last) await this.#dropRemains(segment);
       segment.remains = false;
     }
+  }
+
+  /** No frame in it, and none that only its header still tells of. Other replicas don't have such a file. */
+  #isEmpty(last: LogSegment): boolean {
+    if (last.length === 0) return true;
+    const before = this.#segments.at(-2)?.lastSeq ?? 0;
+    return last.lastSeq === before && last.header.firstSeq === before + 1;
   }
 
   async #removeFiles(names: readonly SegmentName[]): Promise<void> {
