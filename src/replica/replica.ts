@@ -409,8 +409,10 @@ export class Replica {
       const failure = asHoldfastError(error);
       if (failure.reason === 'DiskFailed') this.#fail(failure);
       throw failure;
+    } finally {
+      // Also after a failure: one slot may hold the new contents, and then they count.
+      this.#rules = this.#currentRules();
     }
-    this.#rules = this.#currentRules();
   }
 
   #currentRules(): AcceptRules {

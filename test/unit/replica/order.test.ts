@@ -78,6 +78,18 @@ describe('order of operations', () => {
     expect(clock.waiting).toBe(0);
   });
 
+  it('serves a reign whose promise reached one superblock slot before the disk was full', async () => {
+    const { disk, host } = await freshHost();
+    disk.failWrite = { after: 1, errno: 'ENOSPC', keepBytes: 50 };
+    await expect(localPort(host, reignOf(1))).rejects.toMatchObject({ reason: 'NoSpace' });
+    disk.failWrite = null;
+    const { port, heard } = await localPort(host, reignOf(1));
+    const frame = new FrameMaker(reignOf(1)).next();
+    port.append(frame.segment, frame.offset, frame.bytes, frame.lastSeq);
+    expect(heard).toMatchObject({ appended: 1, lost: null });
+    await expect(localPort(host, reignOf(0))).rejects.toMatchObject({ reason: 'StaleReign' });
+  });
+
   it('leaves no remains of a failed write for a later recovery to stumble over', async () => {
     const { disk, host, pool } = await freshHost();
     const { port } = await localPort(host, reignOf(1));
