@@ -15,6 +15,11 @@ export function spreadOf(values: readonly number[]): Spread | undefined {
   return { median, least: sorted[0]!, most: sorted[sorted.length - 1]! };
 }
 
+/** Of at least one number. */
+export function median(values: readonly number[]): number {
+  return spreadOf(values)?.median ?? Number.NaN;
+}
+
 /** Per-round ratios of `values` to `base`; rounds that lack either are left out. */
 export function ratios(values: readonly (number | undefined)[], base: readonly (number | undefined)[]): number[] {
   const result: number[] = [];

@@ -12,10 +12,12 @@ import { fillJob, measureJob } from '../volume/jobs.js';
 import { type BenchRun, requireFio } from '../volume/main.js';
 import { nbdUri } from '../volume/system.js';
 import { type Workload, workloads } from '../volume/workload.js';
-import { measure, primitives } from './primitives.js';
+import { measureEngine } from './engine.js';
+import { measure, type PrimitiveResult, primitives } from './primitives.js';
 
 const SERVED_BYTES = 256 * MiB;
 const PRIMITIVE_MS = 300;
+const ENGINE_MS = 1_400;
 const READY_MS = 20_000;
 /** Wants the log's segments in memory: what is written in a run is all kept. */
 const HEAP_MIB = (8 * GiB) / MiB;
@@ -30,16 +32,9 @@ const measured = ['w4k-q1', 'w4k-q32', 'r4k-q1', 'r4k-q32', 'w128k-q8', 'r128k-q
 
 export async function runMicroBench(run: BenchRun): Promise<void> {
   run.progress('measuring the parts of the hot path');
-  const rows = primitives().map((primitive) => {
-    const result = measure(primitive, PRIMITIVE_MS);
-    const [median, least, most] = result.cpuUs;
-    return [
-      result.name,
-      result.unit,
-      `${short(median)} (${short(least)}-${short(most)})`,
-      result.mbPerSecond === 0 ? '' : short(result.mbPerSecond),
-    ];
-  });
+  const parts = primitives().map((primitive) => measure(primitive, PRIMITIVE_MS));
+  run.progress('measuring the engine');
+  const rows = [...parts, ...(await measureEngine(ENGINE_MS))].map(row);
   run.print(`${renderTable(['', 'operation', 'CPU us', 'MB/s'], rows)}\n\n`);
   await requireFio(run.processes);
   const selected = workloads.filter(({ name }) => measured.includes(name));
@@ -59,6 +54,11 @@ export async function runMicroBench(run: BenchRun): Promise<void> {
     }
   }
   run.print(`${renderTable(['', '', 'per second', 'MB/s', 'CPU us', 'cores'], table)}\n`);
+}
+
+function row({ name, unit, cpuUs: [median, least, most], mbPerSecond }: PrimitiveResult): string[] {
+  const spread = `${short(median)} (${short(least)}-${short(most)})`;
+  return [name, unit, spread, mbPerSecond === 0 ? '' : short(mbPerSecond)];
 }
 
 /** A fresh process, filled, warmed up with the workload and then measured with it. */

@@ -1,5 +1,5 @@
-// Blocks to measure with, shaped as fio shapes its buffers for --buffer_compress_percentage: random bytes, then a part that
-// compresses to nothing. Deterministic, so that two runs seal the same bytes.
+// Blocks to measure with, shaped as fio shapes its buffers for --buffer_compress_percentage: in each chunk random bytes, then
+// a part that compresses to nothing. Deterministic, so that two runs seal the same bytes.
 
 import { BLOCK_SIZE } from '../../src/base/index.js';
 
@@ -15,13 +15,15 @@ export function seeded(seed: number): () => number {
   };
 }
 
-/** `blocks` blocks of 4 KiB, each `compressiblePercent` (0 to 100) zeroes after random bytes. */
+const CHUNK = 512;
+
+/** `blocks` blocks of 4 KiB; in each 512 bytes `compressiblePercent` (0 to 100) are zeroes behind random bytes. */
 export function sampleBlocks(blocks: number, compressiblePercent: number, seed = 1): Buffer {
   const next = seeded(seed);
   const bytes = Buffer.alloc(blocks * BLOCK_SIZE);
-  const random = Math.floor((BLOCK_SIZE * (100 - compressiblePercent)) / 400) * 4;
-  for (let block = 0; block < blocks; block++) {
-    for (let at = 0; at < random; at += 4) bytes.writeUInt32LE(next(), block * BLOCK_SIZE + at);
+  const random = Math.floor((CHUNK * (100 - compressiblePercent)) / 400) * 4;
+  for (let chunk = 0; chunk < bytes.length; chunk += CHUNK) {
+    for (let at = 0; at < random; at += 4) bytes.writeUInt32LE(next(), chunk + at);
   }
   return bytes;
 }
