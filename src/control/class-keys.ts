@@ -126,7 +126,7 @@ export const fixedKeys: Readonly<Record<string, KeyParser>> = {
   nodeSelector: tagList('nodeSelector'),
   diskSelector: tagList('diskSelector'),
   compression: oneOf('compression', ['none', 'lz4'], 'zstd'),
-  encryption: oneOf('encryption', ['none', 'aes-256-gcm'], 'chacha20-poly1305'),
+  encryption: oneOf('encryption', ['none', 'aes-256-gcm', 'chacha20-poly1305']),
   keyProvider,
   fsType: oneOf('fsType', fsTypes),
   mkfsOptions: freeText('mkfsOptions'),

@@ -99,10 +99,6 @@ describe('the demo', () => {
     expect(leftOf(directory)).toEqual([]);
   });
 
-  it('succeeds a second time', { timeout: runTimeoutMs }, async () => {
-    expectSuccess(await run([]));
-  });
-
   it('succeeds without mounting anything, and says so', { timeout: runTimeoutMs }, async () => {
     const code = await run(['--nbd']);
     expect(output.split('\n').slice(0, 4).join('\n')).toContain('NOT MOUNTED');

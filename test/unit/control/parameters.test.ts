@@ -37,7 +37,6 @@ describe('a storage class', () => {
     ['minReplicas', 'two'],
     ['compression', 'gzip'],
     ['compression', 'zstd'],
-    ['encryption', 'chacha20-poly1305'],
     ['encryption', 'true'],
     ['keyProvider', 'vault'],
     ['dataLocality', 'yes'],

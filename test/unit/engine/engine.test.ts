@@ -8,8 +8,9 @@ const snap = (n: number) => `50000000-0000-4000-8000-00000000000${n}` as Snapsho
 
 describe('engine', () => {
   it('reads what was written, at any alignment, and zeroes elsewhere', async () => {
-    for (const encrypted of [false, true]) {
-      const rig = new EngineRig(3, { encrypted });
+    for (const cipher of ['none', 'aes-256-gcm', 'chacha20-poly1305'] as const) {
+      const rig = new EngineRig(3, { encrypted: cipher !== 'none' });
+      rig.volume = { cipher };
       const engine = await rig.open();
       const data = randomBytes(100_000);
       await write(engine, 5_000, data);
