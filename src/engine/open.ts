@@ -25,6 +25,8 @@ export interface Reached {
   readonly member: EngineMember;
   readonly port: ReplicaPort;
   readonly status: ReplicaStatus;
+  /** When it had promised the reign. */
+  readonly fencedMs: number;
   /** Where its events go; the engine redirects them when it takes over. */
   readonly events: PortEvents;
 }
@@ -138,7 +140,7 @@ async function fenceOne(options: EngineOptions, member: EngineMember): Promise<R
       port.listen(events);
       const status = await port.fence(options.reign);
       events.appendedThrough = status.end.seq;
-      return { member, port, status, events };
+      return { member, port, status, events, fencedMs: clock.monotonicMs() };
     } catch (error) {
       port?.close();
       const final =
@@ -274,9 +276,14 @@ async function settle(options: EngineOptions, members: readonly Reached[]): Prom
   return result.setVersion;
 }
 
-/** A former engine may still answer reads from its lease. Whoever proved it gone, or stopped it, need not wait. */
+/**
+ * A former engine may still answer reads from its lease. Whoever proved it gone, or stopped it, need not wait. The lease
+ * needs every in-sync replica, so it runs out from the first promise on; the wait for replicas that do not answer counts.
+ */
 async function waitForLease(options: EngineOptions, reached: readonly Reached[]): Promise<void> {
   const first = reached.every(({ status }) => status.end.seq === 0);
   if (first || options.formerEngineGone || reached.some(({ status }) => status.stoppedEngine)) return;
-  await options.clock.sleep(LEASE_WAIT_MS);
+  const firstMs = Math.min(...reached.map(({ fencedMs }) => fencedMs));
+  const leftMs = firstMs + LEASE_WAIT_MS - options.clock.monotonicMs();
+  if (leftMs > 0) await options.clock.sleep(leftMs);
 }
