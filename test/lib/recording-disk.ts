@@ -23,6 +23,8 @@ interface Inode {
   entries: Map<string, number> | null;
   data: Buffer;
   size: number;
+  /** Another state of the disk refers to the same data: copied before it is changed. */
+  shared: boolean;
 }
 
 export type Change =
@@ -113,7 +115,8 @@ export class RecordingDisk implements Disk {
 
   constructor(state?: { inodes: Map<number, Inode>; nextInode: number; boot: number }) {
     this.#boot = state?.boot ?? 1;
-    this.#inodes = state?.inodes ?? new Map([[1, { id: 1, entries: new Map(), data: Buffer.alloc(0), size: 0 }]]);
+    this.#inodes =
+      state?.inodes ?? new Map([[1, { id: 1, entries: new Map(), data: Buffer.alloc(0), size: 0, shared: false }]]);
     this.#nextInode = state?.nextInode ?? 2;
     this.#base = copyInodes(this.#inodes);
   }
@@ -161,6 +164,7 @@ export class RecordingDisk implements Disk {
   flipBit(path: string, byte: number, bit: number): void {
     const inode = this.#file(path);
     if (byte >= inode.size) throw new Error(`${path} has ${inode.size} bytes`);
+    ownData(inode);
     inode.data[byte] = inode.data[byte]! ^ (1 << bit);
   }
 
@@ -174,6 +178,7 @@ export class RecordingDisk implements Disk {
     const inode = this.#file(path);
     inode.data = Buffer.from(bytes);
     inode.size = bytes.length;
+    inode.shared = false;
   }
 
   /** Removes a directory with all that is in it, as a careless hand would. */
@@ -441,6 +446,7 @@ function applyChange(
         entries: change.isDirectory ? new Map() : null,
         data: Buffer.alloc(0),
         size: 0,
+        shared: false,
       });
       inodes.get(change.directory)?.entries?.set(change.name, change.inode);
       return;
@@ -470,6 +476,7 @@ function applyChange(
     case 'truncate': {
       const inode = inodes.get(change.inode);
       if (!inode || inode.size <= change.length) return;
+      ownData(inode);
       inode.data.fill(0, change.length);
       inode.size = change.length;
       return;
@@ -485,19 +492,30 @@ function writeInto(inode: Inode, bytes: Buffer, position: number): void {
     const larger = Buffer.alloc(Math.max(end, inode.data.length * 2));
     inode.data.copy(larger, 0, 0, inode.size);
     inode.data = larger;
+    inode.shared = false;
   }
+  ownData(inode);
   bytes.copy(inode.data, position);
   inode.size = Math.max(inode.size, end);
 }
 
+function ownData(inode: Inode): void {
+  if (!inode.shared) return;
+  inode.data = Buffer.from(inode.data);
+  inode.shared = false;
+}
+
+/** Directories are copied, file data is shared until one side changes it. */
 function copyInodes(inodes: Map<number, Inode>): Map<number, Inode> {
   const copy = new Map<number, Inode>();
   for (const inode of inodes.values()) {
+    inode.shared = true;
     copy.set(inode.id, {
       id: inode.id,
       entries: inode.entries === null ? null : new Map(inode.entries),
-      data: Buffer.from(inode.data),
+      data: inode.data,
       size: inode.size,
+      shared: true,
     });
   }
   return copy;

@@ -1,10 +1,11 @@
 // Crashes a recorded world at chosen moments and checks what comes back, and does so again to what came back.
 
 import type { VolumeId } from '../../../src/base/index.js';
-import type { SimNode, SimWorld } from './sim-world.js';
+import { beginClone, type CloneRecord, checkClone } from './clones.js';
+import type { Session, SimNode, SimWorld } from './sim-world.js';
 import { checkContents, checkPromises, checkReplicasEqual, openAgain } from './verify.js';
 import { Chance } from './virtual-time.js';
-import type { Floor } from './volume-model.js';
+import type { Floor, VolumeState } from './volume-model.js';
 import { type Habits, Workload } from './workload.js';
 
 export interface Crash {
@@ -42,6 +43,13 @@ export function promisesKept(world: SimWorld, volumeId: VolumeId, crash: Crash):
   return safe ? ['durable', 'acked'] : ['durable'];
 }
 
+/** A world with what happened in it. */
+export interface Life {
+  readonly world: SimWorld;
+  readonly volumeId: VolumeId;
+  readonly clones: readonly CloneRecord[];
+}
+
 export interface CutCounts {
   cuts: number;
   /** Crashes of what had come back from a crash, and those of them that fell into its recovery. */
@@ -49,17 +57,18 @@ export interface CutCounts {
   inRecovery: number;
   power: number;
   alone: number;
+  clones: number;
 }
 
 /** Crashes the world and checks what comes back; `depth` more times, before and after it has gone on. */
 export async function crashAndCheck(
-  world: SimWorld,
-  volumeId: VolumeId,
+  life: Life,
   crash: Crash,
   habits: Habits,
   depth: number,
   counts: CutCounts,
 ): Promise<void> {
+  const { world, volumeId } = life;
   const kinds = promisesKept(world, volumeId, crash);
   const chance = new Chance(crash.seed ^ 0xc0ffee);
   counts.cuts++;
@@ -87,19 +96,54 @@ export async function crashAndCheck(
         kinds.length === 1 ? chance.below(world.nodes.length) : safeNode(world, volumeId, crash),
       );
     }
+    if (chance.hit(0.4)) await after.until(checkClones(life, after, crash, session, state, chance, counts), 'clones');
     if (depth === 0) return;
-    const life = new Workload(after, volumeId, habits);
-    await after.until(life.run(), 'workload', 3_600_000);
+    const work = new Workload(after, volumeId, habits);
+    await after.until(work.run(), 'workload', 3_600_000);
     const early = chance.hit(0.5);
     const next = chooseCrash(after, chance, early ? opened : after.moment);
     counts.again++;
     if (early) counts.inRecovery++;
-    // What an earlier crash had to keep only if power was kept, the next one can't be held to either.
-    await crashAndCheck(after, volumeId, next, habits, depth - 1, counts);
+    const clones = [
+      ...life.clones
+        .filter((clone) => clone.begun < crash.moment)
+        .map((clone) => ({ ...clone, begun: -1, done: clone.done !== null && clone.done < crash.moment ? -1 : null })),
+      ...work.clones,
+    ];
+    await crashAndCheck({ world: after, volumeId, clones }, next, habits, depth - 1, counts);
   } catch (error) {
     if (error instanceof Error) error.message = `${describeCrash(crash, world)}: ${error.message}${logOf(after)}`;
     throw error;
   }
+}
+
+/**
+ * Clones that were answered are there and hold their snapshot; one that was cut short is made by a repeat of the order; and
+ * the volume's own snapshots hold what they held.
+ */
+async function checkClones(
+  life: Life,
+  after: SimWorld,
+  crash: Crash,
+  session: Session,
+  state: VolumeState,
+  chance: Chance,
+  counts: CutCounts,
+): Promise<void> {
+  const made = life.clones.filter((clone) => clone.done !== null && clone.done < crash.moment);
+  if (made.length > 0) {
+    counts.clones++;
+    await checkClone(after, chance.pick(made), chance);
+  }
+  const cutShort = life.clones.find(
+    (clone) => clone.begun < crash.moment && !made.includes(clone) && state.snapshots.has(clone.snapshotId),
+  );
+  const snapshotId = cutShort?.snapshotId ?? [...state.snapshots.keys()].at(-1);
+  if (snapshotId === undefined) return;
+  counts.clones++;
+  const { record, answer } = beginClone(after, session, life.volumeId, snapshotId, chance, cutShort);
+  await answer;
+  await checkClone(after, record, chance);
 }
 
 /** The newest warnings of a world, for the message of a failure; those of the innermost one only. */

@@ -19,7 +19,7 @@ export function shapeBy(chance: Chance): VolumeShape {
 
 /** Runs lives until so many crashes were checked. Throws with the seed of the life that broke a promise. */
 export async function runLives(options: { seed: number; cuts: number; bytes: number }): Promise<CutCounts> {
-  const counts: CutCounts = { cuts: 0, again: 0, inRecovery: 0, power: 0, alone: 0 };
+  const counts: CutCounts = { cuts: 0, again: 0, inRecovery: 0, power: 0, alone: 0, clones: 0 };
   const started = process.hrtime.bigint();
   const total = { lives: 0, requests: 0, bytes: 0, flushes: 0, closes: 0, freezes: 0, faults: 0 };
   for (let seed = options.seed; counts.cuts < options.cuts; seed++) {
@@ -46,7 +46,13 @@ export async function runLives(options: { seed: number; cuts: number; bytes: num
       for (const count of Object.values(life.counts.faults)) total.faults += count;
       const short: Habits = { steps: 12, bytes: options.bytes / 4, faults };
       for (let i = 0; i < 10 && counts.cuts < options.cuts; i++)
-        await crashAndCheck(world, volumeId, chooseCrash(world, chance), short, chance.pick([0, 0, 1, 2]), counts);
+        await crashAndCheck(
+          { world, volumeId, clones: life.clones },
+          chooseCrash(world, chance),
+          short,
+          chance.pick([0, 0, 1, 2]),
+          counts,
+        );
     } catch (error) {
       if (error instanceof Error) error.message = `HOLDFAST_SEED=${seed}: ${error.message}`;
       throw error;
@@ -55,7 +61,7 @@ export async function runLives(options: { seed: number; cuts: number; bytes: num
   const seconds = Number(process.hrtime.bigint() - started) / 1e9;
   console.log(
     `seeds from ${options.seed}: ${total.lives} lives with ${total.requests} requests, ${(total.bytes / 2 ** 20).toFixed(0)} MiB written, ${total.flushes} flushes, ${total.freezes} freezes, ${total.closes} clean closes, ${total.faults} faults while running; ` +
-      `${counts.cuts} crashes checked (${counts.power} power cuts of all, ${counts.again} of recovered worlds, ${counts.inRecovery} of those in the recovery, ${counts.alone} with one replica alone) in ${seconds.toFixed(1)} s`,
+      `${counts.cuts} crashes checked (${counts.power} power cuts of all, ${counts.again} of recovered worlds, ${counts.inRecovery} of those in the recovery, ${counts.alone} with one replica alone, ${counts.clones} clones) in ${seconds.toFixed(1)} s`,
   );
   return counts;
 }

@@ -27,7 +27,7 @@ import { Pool } from '../../../src/segment/index.js';
 import { RecordingDisk, randomChoice } from '../recording-disk.js';
 import { type Line, SimPort } from './sim-port.js';
 import { Chance, ProcessClock, VirtualTime } from './virtual-time.js';
-import { type Floor, VolumeModel } from './volume-model.js';
+import { type Floor, VolumeModel, type VolumeState } from './volume-model.js';
 
 export interface VolumeShape {
   readonly replicas: number;
@@ -195,10 +195,16 @@ export class SimWorld {
       );
   }
 
-  addVolume(volumeId: VolumeId, members: StoreRecord['members'], sizeBytes: number, model?: VolumeModel): void {
+  /** Tells store and model of a volume; of a clone also the reign it comes from and what it must hold. */
+  addVolume(
+    volumeId: VolumeId,
+    members: StoreRecord['members'],
+    sizeBytes: number,
+    clone?: { epoch: number; base: VolumeState; source: VolumeModel },
+  ): void {
     this.#store(volumeId, {
       volumeId,
-      epoch: 0,
+      epoch: clone?.epoch ?? 0,
       reignId: '00000000-0000-0000-0000-000000000000' as ReignId,
       engineNode: null,
       sizeBytes,
@@ -207,8 +213,8 @@ export class SimWorld {
       members,
       flushedPoint: null,
     });
-    const base = { sizeBytes, blocks: new Map(), snapshots: new Map() };
-    this.models.set(volumeId, model ?? new VolumeModel(this.#newKeys(), base, this.tick));
+    const base = clone?.base ?? { sizeBytes, blocks: new Map(), snapshots: new Map() };
+    this.models.set(volumeId, new VolumeModel(this.#newKeys(), base, this.tick, null, clone?.source));
   }
 
   /** An epoch's key depends on its reign, and in another world another reign may have had the epoch. */

@@ -69,6 +69,8 @@ const zeroBlock = Buffer.alloc(BLOCK_SIZE);
 export class VolumeModel {
   readonly keys: KeyRing;
   readonly base: VolumeState;
+  /** Of a clone: what its source had sent. Its replicas may get such frames from each other. */
+  readonly source: VolumeModel | null;
   /** The frame before the first; null until it is known (a clone's is its source's). */
   rootDigest: string | null;
   readonly frames: Map<string, ModelFrame>;
@@ -90,14 +92,16 @@ export class VolumeModel {
     keys: KeyRing,
     base: VolumeState,
     moment: () => number,
-    from?: {
+    from: {
       frames: Map<string, ModelFrame>;
       floors: Floor[];
       touched: Set<number>;
       rootDigest: string | null;
       nextRequest: number;
-    },
+    } | null,
+    source: VolumeModel | null = null,
   ) {
+    this.source = source;
     this.keys = keys;
     this.base = base;
     this.#moment = moment;
@@ -116,13 +120,14 @@ export class VolumeModel {
     const frames = new Map([...this.frames].filter(([, frame]) => frame.moment < moment));
     // Everything before the fork counts as having happened before the new world's first moment.
     const early = <T extends { moment: number }>(item: T): T => ({ ...item, moment: -1 });
-    return new VolumeModel(keys, this.base, now, {
+    const from = {
       frames: new Map([...frames].map(([digest, frame]) => [digest, early(frame)])),
       floors: this.floors.filter((floor) => floor.moment < moment && kinds.includes(floor.kind)).map(early),
       touched: new Set(this.touched),
       rootDigest: this.rootDigest,
       nextRequest: this.#nextRequest,
-    });
+    };
+    return new VolumeModel(keys, this.base, now, from, this.source);
   }
 
   // --- Requests -------------------------------------------------------------------------------------------------------
@@ -239,16 +244,20 @@ export class VolumeModel {
     return false;
   }
 
-  /** The frame that gave the block this content, null for content at or below the floor; undefined when there is none. */
+  /**
+   * The oldest frame above the floor that gave the block this content, null when it had it at the floor; undefined when there
+   * is none.
+   */
   #findContent(digest: string, block: number, floor: number, part: Buffer, at: number): ModelFrame | null | undefined {
     const same = (content: Buffer) => content.compare(part, 0, part.length, at, at + part.length) === 0;
+    let found: ModelFrame | undefined;
     for (const frame of this.#back(digest)) {
       const content = lastContent(frame, block);
       if (content === undefined) continue;
-      if (same(content)) return frame.seq <= floor ? null : frame;
-      if (frame.seq <= floor) return undefined;
+      if (frame.seq <= floor) return same(content) ? null : found;
+      if (same(content)) found = frame;
     }
-    return same(this.base.blocks.get(block) ?? zeroBlock) ? null : undefined;
+    return same(this.base.blocks.get(block) ?? zeroBlock) ? null : found;
   }
 
   *#back(digest: string): Generator<ModelFrame> {
@@ -268,7 +277,7 @@ export class VolumeModel {
       const header = decodeFrame(buffer, at, true);
       if (typeof header === 'string') throw new Error(`an engine sent a bad frame (${header})`);
       const digest = frameDigest(buffer, at).toString('hex');
-      if (!this.frames.has(digest)) {
+      if (!this.frames.has(digest) && this.source?.frames.has(digest) !== true) {
         if (header.epoch !== epoch)
           throw new Error(
             `reign ${epoch} sent frame ${header.seq} of epoch ${header.epoch}, which nobody had sent before`,

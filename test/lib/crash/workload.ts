@@ -4,6 +4,7 @@
 
 import { BLOCK_SIZE, GiB, KiB, MiB, type SnapshotId, type VolumeId } from '../../../src/base/index.js';
 import { Client, type Wish } from './client.js';
+import { beginClone, type CloneRecord } from './clones.js';
 import type { Session, SimWorld } from './sim-world.js';
 import { openAgain } from './verify.js';
 import type { Chance } from './virtual-time.js';
@@ -42,6 +43,8 @@ export class Workload {
   #client: Client | undefined;
   #engineNode = 0;
   readonly #snapshots: SnapshotId[] = [];
+  /** Clones that were ordered, answered or not. */
+  readonly clones: CloneRecord[] = [];
   readonly counts: Counts = {
     requests: 0,
     bytes: 0,
@@ -180,6 +183,7 @@ export class Workload {
       );
       return;
     }
+    if (this.#snapshots.length > 0 && this.#chance.hit(0.25)) return this.#clone();
     const snapshotId = this.#chance.uuid() as SnapshotId;
     this.counts.freezes++;
     await this.#withAnswer(() =>
@@ -189,6 +193,14 @@ export class Workload {
         model.ordered((effect) => effect.kind === 'freeze' && effect.snapshotId === snapshotId, 'freeze');
       }),
     );
+  }
+
+  async #clone(): Promise<void> {
+    const session = this.#session!;
+    const snapshotId = this.#chance.pick(this.#snapshots);
+    const { record, answer } = beginClone(this.#world, session, this.#volumeId, snapshotId, this.#chance);
+    this.clones.push(record);
+    await this.#withAnswer(() => answer);
   }
 
   async #resize(): Promise<void> {
