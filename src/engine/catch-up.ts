@@ -2,7 +2,7 @@
 // in-sync replica's log on disk, join the live stream from the frames still in memory, make it durable, and only then let
 // it be added. The bytes always arrive in order, so a joiner's log is a prefix at every moment.
 
-import { type Clock, HoldfastError, type Logger, messageOf } from '../base/index.js';
+import { asHoldfastError, type Clock, HoldfastError, type Logger, messageOf } from '../base/index.js';
 import type { Reign, SegmentName } from '../format/index.js';
 import type { MembershipPort } from './engine-api.js';
 import type { FrameTail } from './frame-tail.js';
@@ -78,6 +78,8 @@ export class CatchUp {
       set.attach(link, port, status.end.seq, 0);
       await this.#catchUp(link, port, status);
     } catch (error) {
+      // Once admitted it counts: nothing would be acknowledged any more if it were only forgotten.
+      if (link.state === 'in-sync' || link.state === 'counting') set.lose(link, port, asHoldfastError(error));
       if (link.port === port) link.port = undefined;
       port.close();
       if (error instanceof HoldfastError && error.reason === 'ReplicaLost') return this.#lost(link, messageOf(error));
@@ -113,28 +115,28 @@ export class CatchUp {
     const source = set.sources().find((candidate) => candidate !== port);
     const started = this.#parts.clock.monotonicMs();
     let position = status.end.seq;
-    if (source === undefined) {
-      // The last member comes back: nobody else has the log, but the frames it may lack are still in memory.
-      if (tail.after(position, lastSeq()) === undefined)
-        throw new HoldfastError(
-          'DATA_LOSS',
-          `node ${link.member.nodeId} came back with its log ending at ${position}, short of what it had acknowledged`,
-        );
-    } else {
-      if (!set.inSync.includes(link.member.replicaId)) await port.describe({ joining: true });
-      const theirs = await source.segments();
+    if (source === undefined) this.#checkAlone(link, status);
+    else {
+      // A member that may lack what it had acknowledged is marked too: were the engine to end now, it would look whole.
+      const short = status.damage !== null || !status.cacheSurvived;
+      if (short || !set.inSync.includes(link.member.replicaId)) await port.describe({ joining: true });
       const mine = await port.segments();
-      position = await commonPoint(source, theirs, port, mine);
-      await cutToCommon(port, mine, theirs, position);
+      position = await commonPoint(source, await source.segments(), port, mine);
+      await cutToCommon(port, mine, position, status.damage !== null);
     }
     link.appendedThrough = position;
     for (;;) {
       const frames = tail.after(position, lastSeq());
-      if (frames !== undefined) {
-        // One turn: what is in memory goes out, and from the next frame on the replica is served with the others.
-        for (const frame of frames) port.append(frame.segment, frame.offset, frame.bytes, frame.seq);
+      if (frames?.length === 0) {
+        // From the next frame on the replica is served with the others.
         set.admit(link);
         break;
+      }
+      if (frames !== undefined) {
+        // All in one turn. What is acknowledged at once may bring new frames: then there is another round.
+        for (const frame of frames) port.append(frame.segment, frame.offset, frame.bytes, frame.seq);
+        position = frames.at(-1)!.seq;
+        continue;
       }
       if (source === undefined)
         throw new HoldfastError('UNAVAILABLE', 'the log moved on while its last member was away');
@@ -161,6 +163,32 @@ export class CatchUp {
       },
       'replica caught up',
     );
+  }
+
+  /**
+   * No member is there to compare with, but the frames that the replica may lack are still in memory. Its own log must be a
+   * part of this one: a member's is; another's only when the frame it ends with is one of those in memory.
+   */
+  #checkAlone(link: Link, { end, damage }: ReplicaStatus): void {
+    const { set, tail, lastSeq } = this.#parts;
+    const node = `node ${link.member.nodeId}`;
+    const member = set.inSync.includes(link.member.replicaId);
+    const same = () => tail.after(end.seq - 1, lastSeq())?.[0]?.digest.toString('hex') === end.digest;
+    if (end.seq > lastSeq() || !(member || same()))
+      throw new HoldfastError(
+        'UNAVAILABLE',
+        `${node} is back, but no in-sync replica that its log could be compared with`,
+      );
+    if (damage !== null)
+      throw new HoldfastError(
+        'DATA_LOSS',
+        `${node} came back with a damaged log, and nobody is there to repair it: ${damage}`,
+      );
+    if (tail.after(end.seq, lastSeq()) === undefined)
+      throw new HoldfastError(
+        'DATA_LOSS',
+        `${node} came back with its log ending at ${end.seq}, short of what it had acknowledged`,
+      );
   }
 
   #reached(link: Link, port: ReplicaPort, test: () => boolean): Promise<void> {

@@ -36,21 +36,19 @@ export async function commonPoint(
   return 0;
 }
 
-/** Removes from `target` what `source` does not have: everything above `common`, and segments that were dropped meanwhile. */
+/**
+ * Removes from `target` everything above `common`, and what a damaged log holds beyond its good part. Segments that only the
+ * target has are left: whether they were dropped or the source has lost them is not to be seen here.
+ */
 export async function cutToCommon(
   target: ReplicaPort,
   targetSegments: readonly SegmentInfo[],
-  sourceSegments: readonly SegmentInfo[],
   common: number,
+  damaged: boolean,
 ): Promise<void> {
   const end = targetSegments.at(-1)?.lastSeq ?? 0;
   const beyond = targetSegments.some((segment) => segment.firstSeq > common);
-  if (end > common || beyond) await target.cut(common);
-  const kept = new Set(sourceSegments.map(keyOf));
-  const gone = targetSegments.filter(
-    (segment) => segment.lastSeq <= common && segment.firstSeq <= common && !kept.has(keyOf(segment)),
-  );
-  if (gone.length > 0) await target.deleteSegments(gone);
+  if (end > common || beyond || damaged) await target.cut(common);
 }
 
 /** A stretch of whole frames of one segment; at offset 0 it starts with the segment's header. */

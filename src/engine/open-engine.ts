@@ -38,7 +38,10 @@ async function load(options: EngineOptions, log: OpenedLog): Promise<LoadedLog> 
   const { volumeId, lineageId } = options.volume;
   const source = log.members[0]!;
   const table = new SegmentTable();
-  for (const info of await source.port.segments()) table.adopt(info);
+  // Of all members: a file that one of them has lost is read from the others, not taken for a dropped one.
+  for (const member of log.members)
+    for (const info of await member.port.segments())
+      if (!table.has(info) && table.bySlot(info.slot) === undefined) table.adopt(info);
   const keys = new KeyRing(lineageId, options.dataKey);
   const described = source.status.superblock.reigns;
   for (const reign of described) keys.addReign(reign);

@@ -9,7 +9,8 @@
 // Which replicas may be the source, by what is known of an in-sync member:
 //   a  reached, page cache survived, no damage          source
 //   b  reached, page cache lost (suspect), no damage    brought to a source's end; source only if all in-sync are suspect and reached
-//   c  reached, damage in its log                       repaired from a source; never a source itself
+//   c  reached, damage in its log, or marked joining    leaves the set; the open volume repairs it and takes it back. Cut down
+//                                                       to what is good it would look whole if this open ended half way
 //   d  reached, another incarnation or no replica       lost: leaves the set, marked
 //   e  not reached in time                              leaves the set, unless nobody is left to be a source
 
@@ -236,10 +237,13 @@ async function checkNotRolledBack(options: EngineOptions, source: Reached): Prom
 }
 
 async function bringTo(options: EngineOptions, source: Reached, other: Reached): Promise<void> {
+  const { damage, superblock } = other.status;
+  if (damage !== null || superblock.joining)
+    throw new HoldfastError('DATA_LOSS', damage ?? 'it had not been brought up to date');
   const theirs = await source.port.segments();
   const mine = await other.port.segments();
   const common = await commonPoint(source.port, theirs, other.port, mine);
-  await cutToCommon(other.port, mine, theirs, common);
+  await cutToCommon(other.port, mine, common, false);
   if (common >= source.status.end.seq) return;
   const reader = new LogReader(() => [source.port], options.logger);
   other.events.appendedThrough = common;

@@ -32,6 +32,7 @@ export class Pipeline {
   #sent = 0;
   #bytes = 0;
   #syncWaiters: { seq: number; done: (error: BlockError | null) => void }[] = [];
+  #transmitting = false;
   #closed = false;
 
   constructor(map: BlockMap, tail: FrameTail, reply: (request: BlockRequest, error: BlockError | null) => void) {
@@ -66,13 +67,18 @@ export class Pipeline {
   /** Sends what was emitted since the last call. */
   transmit(): void {
     assert(this.#set !== undefined, 'a pipeline is connected before it sends');
-    // An acknowledgement may come before append() returns, so each frame is in the tail before it is sent.
-    const start = this.#sent;
-    this.#sent = this.#inFlight.length;
-    const frames = this.#inFlight.slice(start).map((item) => item.frame);
-    for (const frame of frames) {
-      this.#tail.push(frame);
-      this.#set.append(frame);
+    // An acknowledgement may come before append() returns, so each frame is in the tail before it is sent. What such an
+    // acknowledgement lets go on may emit more frames and call this again: they go out here, behind those that came before.
+    if (this.#transmitting) return;
+    this.#transmitting = true;
+    try {
+      while (this.#sent < this.#inFlight.length) {
+        const { frame } = this.#inFlight[this.#sent++]!;
+        this.#tail.push(frame);
+        this.#set.append(frame);
+      }
+    } finally {
+      this.#transmitting = false;
     }
   }
 

@@ -227,8 +227,14 @@ async function replayFrom(input: ReplayInput, loaded: Loaded, checkpoint: Checkp
   const state: Replayed = { ...loaded, checkpoint, dropped: [], replayedBytes: 0 };
   const from = checkpoint?.replayFrom ?? null;
   let bytes = 0;
+  // What was dropped lies before the checkpoint: a gap behind it would give the volume an older state of some blocks.
+  let next = from === null ? 1 : null;
   for (const segment of input.table.entries()) {
     if (from !== null && segment.ordinal < from.segment.ordinal) continue;
+    const follows = next === null ? segment.ordinal === from!.segment.ordinal : segment.firstSeq === next;
+    if (!follows)
+      throw corrupt(`segment ${segmentFileName(segment)}: the log before it, which the map needs, is missing`);
+    next = segment.lastSeq + 1;
     const start =
       from !== null && segment.ordinal === from.segment.ordinal && segment.epoch === from.segment.epoch
         ? from.offset

@@ -17,7 +17,7 @@ import { type Clock, HoldfastError, type Logger, messageOf, type ReplicaId } fro
 import type { EngineMember, EngineReplicaState, MembershipPort } from './engine-api.js';
 import { LEASE_MS, STORE_RETRY_MS } from './limits.js';
 import type { Frame } from './log-writer.js';
-import type { ReplicaPort } from './replica-port.js';
+import type { DescribeUpdate, ReplicaPort } from './replica-port.js';
 
 export interface Link {
   readonly member: EngineMember;
@@ -140,9 +140,30 @@ export class ReplicaSet {
         if (seq > link.appendedThrough) link.appendedThrough = seq;
         link.onProgress?.();
         this.recount();
+        // A sync that was answered before this acknowledgement did not cover it.
+        if (link.syncing === 0 && link.syncedThrough < this.#syncTarget) this.#syncMore();
       },
-      lost: (error) => this.#lost(link, port(), error),
+      lost: (error) => this.lose(link, port(), error),
     };
+  }
+
+  /**
+   * Updates the superblock of every connected counting replica. Resolves with the nodes of those that are still connected and did
+   * not take it (a full disk); one that was lost leaves the set by itself.
+   */
+  async describe(update: DescribeUpdate): Promise<string[]> {
+    const refused: string[] = [];
+    const describe = async (link: Link) => {
+      const port = link.port!;
+      try {
+        await port.describe(update);
+      } catch (error) {
+        this.#logger.warn({ node: link.member.nodeId, error: messageOf(error) }, 'superblock not updated');
+        if (link.port === port) refused.push(link.member.nodeId);
+      }
+    };
+    await Promise.all(this.countingLinks().map(describe));
+    return refused;
   }
 
   append(frame: Frame): void {
@@ -168,11 +189,12 @@ export class ReplicaSet {
       port.sync(target, (error) => {
         if (link.port !== port) return;
         link.syncing = 0;
-        if (error !== null) return this.#lost(link, port, error);
-        link.syncedThrough = Math.max(link.syncedThrough, target);
+        if (error !== null) return this.lose(link, port, error);
+        // What it has not acknowledged it need not have had when it synced.
+        link.syncedThrough = Math.max(link.syncedThrough, Math.min(target, link.appendedThrough));
         link.onProgress?.();
         this.recount();
-        if (this.#syncTarget > link.syncedThrough) this.#syncMore();
+        if (Math.min(this.#syncTarget, link.appendedThrough) > link.syncedThrough) this.#syncMore();
       });
     }
   }
@@ -206,7 +228,8 @@ export class ReplicaSet {
     }
   }
 
-  #lost(link: Link, port: ReplicaPort, error: Error): void {
+  /** The link can't go on with this port: it counts as lost, whatever it had reached. */
+  lose(link: Link, port: ReplicaPort, error: Error): void {
     if (link.port !== port || this.#closed) return;
     link.port = undefined;
     port.close();
@@ -357,7 +380,7 @@ export class ReplicaSet {
       port.confirm((error) => {
         if (link.port === port) {
           if (error === null) link.confirmedMs = Math.max(link.confirmedMs, sent);
-          else this.#lost(link, port, error);
+          else this.lose(link, port, error);
         }
         finished();
       });
