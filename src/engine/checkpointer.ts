@@ -7,7 +7,7 @@
 // A segment is deleted only when nothing referred to it at the *previous* checkpoint already: that one is the fallback when
 // the newest does not read back, and it must still find everything it names.
 
-import type { Logger } from '../base/index.js';
+import { HoldfastError, type Logger } from '../base/index.js';
 import {
   type CheckpointPlace,
   encodeNode,
@@ -42,8 +42,8 @@ export interface CheckpointParts {
   readonly committed: () => number;
   /** Resolves when everything through seq is durable on all counting replicas. */
   readonly durable: (seq: number) => Promise<void>;
-  /** Puts the place into the superblock of every connected replica of the set. */
-  readonly describe: (place: CheckpointPlace) => Promise<void>;
+  /** Puts the place into the superblock of every connected replica of the set; resolves with the nodes that did not take it. */
+  readonly describe: (place: CheckpointPlace) => Promise<readonly string[]>;
   /** Deletes segment files on every connected replica, after the reads that may need them. */
   readonly deleteSegments: (segments: readonly SegmentName[]) => Promise<void>;
   readonly logger: Logger;
@@ -58,6 +58,8 @@ export class Checkpointer {
   #writtenAt = 0;
   #running: Promise<CheckpointPlace> | undefined;
   #deadBefore = new Set<number>();
+  /** Places that no longer count once a checkpoint without them does; those of failed attempts wait for the next. */
+  #superseded: Place[] = [];
   #current: CheckpointPlace | null;
   #hasNews = false;
 
@@ -112,7 +114,7 @@ export class Checkpointer {
     const { map, writer, pipeline, places } = this.#parts;
     const coveredThrough = this.#parts.committed();
     const oldest = pipeline.oldest;
-    const superseded: Place[] = [];
+    const superseded = this.#superseded;
     for (const id of map.takeFreedIds()) this.#replace(places, id, undefined, superseded);
     const out = new EntryBatches(writer);
     this.#writeTree(out, superseded);
@@ -140,10 +142,22 @@ export class Checkpointer {
     this.#hasNews = false;
     const dead = this.#deadSlots(replayFrame.segment.ordinal);
     this.#writtenAt = writer.bytesWritten;
-    await this.#parts.durable(rootFrame.seq);
-    await this.#parts.describe(place);
+    try {
+      await this.#parts.durable(rootFrame.seq);
+      const refused = await this.#parts.describe(place);
+      if (refused.length > 0)
+        throw new HoldfastError(
+          'RESOURCE_EXHAUSTED',
+          `no superblock names the new checkpoint on ${refused.join(', ')}`,
+        );
+    } catch (error) {
+      // Some superblock still names an older one: what that one needs must stay.
+      this.#deadBefore.clear();
+      this.#hasNews = true;
+      throw error;
+    }
     this.#current = place;
-    for (const old of superseded) this.#refer(old, -1);
+    for (const old of superseded.splice(0)) this.#refer(old, -1);
     await this.#drop(dead);
     return place;
   }

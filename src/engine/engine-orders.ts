@@ -39,7 +39,7 @@ export interface OrderParts {
   /** Throws UNAVAILABLE when the volume is closed or deposed. */
   readonly mustServe: () => void;
   readonly durable: (seq: number) => Promise<void>;
-  readonly describe: (update: DescribeUpdate) => Promise<void>;
+  readonly describe: (update: DescribeUpdate) => Promise<unknown>;
   readonly clock: Clock;
 }
 

@@ -165,7 +165,7 @@ export class VolumeEngine implements Engine {
         reigns: this.#reigns,
         committed: () => this.#set.committed,
         durable: (seq) => this.#durable(seq),
-        describe: (place) => this.#describeAll({ checkpoint: place }),
+        describe: (checkpoint) => this.#describeAll({ checkpoint }),
         deleteSegments: (segments) => this.#deleteSegments(segments),
         logger: options.logger,
       },
@@ -363,21 +363,12 @@ export class VolumeEngine implements Engine {
     };
   }
 
-  /** Updates the superblock of every connected counting replica; one that fails is lost and leaves the set by itself. */
-  async #describeAll(update: DescribeUpdate): Promise<void> {
-    await Promise.all(
-      this.#set
-        .countingLinks()
-        .map((link) =>
-          link
-            .port!.describe(update)
-            .catch((error: unknown) =>
-              this.#logger.warn({ node: link.member.nodeId, error: messageOf(error) }, 'superblock not updated'),
-            ),
-        ),
-    );
+  /** Updates the superblock of every connected counting replica; resolves with the nodes that did not take it. */
+  async #describeAll(update: DescribeUpdate): Promise<string[]> {
+    const refused = await this.#set.describe(update);
     if (this.closed)
       throw new HoldfastError('UNAVAILABLE', this.#message || 'the volume is closed', { reason: 'Closed' });
+    return refused;
   }
 
   #durable(seq: number): Promise<void> {

@@ -16,7 +16,7 @@ export interface MaintenanceParts {
   readonly writer: LogWriter;
   readonly checkpointer: Checkpointer;
   readonly membership: MembershipPort;
-  readonly describe: (update: DescribeUpdate) => Promise<void>;
+  readonly describe: (update: DescribeUpdate) => Promise<unknown>;
   readonly closed: () => boolean;
   readonly clock: Clock;
   readonly logger: Logger;

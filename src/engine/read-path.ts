@@ -24,6 +24,16 @@ interface Fetch {
   bytesAt: number;
 }
 
+/** Reads that began between two calls of settled(). */
+interface UnderWay {
+  reads: number;
+  drained: (() => void) | null;
+}
+
+function ended(group: UnderWay): void {
+  if (--group.reads === 0) group.drained?.();
+}
+
 export interface ReadParts {
   readonly map: BlockMap;
   readonly table: SegmentTable;
@@ -40,17 +50,24 @@ export interface ReadParts {
 export class ReadPath {
   readonly #parts: ReadParts;
   readonly #kernel: Kernel = kernel;
-  #inFlight = 0;
-  #drained: (() => void)[] = [];
+  /** Reads under way since the last settled(); whoever called it waits for those that were under way before. */
+  #underWay: UnderWay = { reads: 0, drained: null };
+  #settled: Promise<void> = Promise.resolve();
 
   constructor(parts: ReadParts) {
     this.#parts = parts;
   }
 
-  /** Resolves when every read that is under way now has ended: then nobody refers to a segment by an old place. */
+  /** Resolves when every read that is under way now has ended, whatever came since: then nobody refers to a segment by an old place. */
   settled(): Promise<void> {
-    if (this.#inFlight === 0) return Promise.resolve();
-    return new Promise((resolve) => this.#drained.push(resolve));
+    const before = this.#underWay;
+    this.#underWay = { reads: 0, drained: null };
+    const drained = new Promise<void>((resolve) => {
+      if (before.reads === 0) resolve();
+      else before.drained = resolve;
+    });
+    this.#settled = this.#settled.then(() => drained);
+    return this.#settled;
   }
 
   /** Reads of one batch; `done` is called for each request, with the data in place. */
@@ -77,11 +94,11 @@ export class ReadPath {
       for (const request of requests) done(request, 'EIO');
       return;
     }
-    this.#inFlight++;
+    const group = this.#begin();
     this.#fetch(fetches, (error) => {
       for (const edge of edges) edge();
       for (const request of requests) done(request, error === null ? null : 'EIO');
-      this.#ended();
+      ended(group);
     });
   }
 
@@ -89,21 +106,19 @@ export class ReadPath {
   blocks(block: number, count: number, into: Buffer): Promise<void> {
     const fetches: Fetch[] = [];
     this.#plan(block * BLOCK_SIZE, count * BLOCK_SIZE, into, this.#parts.map.root, fetches, []);
-    this.#inFlight++;
+    const group = this.#begin();
     return new Promise((resolve, reject) => {
       this.#fetch(fetches, (error) => {
-        this.#ended();
+        ended(group);
         if (error === null) resolve();
         else reject(error);
       });
     });
   }
 
-  #ended(): void {
-    if (--this.#inFlight > 0) return;
-    const waiting = this.#drained;
-    this.#drained = [];
-    for (const resolve of waiting) resolve();
+  #begin(): UnderWay {
+    this.#underWay.reads++;
+    return this.#underWay;
   }
 
   /** Splits a byte range into records and zeroes. A partial block goes through a block-sized buffer, copied by an `edge`. */
