@@ -35,7 +35,7 @@ class Load {
   readonly #options: LoadOptions;
   readonly #ranges: RangeWriters;
   readonly #files: FileWriter | null;
-  readonly #counts = { writes: 0, reads: 0, flushes: 0, files: 0, refused: 0 };
+  readonly #counts = { writes: 0, reads: 0, flushes: 0, files: 0, refused: 0, late: 0 };
   #answeredMs = 0;
   #budget = 0;
   #budgetMs = realClock.monotonicMs();
@@ -104,7 +104,11 @@ class Load {
     }
   }
 
-  answered(kind: 'write' | 'read' | 'flush'): void {
+  answered(kind: 'write' | 'read' | 'flush' | 'late'): void {
+    if (kind === 'late') {
+      this.#counts.late++;
+      return this.#tellCounts();
+    }
     const now = realClock.wallMs();
     if (now - this.#answeredMs > gapMinMs) tell({ type: 'gap', fromMs: this.#answeredMs, toMs: now });
     this.#answeredMs = now;

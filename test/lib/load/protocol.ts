@@ -26,8 +26,8 @@ export type ToLoad =
   | { readonly type: 'pause' }
   | { readonly type: 'resume' }
   /**
-   * The path is given up as it stands, with requests under way, and the volume is found at another one. Nothing of the old
-   * path may be answered with success any more.
+   * The path is given up as it stands, with requests under way, and the volume is found at another one. A write under way may
+   * have happened or not; one that is answered with success, however late, must be found.
    */
   | { readonly type: 'move'; readonly path: string }
   /** While paused or moved: reads everything that was ever written, past the page cache. */
@@ -40,6 +40,8 @@ export interface LoadCounts {
   readonly files: number;
   /** Requests at a path that was given up which ended with an error. */
   readonly refused: number;
+  /** Requests at a path that was given up which were answered with success later. */
+  readonly late: number;
 }
 
 export type FromLoad =

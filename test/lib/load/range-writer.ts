@@ -36,6 +36,8 @@ export class RangeWriters {
   readonly #pending: (Pending | undefined)[];
   /** By unit: the serial of a write that may or may not have happened. */
   readonly #uncertain = new Map<number, number>();
+  /** By unit: the serial of such a write that was found not to have happened. */
+  readonly #refuted = new Map<number, number>();
   #path: string;
   #write: FileHandle | undefined;
   #read: FileHandle | undefined;
@@ -112,6 +114,8 @@ export class RangeWriters {
       if (bytesWritten !== count * unitBytes)
         throw new Error(`a write of ${count * unitBytes} bytes took ${bytesWritten}`);
       pace.answered('write');
+      // After a move the place may be taken by a write at the new path.
+      if (this.#pending[writer]?.serial !== serial) return this.#lateSuccess({ first, count, serial });
       this.#pending[writer] = undefined;
       this.#serials.fill(serial, first, first + count);
       if (random() < flushShare) {
@@ -144,7 +148,22 @@ export class RangeWriters {
     if (serial === undefined) return;
     const happened = this.#contents.check(buffer, at, unit, { writer: this.#owner(unit), serial }) === null;
     if (happened) this.#serials[unit] = serial;
+    else this.#refuted.set(unit, serial);
     this.#uncertain.delete(unit);
+  }
+
+  /** A write at the old path was answered with success after the move. */
+  #lateSuccess({ first, count, serial }: Pending): void {
+    for (let unit = first; unit < first + count; unit++) {
+      if (this.#refuted.get(unit) === serial) {
+        throw new Error(
+          `write ${serial} of unit ${unit} was acknowledged late, but had not been found at the new path`,
+        );
+      }
+      if (this.#uncertain.get(unit) !== serial) continue;
+      this.#serials[unit] = serial;
+      this.#uncertain.delete(unit);
+    }
   }
 
   /** Everything, also what was never written. Returns the bytes that were checked. */

@@ -23,7 +23,7 @@ export class VerifiedLoad {
   readonly #failed: Promise<never>;
   #gaps: Gap[] = [];
   #waiting: { type: FromLoad['type']; resolve: (message: FromLoad) => void }[] = [];
-  counts: LoadCounts = { writes: 0, reads: 0, flushes: 0, files: 0, refused: 0 };
+  counts: LoadCounts = { writes: 0, reads: 0, flushes: 0, files: 0, refused: 0, late: 0 };
   answeredMs = 0;
   /** Why it is over, empty while all is well. */
   failure = '';
@@ -91,7 +91,7 @@ export class VerifiedLoad {
     await this.progress(since);
   }
 
-  /** The volume is found at `path` from now on; what is under way at the old one must end with an error, if ever. */
+  /** The volume is found at `path` from now on; what is under way at the old one may end as it likes, or never. */
   async move(path: string): Promise<void> {
     this.#tell({ type: 'move', path });
     await this.#answer('moved');
