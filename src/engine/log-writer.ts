@@ -2,7 +2,7 @@
 // decides seq, segment and offset, so equal placement on all replicas is by construction. Sealing of a full segment (its
 // index as last frame) and opening of the next happen here, between two frames.
 
-import { assert, type LineageId, type VolumeId } from '../base/index.js';
+import { assert, KiB, type LineageId, type VolumeId } from '../base/index.js';
 import {
   type ControlEntry,
   encodeControl,
@@ -48,6 +48,32 @@ export interface Frame {
 
 const nothing: readonly number[] = [];
 
+/** Small frames share buffers of this size: one allocation for hundreds of them, and nothing kept of their worst case. */
+const SLAB_BYTES = 512 * KiB;
+/** Larger frames get a buffer of their own, so that little of a slab is left over. */
+const SLAB_FRAME_MAX = 64 * KiB;
+
+/** Where frames are made. Frames are forgotten in the order in which they were made, so slabs are, too. */
+class FrameSlab {
+  #slab = Buffer.alloc(0);
+  #used = 0;
+
+  /** A buffer of `most` bytes, good until the next call. */
+  reserve(most: number): Buffer {
+    if (most > SLAB_FRAME_MAX) return Buffer.allocUnsafeSlow(most);
+    if (this.#slab.length - this.#used < most) {
+      this.#slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
+      this.#used = 0;
+    }
+    return this.#slab.subarray(this.#used, this.#used + most);
+  }
+  /** The first `length` bytes of what reserve() gave last, to keep. */
+  keep(reserved: Buffer, length: number): Buffer {
+    if (reserved.buffer === this.#slab.buffer) this.#used += length;
+    return reserved.subarray(0, length);
+  }
+}
+
 export interface LogStart {
   readonly volumeId: VolumeId;
   readonly lineageId: LineageId;
@@ -70,6 +96,7 @@ export class LogWriter {
   #segment: TableEntry | undefined;
   #index = new IndexBuilder();
   #pendingHeader: Buffer | undefined;
+  readonly #slab = new FrameSlab();
   /** What each frame header says of its predecessors; kept up to date by the engine. */
   committedThrough = 0;
   flushedThrough = 0;
@@ -114,9 +141,10 @@ export class LogWriter {
     for (let i = 0; i < batch.count; i++) worst += recordSizeMax(batch.runs[i]!);
     assert(worst <= FRAME_SIZE_MAX - FRAME_HEADER_SIZE, 'a batch fits one frame');
     const { segment, headerLength } = this.#place(worst, batch.count);
-    const bytes = Buffer.allocUnsafe(headerLength + FRAME_HEADER_SIZE + worst);
+    const reserved = this.#slab.reserve(headerLength + FRAME_HEADER_SIZE + worst);
     const bodyAt = headerLength + FRAME_HEADER_SIZE;
-    const end = this.#kernel.seal(this.#seal, batch, this.#recordNumber, bytes, bodyAt);
+    const end = this.#kernel.seal(this.#seal, batch, this.#recordNumber, reserved, bodyAt);
+    const bytes = this.#slab.keep(reserved, end);
     this.#recordNumber += batch.count;
     const shift = headerLength === 0 ? segment.length : 0;
     const blocks = new Array<number>(batch.count);
@@ -131,7 +159,7 @@ export class LogWriter {
       words[i * 2 + 1] = placeWord1(offset, length);
       this.#index.add(entryKind.record, offset, length, batch.blocks[i]!, batch.runs[i]!);
     }
-    return this.#finish(segment, bytes.subarray(0, end), headerLength, batch.count, 0, blocks, runs, words);
+    return this.#finish(segment, bytes, headerLength, batch.count, 0, blocks, runs, words);
   }
 
   /** One frame of control entries. Returns it together with the place (map words) of each entry. */
