@@ -34,7 +34,7 @@ export async function runMicroBench(run: BenchRun): Promise<void> {
   run.progress('measuring the parts of the hot path');
   const parts = primitives().map((primitive) => measure(primitive, PRIMITIVE_MS));
   run.progress('measuring the engine');
-  const rows = [...parts, ...(await measureEngine(ENGINE_MS))].map(row);
+  const rows = [...parts, ...(await measureEngine(run.directory, ENGINE_MS))].map(row);
   run.print(`${renderTable(['', 'operation', 'CPU us', 'MB/s'], rows)}\n\n`);
   await requireFio(run.processes);
   const selected = workloads.filter(({ name }) => measured.includes(name));
