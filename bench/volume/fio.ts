@@ -95,9 +95,9 @@ export async function runFio(processes: Processes, directory: string, job: FioJo
   const run = await processes.run('fio', fioArguments(job, output), job.seconds * 1000 + SLACK_MS);
   const said = `${run.stderr}\n${run.stdout}`;
   if (run.code !== 0) {
-    const verified = !/verify:|verification/i.test(said);
     const text = `fio job ${job.name} failed with code ${run.code}: ${lastLine(said)}`;
-    throw verified ? precondition(text) : new HoldfastError('DATA_LOSS', text, { reason: 'Corrupt' });
+    if (/verify:|verification/i.test(said)) throw new HoldfastError('DATA_LOSS', text, { reason: 'Corrupt' });
+    throw precondition(text);
   }
   const result = parseFio(readFileSync(output, 'utf8'));
   rmSync(output, { force: true });
