@@ -69,7 +69,12 @@ export class DevCluster {
   static async start(args: readonly string[] = []): Promise<DevCluster> {
     const dir = join(tmpdir(), `hfdev-${randomBytes(4).toString('hex')}`);
     const cluster = new DevCluster(dir, args);
-    await cluster.#ready();
+    try {
+      await cluster.#ready();
+    } catch (error) {
+      await cluster.stop();
+      throw error;
+    }
     return cluster;
   }
 

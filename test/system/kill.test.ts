@@ -7,7 +7,7 @@
 import { randomBytes, randomInt } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { MiB } from '../../src/base/index.js';
 import { blockCapability, DevCluster, leftovers } from '../lib/dev-cluster.js';
 import { KillRun, type LoadedVolume, type Victim } from '../lib/kill-run.js';
@@ -20,7 +20,6 @@ const kills = Number(process.env.HOLDFAST_KILLS ?? 50);
 const seed = Number(process.env.HOLDFAST_SEED ?? randomInt(1, 2 ** 31));
 const say = (text: string) => process.stderr.write(`${text}\n`);
 const reason = missingFor(['losetup', 'findmnt', 'mkfs.ext4', 'e2fsck']);
-if (reason !== '') say(`\nSKIPPED: kill tests cannot run here: ${reason}\n`);
 
 const victims: readonly Victim[] = [
   { role: 'controller', node: '', weight: 3 },
@@ -30,11 +29,14 @@ const victims: readonly Victim[] = [
   { role: 'storage', node: 'node-3', weight: 3 },
 ];
 
-describe.skipIf(reason !== '')('kill -9', () => {
+describe('kill -9', () => {
   let cluster: DevCluster;
   let loads: VerifiedLoad[] = [];
 
+  beforeEach((context) => context.skip(reason !== '', reason));
+
   afterEach(async (context) => {
+    if (reason !== '') return;
     const failed = context.task.result?.state === 'fail';
     if (failed) say(cluster.logs(60));
     for (const load of loads) await load.kill();
