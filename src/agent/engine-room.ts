@@ -118,6 +118,9 @@ export class EngineRoom {
       this.#forget(entry);
       if (engine) await engine.close().catch(() => engine?.depose('its open failed'));
       throw error;
+    } finally {
+      // The engine keeps a copy of its own, which it wipes when it ends.
+      dataKey?.fill(0);
     }
     entry.state = 'open';
     const openEngine = engine;

@@ -2,15 +2,16 @@
 // in-sync replica's log on disk, join the live stream from the frames still in memory, make it durable, and only then let
 // it be added. The bytes always arrive in order, so a joiner's log is a prefix at every moment.
 
-import { asHoldfastError, type Clock, HoldfastError, type Logger, messageOf } from '../base/index.js';
-import type { Reign, SegmentName } from '../format/index.js';
+import { asHoldfastError, type Clock, corrupt, HoldfastError, type Logger, messageOf } from '../base/index.js';
+import { type Reign, type SegmentName, segmentFileName } from '../format/index.js';
 import type { MembershipPort } from './engine-api.js';
 import type { FrameTail } from './frame-tail.js';
 import { OPEN_TIMEOUT_MS, RECONNECT_MS } from './limits.js';
-import { commonPoint, copyLog, cutToCommon } from './log-compare.js';
+import { commonPoint, copyLog, cutToCommon, missingSegment } from './log-compare.js';
 import type { LogReader } from './log-reader.js';
 import type { DescribeUpdate, ReplicaConnector, ReplicaPort, ReplicaStatus } from './replica-port.js';
 import type { Link, ReplicaSet } from './replica-set.js';
+import type { TableEntry } from './segment-table.js';
 
 export interface CatchUpParts {
   readonly reign: Reign;
@@ -22,6 +23,10 @@ export interface CatchUpParts {
   readonly lastSeq: () => number;
   /** True for a segment that the log still has. */
   readonly hasSegment: (segment: SegmentName) => boolean;
+  /** Those of them that something refers to: a replica that lacks one does not hold the volume. */
+  readonly neededSegments: () => readonly TableEntry[];
+  /** A higher reign was promised somewhere. */
+  readonly deposed: (why: string) => void;
   /** What a member's superblock has to say now. */
   readonly description: () => DescribeUpdate;
   readonly clock: Clock;
@@ -66,6 +71,17 @@ export class CatchUp {
     if (link.state === 'unreachable' && !this.#closed) void this.bringBack(link);
   }
 
+  /** A member whose log ends right but lacks a file further down leaves the set, and is brought back whole. */
+  async loseIncomplete(): Promise<void> {
+    const { set, neededSegments } = this.#parts;
+    for (const link of set.countingLinks()) {
+      const port = link.port!;
+      const missing = missingSegment(neededSegments(), await port.segments(), set.committed);
+      if (missing === undefined || set.sources().length < 2) continue;
+      set.lose(link, port, corrupt(`node ${link.member.nodeId} lacks ${segmentFileName(missing)}`));
+    }
+  }
+
   async #attempt(link: Link): Promise<void> {
     const { set, connector, reign } = this.#parts;
     const port = await connector.connect(link.member, OPEN_TIMEOUT_MS);
@@ -83,6 +99,7 @@ export class CatchUp {
       if (link.port === port) link.port = undefined;
       port.close();
       if (error instanceof HoldfastError && error.reason === 'ReplicaLost') return this.#lost(link, messageOf(error));
+      if (error instanceof HoldfastError && error.reason === 'StaleReign') this.#parts.deposed(error.message);
       throw error;
     }
   }
@@ -118,10 +135,12 @@ export class CatchUp {
     if (source === undefined) this.#checkAlone(link, status);
     else {
       // A member that may lack what it had acknowledged is marked too: were the engine to end now, it would look whole.
-      const short = status.damage !== null || !status.cacheSurvived;
-      if (short || !set.inSync.includes(link.member.replicaId)) await port.describe({ joining: true });
       const mine = await port.segments();
       position = await commonPoint(source, await source.segments(), port, mine);
+      const missing = missingSegment(this.#parts.neededSegments(), mine, position);
+      if (missing !== undefined) position = missing.firstSeq - 1;
+      const short = status.damage !== null || !status.cacheSurvived || missing !== undefined;
+      if (short || !set.inSync.includes(link.member.replicaId)) await port.describe({ joining: true });
       await cutToCommon(port, mine, position, status.damage !== null);
     }
     link.appendedThrough = position;

@@ -112,6 +112,14 @@ export interface EngineStatus {
   >;
 }
 
+export interface ScrubReport {
+  /** Over all replicas. */
+  readonly verifiedBytes: number;
+  readonly repairs: number;
+  /** One sentence for each place that no replica has intact. */
+  readonly damage: readonly string[];
+}
+
 export interface CloneTarget {
   readonly sourceReplicaId: ReplicaId;
   readonly member: Member;
@@ -145,6 +153,8 @@ export interface Engine extends BlockDevice {
     extents: { offset: number; length: number }[];
     done: boolean;
   };
+  /** Verifies everything at rest on every in-sync replica and repairs what a peer has intact. Goes on by itself, slowly, without this call. */
+  scrub(): Promise<ScrubReport>;
   status(): EngineStatus;
   /** Flushes what was written, notes a clean end, disconnects. Requests after it fail with ESHUTDOWN. */
   close(): Promise<void>;

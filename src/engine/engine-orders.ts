@@ -44,12 +44,15 @@ export interface OrderParts {
 }
 
 type CloneOrder = Parameters<Engine['clone']>[0];
+type FreezeOrder = Parameters<Engine['freeze']>[0];
+type Frozen = Awaited<ReturnType<Engine['freeze']>>;
 
 export class EngineOrders {
   readonly #parts: OrderParts;
   /** Clones under way: the snapshots they start from and the segments they link must stay. */
   readonly #cloning = new Map<Promise<void>, SnapshotId>();
   readonly #deleting = new Set<SnapshotId>();
+  readonly #freezing = new Map<SnapshotId, Promise<Frozen>>();
   /** No clone entry lies above this seq; at first all that earlier reigns wrote is under suspicion. */
   #lastCloneSeq: number;
 
@@ -63,7 +66,16 @@ export class EngineOrders {
     await Promise.allSettled(this.#cloning.keys());
   }
 
-  async freeze(order: Parameters<Engine['freeze']>[0]): Promise<{ sizeBytes: number; wallMs: number; seq: number }> {
+  /** A repeat of a freeze that is under way answers with it. */
+  freeze(order: FreezeOrder): Promise<Frozen> {
+    const running = this.#freezing.get(order.snapshotId);
+    if (running !== undefined) return running;
+    const freezing = this.#freeze(order).finally(() => this.#freezing.delete(order.snapshotId));
+    this.#freezing.set(order.snapshotId, freezing);
+    return freezing;
+  }
+
+  async #freeze(order: FreezeOrder): Promise<Frozen> {
     const { map, writer, pipeline, gate, clock, mustServe, durable } = this.#parts;
     mustServe();
     if (order.holdToken !== null && gate.token !== order.holdToken) {
@@ -93,6 +105,7 @@ export class EngineOrders {
 
   async deleteSnapshot(snapshotId: SnapshotId): Promise<void> {
     const { map, writer, pipeline, checkpointer, mustServe, durable } = this.#parts;
+    await this.#freezing.get(snapshotId)?.catch(() => {});
     mustServe();
     if (map.snapshot(snapshotId) === undefined) return;
     if ([...this.#cloning.values()].includes(snapshotId)) throw busy(`snapshot ${snapshotId} is being cloned`);

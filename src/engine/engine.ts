@@ -21,6 +21,7 @@ import { ReadPath } from './read-path.js';
 import type { DescribeUpdate } from './replica-port.js';
 import { type Link, ReplicaSet } from './replica-set.js';
 import { ReplyGate } from './reply-gate.js';
+import { Scrubber } from './scrubber.js';
 import type { SegmentTable } from './segment-table.js';
 import { WritePath } from './write-path.js';
 
@@ -48,6 +49,7 @@ export class VolumeEngine implements Engine {
   readonly #orders: EngineOrders;
   readonly #qos: QosGate;
   readonly #maintenance: Maintenance;
+  readonly #scrubber: Scrubber;
   readonly #counters: Counters = {
     reads: 0,
     writes: 0,
@@ -189,11 +191,18 @@ export class VolumeEngine implements Engine {
       describe: (update) => this.#describeAll(update),
       clock: options.clock,
     });
+    this.#scrubber = new Scrubber({
+      table,
+      sources: () => this.#set.sources(),
+      closed: () => this.closed,
+      logger: options.logger,
+    });
     this.#maintenance = new Maintenance({
       reign: options.reign,
       set: this.#set,
       writer: this.#writer,
       checkpointer: this.#checkpointer,
+      scrubber: this.#scrubber,
       membership: options.membership,
       describe: (update) => this.#describeAll(update),
       closed: () => this.closed,
@@ -209,6 +218,8 @@ export class VolumeEngine implements Engine {
       membership: options.membership,
       lastSeq: () => this.#writer.lastSeq,
       hasSegment: (segment) => table.has(segment),
+      neededSegments: () => this.#neededSegments(),
+      deposed: (why) => this.depose(why),
       description: () => this.#description(),
       clock: options.clock,
       logger: options.logger,
@@ -236,12 +247,17 @@ export class VolumeEngine implements Engine {
     this.#state = 'serving';
     this.#message = '';
     await this.#checkpointer.finishDrop(this.#dropped);
+    await this.#catchUp.loseIncomplete();
     for (const link of this.#set.links) if (link.state === 'unreachable') void this.#catchUp.bringBack(link);
     this.#maintenance.start();
     this.#logger.info(
       { epoch: reign.epoch, end: frame.seq, inSync: this.#set.inSync, allocatedBlocks: this.#map.allocatedBlocks },
       'volume open',
     );
+  }
+
+  #neededSegments() {
+    return this.#table.entries().filter((entry) => entry.closed && this.#map.references(entry.slot) > 0);
   }
 
   get sizeBytes(): number {
@@ -421,6 +437,11 @@ export class VolumeEngine implements Engine {
   }
   changed(order: Parameters<Engine['changed']>[0]): ReturnType<Engine['changed']> {
     return this.#orders.changed(order);
+  }
+
+  async scrub(): ReturnType<Engine['scrub']> {
+    this.#mustServe();
+    return await this.#scrubber.pass();
   }
 
   status(): EngineStatus {

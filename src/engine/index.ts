@@ -9,6 +9,7 @@ export type {
   EngineVolume,
   MembershipPort,
   QosLimits,
+  ScrubReport,
   SetOutcome,
 } from './engine-api.js';
 export { openEngine } from './open-engine.js';

@@ -25,6 +25,10 @@ export const CHECKPOINT_LOG_BYTES = 64 * MiB;
 export const CHECKPOINT_DIRTY_PAGES = 2_048;
 /** How often it is looked whether one is due. */
 export const MAINTENANCE_MS = 2_000;
+/** How often a segment is read and verified at rest: 100 GiB take a week. */
+export const SCRUB_EVERY_MS = 45_000;
+/** Read at once by it. */
+export const SCRUB_CHUNK = 1 * MiB;
 /** Frames of checkpoint entries. */
 export const CHECKPOINT_FRAME_MAX = 512 * KiB;
 /** Free bytes that a replica's pool keeps for deletions, checkpoints and snapshots: writes stop above it. */

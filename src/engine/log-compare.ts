@@ -36,6 +36,18 @@ export async function commonPoint(
   return 0;
 }
 
+/** The first of the needed segments up to `common` that a replica does not have, or has shorter. */
+export function missingSegment<T extends SegmentName & { firstSeq: number; lastSeq: number }>(
+  needed: readonly T[],
+  held: readonly SegmentInfo[],
+  common: number,
+): T | undefined {
+  const byName = new Map(held.map((segment) => [keyOf(segment), segment]));
+  return needed.find(
+    (segment) => segment.lastSeq <= common && (byName.get(keyOf(segment))?.lastSeq ?? -1) < segment.lastSeq,
+  );
+}
+
 /**
  * Removes from `target` everything above `common`, and what a damaged log holds beyond its good part. Segments that only the
  * target has are left: whether they were dropped or the source has lost them is not to be seen here.

@@ -107,7 +107,8 @@ async function fenceAll(
   lost: { member: EngineMember; message: string }[],
 ): Promise<void> {
   const wanted = options.members.filter((member) => member.inSync);
-  await Promise.all(
+  // All of them end before one failure is passed on, so that no port is left open behind it.
+  const outcomes = await Promise.allSettled(
     wanted.map(async (member) => {
       try {
         const found = await fenceOne(options, member);
@@ -127,6 +128,7 @@ async function fenceAll(
       }
     }),
   );
+  for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
 }
 
 /** Connects and fences; a daemon that is just starting gets until the timeout. */

@@ -1,7 +1,7 @@
 // Builds the map of a volume from its log: the newest checkpoint, then everything after it in order. Sealed segments are
 // replayed from their index, open ones by walking their frames.
 
-import { corrupt, type VolumeId } from '../base/index.js';
+import { corrupt, HoldfastError, type VolumeId } from '../base/index.js';
 import {
   type CheckpointPlace,
   type CheckpointRoot,
@@ -70,6 +70,8 @@ export async function replay(input: ReplayInput): Promise<Replayed> {
       const loaded = await loadCheckpoint(input, checkpoint);
       return await replayFrom(input, loaded, checkpoint);
     } catch (error) {
+      // Only damage sends it to the checkpoint before; a replica that did not answer may have this one whole.
+      if (error instanceof HoldfastError && error.code === 'UNAVAILABLE') throw error;
       faults.push(error);
     }
   }

@@ -222,10 +222,10 @@ export class ReplicaSet {
       this.#committed = appended;
       this.#events.committed(appended);
     }
-    if (synced > this.#synced) {
-      this.#synced = synced;
-      this.#events.synced(synced);
-    }
+    // It falls when a replica is admitted whose copy is not durable yet: a flush has to wait for that one too.
+    const rose = synced > this.#synced;
+    this.#synced = synced;
+    if (rose) this.#events.synced(synced);
   }
 
   /** The link can't go on with this port: it counts as lost, whatever it had reached. */
@@ -251,19 +251,20 @@ export class ReplicaSet {
   /** A replica has caught up: from now on every frame goes to it and its acknowledgement counts. */
   admit(link: Link): void {
     link.ready = false;
-    if (this.#inSync.has(link.member.replicaId) && this.#proposed.size === 0) {
-      // It never left the set in the store: nothing to ask.
-      link.state = 'in-sync';
-    } else {
-      link.state = 'counting';
-      this.#joining.add(link);
-    }
+    link.state = 'counting';
+    this.#joining.add(link);
     this.recount();
   }
 
   /** Everything up to the join is durable on it: it may join the set. */
   ready(link: Link): void {
     link.ready = true;
+    if (this.#inSync.has(link.member.replicaId) && this.#proposed.size === 0) {
+      // It never left the set in the store: nothing to ask.
+      this.#joining.delete(link);
+      link.state = 'in-sync';
+      this.#events.setChanged();
+    }
     void this.settle();
   }
 
@@ -305,12 +306,13 @@ export class ReplicaSet {
 
   /** The set the engine wants, or undefined when the store already has it or it would be empty. */
   #wanted(): { members: ReplicaId[]; reason: string } | undefined {
-    const stay = this.links.filter((link) => this.#inSync.has(link.member.replicaId) && link.state === 'in-sync');
-    const join = this.links.filter((link) => this.#joining.has(link) && link.state === 'counting' && link.ready);
+    const here = (link: Link) => link.state === 'in-sync' || link.state === 'counting';
+    const stay = this.links.filter((link) => this.#inSync.has(link.member.replicaId) && here(link));
+    const join = this.links.filter((link) => this.#joining.has(link) && link.ready && !stay.includes(link));
     const members = [...stay, ...join].map((link) => link.member.replicaId);
     const same = members.length === this.#inSync.size && members.every((id) => this.#inSync.has(id));
     if (members.length === 0 || (same && this.#proposed.size === 0)) return undefined;
-    const left = this.links.filter((link) => this.#inSync.has(link.member.replicaId) && link.state !== 'in-sync');
+    const left = this.links.filter((link) => this.#inSync.has(link.member.replicaId) && !here(link));
     const reason = [
       ...left.map((link) => `without ${link.member.nodeId}: ${link.message}`),
       ...join.map((link) => `with ${link.member.nodeId}: caught up`),
@@ -324,7 +326,7 @@ export class ReplicaSet {
     this.#setVersion = setVersion;
     for (const link of this.links) {
       const member = this.#inSync.has(link.member.replicaId);
-      if (member && this.#joining.delete(link) && link.state === 'counting') link.state = 'in-sync';
+      if (member && link.ready && this.#joining.delete(link)) link.state = 'in-sync';
     }
     this.#logger.info({ setVersion, members }, 'in-sync set changed');
     this.#events.setChanged();
