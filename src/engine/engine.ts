@@ -218,7 +218,7 @@ export class VolumeEngine implements Engine {
       membership: options.membership,
       lastSeq: () => this.#writer.lastSeq,
       hasSegment: (segment) => table.has(segment),
-      neededSegments: () => this.#neededSegments(),
+      neededSegments: () => table.needed((slot) => this.#map.references(slot)),
       deposed: (why) => this.depose(why),
       description: () => this.#description(),
       clock: options.clock,
@@ -254,10 +254,6 @@ export class VolumeEngine implements Engine {
       { epoch: reign.epoch, end: frame.seq, inSync: this.#set.inSync, allocatedBlocks: this.#map.allocatedBlocks },
       'volume open',
     );
-  }
-
-  #neededSegments() {
-    return this.#table.entries().filter((entry) => entry.closed && this.#map.references(entry.slot) > 0);
   }
 
   get sizeBytes(): number {
@@ -441,7 +437,7 @@ export class VolumeEngine implements Engine {
 
   async scrub(): ReturnType<Engine['scrub']> {
     this.#mustServe();
-    return await this.#scrubber.pass();
+    return this.#scrubber.pass();
   }
 
   status(): EngineStatus {

@@ -36,6 +36,10 @@ export class SegmentTable {
       if (entry.epoch === name.epoch && entry.ordinal === name.ordinal) return true;
     return false;
   }
+  /** Finished segments that something refers to, in log order. */
+  needed(references: (slot: number) => number): TableEntry[] {
+    return this.entries().filter((entry) => entry.closed && references(entry.slot) > 0);
+  }
   /** In log order. */
   entries(): TableEntry[] {
     return [...this.#bySlot.values()].sort((a, b) => a.ordinal - b.ordinal || a.epoch - b.epoch);
