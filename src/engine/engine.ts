@@ -7,6 +7,7 @@ import { type BlockMap, type KeyRing, kernel } from '../hotpath/index.js';
 import type { BlockRequest } from './block-device.js';
 import { CatchUp } from './catch-up.js';
 import { Checkpointer } from './checkpointer.js';
+import { emptyCounters } from './counters.js';
 import type { Engine, EngineOptions, EngineStatus, QosLimits } from './engine-api.js';
 import { EngineOrders } from './engine-orders.js';
 import { FrameTail } from './frame-tail.js';
@@ -24,8 +25,6 @@ import { ReplyGate } from './reply-gate.js';
 import { Scrubber } from './scrubber.js';
 import type { SegmentTable } from './segment-table.js';
 import { WritePath } from './write-path.js';
-
-type Counters = { -readonly [K in keyof EngineStatus['counters']]: number };
 
 export class VolumeEngine implements Engine {
   readonly reign: Reign;
@@ -50,16 +49,7 @@ export class VolumeEngine implements Engine {
   readonly #qos: QosGate;
   readonly #maintenance: Maintenance;
   readonly #scrubber: Scrubber;
-  readonly #counters: Counters = {
-    reads: 0,
-    writes: 0,
-    flushes: 0,
-    trims: 0,
-    readBytes: 0,
-    writeBytes: 0,
-    storedWriteBytes: 0,
-    readRepairs: 0,
-  };
+  readonly #counters = emptyCounters();
   readonly #dropped: readonly SegmentName[];
   readonly #keyless: boolean;
   #state: 'serving' | 'paused' | 'failed' | 'closed' = 'paused';
