@@ -99,7 +99,10 @@ const bin = (name: string) => join(root, 'node_modules/.bin', name);
 await step('format and lint', bin('biome'), ['check', '--error-on-warnings']);
 await step('types', bin('tsc'), ['-p', root, '--noEmit']);
 await vitest('unit', 'test/vitest.config.ts');
-if (!quick) await vitest('system', 'test/vitest.system.config.ts');
+if (!quick) {
+  await vitest('crash', 'test/vitest.crash.config.ts');
+  await vitest('system', 'test/vitest.system.config.ts');
+}
 rmSync(scratch, { recursive: true, force: true });
 
 if (total.skipped.length > 0)

@@ -89,7 +89,7 @@ function writeSequence(
   offset: number,
 ): number {
   let out = at + 1;
-  into[at] = (literals < 15 ? literals << 4 : 0xf0) | (extra < 15 ? extra : 15);
+  into[at] = (literals < 15 ? literals << 4 : 0xf0) | Math.min(extra, 15);
   if (literals >= 15) out = writeLength(into, out, literals - 15);
   if (literals > 48) {
     into.set(source.subarray(anchor, anchor + literals), out);
