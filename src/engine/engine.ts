@@ -183,6 +183,7 @@ export class VolumeEngine implements Engine {
     });
     this.#scrubber = new Scrubber({
       table,
+      references: (slot) => this.#map.references(slot),
       sources: () => this.#set.sources(),
       closed: () => this.closed,
       logger: options.logger,

@@ -52,6 +52,7 @@ async function load(options: EngineOptions, log: OpenedLog): Promise<LoadedLog> 
   const replayed = await replay({ volumeId, table, reader, keys, checkpoints });
   const reigns = mergeReigns(described, replayed.reigns, options.reign);
   for (const reign of reigns) keys.addReign(reign);
+  for (const message of table.missing((slot) => replayed.map.references(slot))) options.logger.error({}, message);
   prunePlaces(replayed.map, replayed.places);
   replayed.map.takeFreedIds();
   return { table, keys, replayed, reigns };

@@ -91,15 +91,21 @@ export class ReadPath {
         this.#plan(request.offset, request.length, request.data!, this.#parts.map.root, fetches, edges);
     } catch (error) {
       this.#parts.logger.error({ error: messageOf(error) }, 'read failed');
-      for (const request of requests) done(request, 'EIO');
-      return;
+      return this.#failed(requests, done);
     }
     const group = this.#begin();
     this.#fetch(fetches, (error) => {
       for (const edge of edges) edge();
-      for (const request of requests) done(request, error === null ? null : 'EIO');
+      if (error !== null) this.#failed(requests, done);
+      else for (const request of requests) done(request, null);
       ended(group);
     });
+  }
+
+  /** One bad record is no reason to fail those that came with it: of several each is tried by itself. */
+  #failed(requests: readonly BlockRequest[], done: (request: BlockRequest, error: BlockError | null) => void): void {
+    if (requests.length === 1) done(requests[0]!, 'EIO');
+    else for (const request of requests) this.#readSome([request], done);
   }
 
   /** Reads whole blocks for the engine itself (read-modify-write). */
@@ -173,7 +179,7 @@ export class ReadPath {
       }
       const segment = table.bySlot(slot);
       if (segment === undefined)
-        throw corrupt(`block ${current} lies in segment slot ${slot}, which the log does not have`);
+        throw corrupt(`block ${current} lies in segment ${table.fileOf(slot)}, which no replica has`);
       last = {
         segment,
         offset,

@@ -101,6 +101,13 @@ async function loadCheckpoint(input: ReplayInput, place: CheckpointPlace): Promi
       `the checkpoint at ${segmentFileName(place.segment)} covers seq ${root.coveredThrough}, the superblock says ${place.coveredThrough}`,
     );
 
+  // First of all, so that a segment that turns out to be missing can be named.
+  for (const where of root.segmentPlaces) {
+    const found = await readEntry(input, where, [entryKind.segments]);
+    const slots = decodeSegmentSlots(found.bytes, 0, found.length);
+    for (const slot of slots) input.table.skipOrdinals(slot.ordinal + 1);
+    input.table.list(slots);
+  }
   const places = new Map<number, Place>();
   for (let chunk = 0; chunk < root.tablePlaces.length; chunk++) {
     const where = root.tablePlaces[chunk]!;
@@ -115,10 +122,6 @@ async function loadCheckpoint(input: ReplayInput, place: CheckpointPlace): Promi
   for (const where of root.snapshotPlaces) {
     const found = await readEntry(input, where, [entryKind.snapshots]);
     snapshots.push(...decodeSnapshotRoots(found.bytes, 0, found.length));
-  }
-  for (const where of root.segmentPlaces) {
-    const found = await readEntry(input, where, [entryKind.segments]);
-    for (const slot of decodeSegmentSlots(found.bytes, 0, found.length)) input.table.skipOrdinals(slot.ordinal + 1);
   }
   input.table.skipOrdinals(root.nextOrdinal);
   const map = new BlockMap(root.sizeBytes);
@@ -216,7 +219,7 @@ async function readEntry(
 ): Promise<{ bytes: Buffer; length: number }> {
   const segment = input.table.bySlot(placeSlot(place[0]));
   if (segment === undefined)
-    throw corrupt(`the checkpoint names segment slot ${placeSlot(place[0])}, which the log does not have`);
+    throw corrupt(`the checkpoint lies in segment ${input.table.fileOf(placeSlot(place[0]))}, which no replica has`);
   return input.reader.entry(segment, placeOffset(place[1]), placeLength(place[1]), kinds);
 }
 

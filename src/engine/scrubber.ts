@@ -23,6 +23,8 @@ import type { SegmentTable, TableEntry } from './segment-table.js';
 
 export interface ScrubParts {
   readonly table: SegmentTable;
+  /** How many map entries name the slot. */
+  readonly references: (slot: number) => number;
   /** Connected in-sync replicas. */
   readonly sources: () => readonly ReplicaPort[];
   readonly closed: () => boolean;
@@ -49,7 +51,8 @@ export class Scrubber {
   /** Every closed segment, on every in-sync replica. */
   pass(): Promise<ScrubReport> {
     return this.#alone(async () => {
-      const report = { verifiedBytes: 0, repairs: 0, damage: new Set<string>() };
+      const missing = this.#parts.table.missing(this.#parts.references);
+      const report = { verifiedBytes: 0, repairs: 0, damage: new Set(missing) };
       for (const segment of this.#closedSegments()) await this.#segment(segment, report);
       return { ...report, damage: [...report.damage] };
     });

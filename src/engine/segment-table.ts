@@ -1,7 +1,7 @@
 // The log's segment table: which slot of a map entry names which segment file. Owner: one engine.
 
 import { assert } from '../base/index.js';
-import { type SegmentName, SLOT_MAX } from '../format/index.js';
+import { type SegmentName, type SegmentSlot, SLOT_MAX, segmentFileName } from '../format/index.js';
 import type { SegmentInfo } from './replica-port.js';
 
 export interface TableEntry extends SegmentName {
@@ -19,6 +19,7 @@ export interface TableEntry extends SegmentName {
 
 export class SegmentTable {
   readonly #bySlot = new Map<number, TableEntry>();
+  readonly #listed = new Map<number, SegmentName>();
   #nextOrdinal = 0;
   #lastSlot = 0;
 
@@ -39,6 +40,23 @@ export class SegmentTable {
   /** Finished segments that something refers to, in log order. */
   needed(references: (slot: number) => number): TableEntry[] {
     return this.entries().filter((entry) => entry.closed && references(entry.slot) > 0);
+  }
+  /** A checkpoint says that these slots were in use. */
+  list(slots: readonly SegmentSlot[]): void {
+    for (const { slot, epoch, ordinal } of slots) this.#listed.set(slot, { epoch, ordinal });
+  }
+  /** For messages: the file of a slot, also of one that the log no longer has. */
+  fileOf(slot: number): string {
+    const name = this.#bySlot.get(slot) ?? this.#listed.get(slot);
+    return name === undefined ? `of slot ${slot}` : segmentFileName(name);
+  }
+  /** A sentence for each segment that something refers to and that no replica had. */
+  missing(references: (slot: number) => number): string[] {
+    return [...this.#listed.keys()]
+      .filter((slot) => !this.#bySlot.has(slot) && references(slot) > 0)
+      .map(
+        (slot) => `segment ${this.fileOf(slot)} is on no replica, and blocks of the volume or of a snapshot lie in it`,
+      );
   }
   /** In log order. */
   entries(): TableEntry[] {

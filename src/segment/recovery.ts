@@ -90,7 +90,9 @@ export function decideRecovery(scans: readonly SegmentScan[], evidence: Recovery
     return stop(i + 1, scan, scan.length, `bad frame (${scan.fault})`);
   }
   if (end.seq < durable && !evidence.joining) {
-    const text = `the log ends at seq ${end.seq} though seq ${durable} was durable: its newest segment is missing or cut short (case I)`;
+    const last = scans.at(-1);
+    const where = last === undefined ? '' : ` with segment ${segmentFileName(last.name)}`;
+    const text = `the log ends at seq ${end.seq}${where} though seq ${durable} was durable: its newest segment is missing or cut short (case I)`;
     return { row: 'I', verdict: 'damage', kept: scans.length, end, ...found, text };
   }
   return { row: 'A', verdict: 'whole', kept: scans.length, end, ...found, text: null };

@@ -34,3 +34,34 @@ it('what was being read when the engine was deposed is left to the next engine',
   engine.depose('test');
   expect(await reading).toBe('ESHUTDOWN');
 });
+
+it('one damaged record fails its own request, not those that came with it', async () => {
+  const rig = new EngineRig(1);
+  const engine = await rig.open();
+  await write(engine, 0, Buffer.alloc(4096, 7));
+  await write(engine, 8192, Buffer.alloc(4096, 8));
+  const { bytes } = rig.replicas[0]!.list()[0]!;
+  // The last record's last payload byte, before its padding.
+  let at = bytes.length - 1;
+  while (bytes[at] === 0) at--;
+  bytes[at] = bytes[at]! ^ 1;
+  const good = Buffer.alloc(4096);
+  const outcomes = await new Promise<(string | null)[]>((resolve) => {
+    const seen: (string | null)[] = [];
+    const one = (offset: number, data: Buffer, index: number) => ({
+      op: 'read' as const,
+      offset,
+      length: 4096,
+      fua: false,
+      data,
+      cancelled: false,
+      complete: (error: string | null) => {
+        seen[index] = error;
+        if (Object.keys(seen).length === 2) resolve(seen);
+      },
+    });
+    engine.submit([one(8192, Buffer.alloc(4096), 0), one(0, good, 1)]);
+  });
+  expect(outcomes).toEqual(['EIO', null]);
+  expect(good.equals(Buffer.alloc(4096, 7))).toBe(true);
+});
