@@ -111,6 +111,9 @@ export class FakeEngine extends MemoryDevice implements Engine {
   }
   setQos() {}
   async deleteSnapshot() {}
+  async scrub() {
+    return { verifiedBytes: 0, repairs: 0, damage: [] };
+  }
   changed() {
     return { volumeSizeBytes: this.sizeBytes, extents: [{ offset: 0, length: 4096 }], done: true };
   }
