@@ -33,7 +33,7 @@ export interface DevChildOptions {
 const pauseMinMs = 200;
 const pauseMaxMs = 5_000;
 /** A child that ran for this long starts over with the shortest pause. */
-const steadyMs = 3_000;
+const steadyMs = 1_000;
 const killAfterMs = 15_000;
 const logTailBytes = 4_096;
 

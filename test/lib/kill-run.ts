@@ -30,6 +30,10 @@ export interface KillReport {
 
 const wholeTimeoutMs = 90_000;
 const pollMs = 40;
+/** So often a process is killed once more within this time of its restart: in the middle of its recovery. */
+const twiceShare = 0.15;
+const twiceWithinMs = 1_000;
+const twiceMark = ', and again while it starts';
 
 /** In-sync members of one volume over time, as its engine tells them: "123", or "-" while no engine answers. */
 class SetTrace {
@@ -106,11 +110,15 @@ export class KillRun {
   async kill(victim: Victim): Promise<KillReport> {
     await realClock.sleep(100 + this.#random() * 700);
     const sinceMs = realClock.wallMs();
-    const { restartedMs, wholeMs, traces } = await this.#killAndHeal(victim);
+    const twice = this.#random() < twiceShare;
+    const { restartedMs, wholeMs, traces } = await this.#killAndHeal(
+      victim,
+      twice ? this.#random() * twiceWithinMs : null,
+    );
     const healedMs = realClock.wallMs();
     for (const { load } of this.#loaded) await load.progress(healedMs);
     const pauses = new Map(this.#loaded.map(({ load }) => [load.options.name, load.longestGap(sinceMs)]));
-    const title = this.#title(victim);
+    const title = `${this.#title(victim)}${twice ? twiceMark : ''}`;
     const pauseText = [...pauses].map(([name, ms]) => `${name} ${seconds(ms)}`).join(', ');
     const sets = this.#loaded.map(({ load }, i) => `${load.options.name} ${traces[i]}`).join('; ');
     const line = `${title}: pause ${pauseText}; started again after ${seconds(restartedMs)}, whole after ${seconds(wholeMs)}; in sync: ${sets}`;
@@ -121,22 +129,37 @@ export class KillRun {
 
   /** While the loads are paused. */
   async killIdle(victim: Victim): Promise<void> {
-    await this.#killAndHeal(victim);
+    await this.#killAndHeal(victim, null);
   }
 
-  async #killAndHeal(victim: Victim): Promise<{ restartedMs: number; wholeMs: number; traces: readonly SetTrace[] }> {
+  /** `againMs`: how long after its restart the process is killed once more; null: not. */
+  async #killAndHeal(
+    victim: Victim,
+    againMs: number | null,
+  ): Promise<{ restartedMs: number; wholeMs: number; traces: readonly SetTrace[] }> {
     const startMs = realClock.monotonicMs();
-    const before = this.#cluster.pid(victim.role, victim.node);
+    const { role, node } = victim;
+    let before = this.#cluster.pid(role, node);
+    let again = againMs;
     const traces = this.#loaded.map((loaded) => new SetTrace(this.#cluster, loaded));
     const look = () => Promise.all(traces.map((trace) => trace.look(startMs)));
     await look();
-    this.#cluster.kill(victim.role, victim.node);
+    this.#cluster.kill(role, node);
     let restartedMs = 0;
     for (;;) {
       for (const { load } of this.#loaded) load.check();
       await look();
       const nowMs = realClock.monotonicMs() - startMs;
-      if (restartedMs === 0 && this.#cluster.pid(victim.role, victim.node) !== before) restartedMs = nowMs;
+      if (restartedMs === 0 && this.#cluster.pid(role, node) !== before) {
+        restartedMs = nowMs;
+        if (again !== null) {
+          await realClock.sleep(again);
+          again = null;
+          restartedMs = 0;
+          before = this.#cluster.pid(role, node);
+          this.#cluster.kill(role, node);
+        }
+      }
       if (restartedMs > 0 && traces.every((trace) => trace.whole) && (await this.#isUp(victim))) break;
       if (nowMs > wholeTimeoutMs) {
         throw new Error(`not whole ${seconds(nowMs)} after the kill of ${nameOf(victim)}: ${traces.join('; ')}`);
@@ -167,7 +190,8 @@ export class KillRun {
     for (const { victim, pauses } of this.reports) {
       for (const [load, ms] of pauses) {
         const role = victim.split(' ')[0]!;
-        const kind = role !== 'storage' ? role : victim.includes(`engine of ${load}`) ? 'engine' : 'replica';
+        const part = role !== 'storage' ? role : victim.includes(`engine of ${load}`) ? 'engine' : 'replica';
+        const kind = victim.endsWith(twiceMark) ? `${part} twice` : part;
         kinds.set(kind, [...(kinds.get(kind) ?? []), ms]);
       }
     }
