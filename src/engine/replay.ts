@@ -234,11 +234,12 @@ async function replayFrom(input: ReplayInput, loaded: Loaded, checkpoint: Checkp
   let bytes = 0;
   // What was dropped lies before the checkpoint: a gap behind it would give the volume an older state of some blocks.
   let next = from === null ? 1 : null;
+  let before: TableEntry | undefined;
   for (const segment of input.table.entries()) {
     if (from !== null && segment.ordinal < from.segment.ordinal) continue;
     const follows = next === null ? segment.ordinal === from!.segment.ordinal : segment.firstSeq === next;
-    if (!follows)
-      throw corrupt(`segment ${segmentFileName(segment)}: the log before it, which the map needs, is missing`);
+    if (!follows) throw hole(before, from, segment);
+    before = segment;
     next = segment.lastSeq + 1;
     const start =
       from !== null && segment.ordinal === from.segment.ordinal && segment.epoch === from.segment.epoch
@@ -248,6 +249,13 @@ async function replayFrom(input: ReplayInput, loaded: Loaded, checkpoint: Checkp
     bytes += segment.length - start;
   }
   return { ...state, replayedBytes: bytes };
+}
+
+function hole(before: TableEntry | undefined, from: CheckpointPlace['replayFrom'] | null, after: TableEntry): Error {
+  let what = 'the beginning of the log';
+  if (before !== undefined) what = `the log between segment ${segmentFileName(before)}`;
+  else if (from !== null) what = `the log between segment ${segmentFileName(from.segment)}, byte ${from.offset},`;
+  return corrupt(`${what} and segment ${segmentFileName(after)}, which the map needs, is on no replica`);
 }
 
 async function replaySegment(input: ReplayInput, state: Replayed, segment: TableEntry, start: number): Promise<void> {
