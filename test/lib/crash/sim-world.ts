@@ -291,6 +291,7 @@ export class SimWorld {
     this.fatal ??= error instanceof Error ? error : new Error(String(error));
   }
   fatal: Error | undefined;
+  readonly refused: unknown[] = [];
 
   // --- Engines --------------------------------------------------------------------------------------------------------
 
@@ -441,13 +442,15 @@ export class SimWorld {
 
   /**
    * The world as it was at `moment`, every process dead, with the power gone on the nodes that `power` names. All nodes start
-   * again. What must still be there is what was promised in one of these ways.
+   * again. What must still be there is what was promised in one of these ways. `meddle` may change a disk before its node starts;
+   * a daemon that then does not start leaves its error in `refused`.
    */
   async crashedAt(
     moment: number,
     seed: number,
     power: (node: SimNode) => 'lost' | 'kept',
     kinds: readonly Floor['kind'][],
+    meddle?: (node: SimNode) => void,
   ): Promise<SimWorld> {
     const next = new SimWorld(seed, this.shape, this.lineageId);
     next.storeLoss = this.storeLoss;
@@ -468,8 +471,15 @@ export class SimWorld {
       next.#store(volumeId, then.record);
       next.models.set(volumeId, this.models.get(volumeId)!.fork(moment, next.tick, next.#newKeys(), kinds));
     }
+    if (meddle !== undefined) for (const node of next.nodes) meddle(node);
     next.#begin();
-    for (const node of next.nodes) await next.time.until(next.startHost(node), `start of ${node.nodeId}`);
+    for (const node of next.nodes) {
+      const starting = next.startHost(node).catch((error: unknown) => {
+        if (meddle === undefined) throw error;
+        next.refused.push(error);
+      });
+      await next.time.until(starting, `start of ${node.nodeId}`);
+    }
     return next;
   }
 
