@@ -17,7 +17,7 @@ export const LEASE_MS = 1_000;
 /** What a new engine waits from the fence's answer, unless the former one is proved gone: lease + 10 %. */
 export const LEASE_WAIT_MS = 1_100;
 /** Between attempts to reach a lost replica. */
-export const RECONNECT_MS = { first: 200, most: 3_000 };
+export const RECONNECT_MS = { first: 100, most: 1_000 };
 /** Between attempts to reach the metadata store. */
 export const STORE_RETRY_MS = { first: 50, most: 1_000 };
 /** A checkpoint is due after this much log (about 2 s of replay), or this many changed pages (16 MiB). */
