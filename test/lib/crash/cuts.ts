@@ -1,6 +1,6 @@
 // Crashes a recorded world at chosen moments and checks what comes back, and does so again to what came back.
 
-import type { VolumeId } from '../../../src/base/index.js';
+import { HoldfastError, type VolumeId } from '../../../src/base/index.js';
 import { beginClone, type CloneRecord, checkClone } from './clones.js';
 import type { Session, SimNode, SimWorld } from './sim-world.js';
 import { checkContents, checkPromises, checkReplicasEqual, openAgain } from './verify.js';
@@ -141,9 +141,17 @@ async function checkClones(
   const snapshotId = cutShort?.snapshotId ?? [...state.snapshots.keys()].at(-1);
   if (snapshotId === undefined) return;
   counts.clones++;
-  const { record, answer } = beginClone(after, session, life.volumeId, snapshotId, chance, cutShort);
-  await answer;
-  await checkClone(after, record, chance);
+  for (let attempt = 1; ; attempt++) {
+    try {
+      const { record, answer } = beginClone(after, session, life.volumeId, snapshotId, chance, cutShort);
+      await answer;
+      return await checkClone(after, record, chance);
+    } catch (error) {
+      // A replica that is just coming back is no source yet.
+      if (!(error instanceof HoldfastError && error.reason === 'NotInSync') || attempt === 10) throw error;
+      await new Promise<void>((resolve) => after.time.after(500, resolve));
+    }
+  }
 }
 
 /** The newest warnings of a world, for the message of a failure; those of the innermost one only. */
