@@ -173,11 +173,14 @@ class TypeScriptKernel implements Kernel {
       return null;
     }
     if (header.compression !== compressionId.lz4) return 'content';
-    // A whole run goes straight to its destination, a part of one through the scratch buffer.
-    const whole = index === 0 && count === header.run;
-    const target = whole ? into : plain;
-    if (decompressBlock(payload, 0, payload.length, target, whole ? intoAt : 0, size) !== size) return 'content';
-    if (!whole) into.set(plain.subarray(index * BLOCK_SIZE, (index + count) * BLOCK_SIZE), intoAt);
+    // A whole run goes straight to its destination; of a part of one only what leads up to its end is decompressed, aside.
+    if (index === 0 && count === header.run) {
+      return decompressBlock(payload, 0, payload.length, into, intoAt, size) === size ? null : 'content';
+    }
+    const from = index * BLOCK_SIZE;
+    const to = from + count * BLOCK_SIZE;
+    if (decompressBlock(payload, 0, payload.length, plain, 0, size, to) < to) return 'content';
+    into.set(plain.subarray(from, to), intoAt);
     return null;
   }
 }

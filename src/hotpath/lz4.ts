@@ -115,7 +115,8 @@ function writeLength(into: Uint8Array, at: number, rest: number): number {
 
 /**
  * Decompresses `length` bytes at `from` into `into` at `at`, which has room for `limit` bytes. Returns the decompressed length,
- * or -1 when the input is malformed or does not fit: every read and write is bounded, whatever the input.
+ * or -1 when the input is malformed or does not fit: every read and write is bounded, whatever the input. With `wanted` it may
+ * stop once that many bytes are there, without looking at the rest.
  */
 export function decompressBlock(
   source: Uint8Array,
@@ -124,12 +125,14 @@ export function decompressBlock(
   into: Uint8Array,
   at: number,
   limit: number,
+  wanted = Number.MAX_SAFE_INTEGER,
 ): number {
   const end = from + length;
   const outEnd = at + limit;
   let position = from;
   let out = at;
   while (position < end) {
+    if (out - at >= wanted) return out - at;
     const token = source[position++]!;
     let literals = token >> 4;
     if (literals === 15) {

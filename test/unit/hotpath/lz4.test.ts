@@ -41,6 +41,21 @@ describe('lz4 block format', () => {
     );
   });
 
+  it('gives at least what is wanted of a block when it may stop early, and never too much', () => {
+    fc.assert(
+      fc.property(repetitive, fc.double({ min: 0, max: 1, noNaN: true }), (data, share) => {
+        const packed = compress(data);
+        const wanted = Math.floor(data.length * share);
+        const out = Buffer.alloc(data.length + 8, 0xdd);
+        const length = decompressBlock(packed, 0, packed.length, out, 0, data.length, wanted);
+        expect(length).toBeGreaterThanOrEqual(wanted);
+        expect(out.subarray(0, length).equals(Buffer.from(data).subarray(0, length))).toBe(true);
+        expect(out.subarray(data.length).equals(Buffer.alloc(8, 0xdd))).toBe(true);
+      }),
+      { numRuns: 200 },
+    );
+  });
+
   it('is read and written by another implementation', () => {
     fc.assert(
       fc.property(repetitive, (data) => {
