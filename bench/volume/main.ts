@@ -9,7 +9,7 @@ import { baselines, findPeers } from '../systems/peers.js';
 import { Floor, moved } from './floor.js';
 import { kbenchReport } from './kbench.js';
 import { type ReportInput, rateOf, report } from './report.js';
-import { runRounds } from './rounds.js';
+import { runRounds, WARM_UP_SECONDS } from './rounds.js';
 import { kbenchWorkloads, workloads } from './workload.js';
 
 export interface BenchRun {
@@ -56,7 +56,7 @@ export async function runVolumeBench(run: BenchRun): Promise<void> {
       await cluster.start();
     }
     const samples = await runRounds({ ...options, ...run, systems, workloads: selected, floor });
-    const settings = `${options.rounds} interleaved rounds of ${options.seconds} s; volumes of ${formatBytes(options.sizeBytes)}, written once in full; data 50 % compressible.`;
+    const settings = `${options.rounds} interleaved rounds of ${options.seconds} s; volumes of ${formatBytes(options.sizeBytes)}, written once in full; data 50 % compressible; a warm-up of ${WARM_UP_SECONDS} s each before.`;
     const input = { systems, absent, baselines, workloads: selected, samples, floor: floor.rates, settings };
     run.print(options.kbench ? kbenchReport(input) : report(input));
     if (options.save) run.print(`results appended to ${await keep(run, input)}\n`);

@@ -47,46 +47,65 @@ const FLOOR_SECONDS = 1;
 const SYNC_MS = 120_000;
 const FLUSH_EVERY = 32;
 
+/** Compilers, caches and allocators of all systems are warm after it; nothing of it is kept. */
+const WARM_UP_ROUND = -1;
+export const WARM_UP_SECONDS = 1;
+
 export async function runRounds(options: RoundsOptions): Promise<Samples> {
-  const { directory, floor, progress, rounds, systems } = options;
+  const { directory, floor, progress } = options;
   const samples = new Samples();
   progress('preparing');
   await floor.prepare();
   const flushLog = await writeFlushLog(directory, options.sizeBytes, options.seconds, FLUSH_EVERY);
-  for (let round = 0; round < rounds; round++) {
-    progress(`round ${round + 1} of ${rounds}: the machine's floor`);
-    await settle(options);
-    await floor.measure(FLOOR_SECONDS);
-    for (const system of systems) {
-      progress(`round ${round + 1} of ${rounds}: filling ${system.title}`);
-      await system.open();
-      await runFio(options.processes, directory, fillJob(system.uri(), options.sizeBytes));
-    }
-    await runWorkloads(options, round, flushLog, samples);
-    for (const system of systems) {
-      progress(`round ${round + 1} of ${rounds}: verifying ${system.title}`);
-      await runFio(options.processes, directory, verifyJob(system.uri(), options.sizeBytes));
-      await system.close();
-    }
-  }
+  for (let round = WARM_UP_ROUND; round < options.rounds; round++) await runRound(options, round, flushLog, samples);
   return samples;
 }
 
-async function runWorkloads(options: RoundsOptions, round: number, flushLog: string, samples: Samples): Promise<void> {
-  const { systems, workloads } = options;
-  for (const [index, workload] of workloads.entries()) {
+async function runRound(options: RoundsOptions, round: number, flushLog: string, samples: Samples): Promise<void> {
+  const { processes, directory, sizeBytes, systems } = options;
+  const name = round === WARM_UP_ROUND ? 'warm-up' : `round ${round + 1} of ${options.rounds}`;
+  const progress = (text: string) => options.progress(`${name}: ${text}`);
+  if (round !== WARM_UP_ROUND) {
+    progress("the machine's floor");
+    await settle(options);
+    await options.floor.measure(FLOOR_SECONDS);
+  }
+  for (const system of systems) {
+    progress(`filling ${system.title}`);
+    await system.open();
+    await runFio(processes, directory, fillJob(system.uri(), sizeBytes));
+  }
+  for (const [index, workload] of options.workloads.entries()) {
     for (let turn = 0; turn < systems.length; turn++) {
-      const system = systems[(turn + round + index) % systems.length]!;
-      options.progress(`round ${round + 1} of ${options.rounds}: ${workload.title}: ${system.title}`);
-      await settle(options);
-      const job = measureJob(workload, system.uri(), { ...options, flushLog });
-      const before = cpuSecondsOf(system.pids());
-      const result = await runFio(options.processes, options.directory, job);
-      const cpuSeconds = cpuSecondsOf(system.pids()) - before;
-      samples.add(workload, system, { ...result, round, cpuUs: (cpuSeconds * 1e6) / result.operations });
-      if (writes(workload)) await settle(options);
+      const system = systems[(turn + round + index + systems.length) % systems.length]!;
+      progress(`${workload.title}: ${system.title}`);
+      const sample = await measureOne(options, round, workload, system, flushLog);
+      if (round !== WARM_UP_ROUND) samples.add(workload, system, sample);
     }
   }
+  for (const system of systems) {
+    progress(`verifying ${system.title}`);
+    await runFio(processes, directory, verifyJob(system.uri(), sizeBytes));
+    await system.close();
+  }
+}
+
+async function measureOne(
+  options: RoundsOptions,
+  round: number,
+  workload: Workload,
+  system: BenchSystem,
+  flushLog: string,
+): Promise<Sample> {
+  const { processes, directory, sizeBytes } = options;
+  const seconds = round === WARM_UP_ROUND ? WARM_UP_SECONDS : options.seconds;
+  await settle(options);
+  const job = measureJob(workload, system.uri(), { sizeBytes, seconds, flushLog });
+  const before = cpuSecondsOf(system.pids());
+  const result = await runFio(processes, directory, job);
+  const cpuSeconds = cpuSecondsOf(system.pids()) - before;
+  if (writes(workload)) await settle(options);
+  return { ...result, round, cpuUs: (cpuSeconds * 1e6) / result.operations };
 }
 
 /** Dirty pages of one system must not be written during the turn of another. */
