@@ -87,12 +87,14 @@ export function checkReplicasEqual(world: SimWorld, volumeId: VolumeId, epoch: n
         if (name === newest) throw new Error(`the newest segment ${name} is not on every in-sync replica`);
         continue;
       }
-      // What this reign writes is still on its way to some.
-      const length =
-        parseSegmentFileName(name)!.epoch === epoch
-          ? Math.min(mine.length, theirs.length)
-          : Math.max(mine.length, theirs.length);
-      if (!mine.subarray(0, length).equals(theirs.subarray(0, length)))
+      const length = Math.min(mine.length, theirs.length);
+      const rest = mine.length > length ? mine : theirs;
+      // What this reign writes is still on its way to some; zeroes behind the last frame are what a power cut left of a longer file.
+      const open = parseSegmentFileName(name)!.epoch === epoch;
+      const same =
+        mine.subarray(0, length).equals(theirs.subarray(0, length)) &&
+        (open || rest.subarray(length).every((byte) => byte === 0));
+      if (!same)
         throw new Error(
           `segment ${name} differs between ${record.inSync[0]} (${mine.length} bytes) and ${record.inSync[i + 1]} (${theirs.length} bytes)`,
         );
