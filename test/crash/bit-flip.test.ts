@@ -66,8 +66,10 @@ describe.each(specimens)('damage to a volume: $name', ({ encrypted, ending, repl
 
   it.each(victims)('one bit, on %s', async (victim) => {
     const specimen = await made;
-    const counts = await meetAll(specimen, bitDamages(specimen), victimsOf[victim]!);
-    expect(counts.places).toBeGreaterThan(200);
+    // One replica takes longer, since it is repaired, and its outcome depends less on the place.
+    const ends = process.env.HOLDFAST_PLACES === 'all' || victimsOf[victim]!.length === replicas ? 2 : 1;
+    const counts = await meetAll(specimen, bitDamages(specimen, ends), victimsOf[victim]!);
+    expect(counts.places).toBeGreaterThan(150);
     if (victimsOf[victim]!.length < replicas) expect(counts.cut).toBe(0);
   });
 

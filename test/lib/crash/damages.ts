@@ -15,14 +15,16 @@ function filesOf(specimen: Specimen): { disk: RecordingDisk; directory: string; 
   return { disk, directory, names: disk.list(directory) };
 }
 
-/** The first and the last place of each kind, a bit at its beginning and one at its end. */
-export function bitDamages(specimen: Specimen): Damage[] {
+/** The first and the last place of each kind; a bit at its beginning, or with `ends` also one at its end. */
+export function bitDamages(specimen: Specimen, ends: 1 | 2): Damage[] {
   const { disk, directory, names } = filesOf(specimen);
   const regions = names.flatMap((name) => regionsOf(disk, directory, name));
   const byName = new Map<string, Region[]>();
   for (const region of [...regions, ...regionsOf(disk, poolPath, 'pool.json')])
     byName.set(region.name, [...(byName.get(region.name) ?? []), region]);
-  return [...byName.values()].flatMap((same) => [...new Set([same[0]!, same.at(-1)!])].flatMap(bitsOf));
+  return [...byName.values()].flatMap((same) =>
+    [...new Set([same[0]!, same.at(-1)!])].flatMap((region) => bitsOf(region).slice(0, ends)),
+  );
 }
 
 function bitsOf(region: Region): Damage[] {
