@@ -8,7 +8,7 @@ import { HoldfastError, realClock, silentLogger, type VolumeId } from '../../../
 import { nodeService } from '../../../src/csi/node/index.js';
 import { keyOf, openMemoryStore, type VolumeRecord } from '../../../src/meta/index.js';
 import type { Attach, AttachStatus, Filesystems, MountEntry, Mounter } from '../../../src/platform/index.js';
-import { createClient, createServer, csiServices, KeyedLocks } from '../../../src/rpc/index.js';
+import { createClient, createServer, csiServices, KeyedLocks, type ServiceBinding } from '../../../src/rpc/index.js';
 import { nodeA } from '../agent/fakes.js';
 
 export interface FakeDevice {
@@ -175,36 +175,40 @@ export class FakeNode {
     for (let i = this.mounts.length - 1; i >= 0; i--) if (this.mounts[i]!.target === target) this.mounts.splice(i, 1);
   }
 
-  async serve() {
+  /** `emptied`: calls that answer an empty success instead of doing their work. */
+  async serve(emptied: readonly string[] = []) {
     const address = `unix://${this.dir}/csi.sock`;
     const server = await createServer({
       address,
       clock: realClock,
       logger: silentLogger,
       services: [
-        nodeService({
-          locks: new KeyedLocks(realClock),
-          maxVolumes: 5,
-          topology: { 'topology.holdfast.io/node': nodeA },
-          poolProblems: async () => [{ path: '/pool', problem: 'is read-only' }],
-          volumes: {
-            nodeId: nodeA,
-            records: volumeRecords(this.store, realClock),
-            attach: this.attach,
-            mounter: this.mounter,
-            filesystems: this.filesystems,
-            filesystemSize: async () => this.filesystemBytes,
-            daemon: {
-              resize: async (_id, size) => this.#step(`resize ${size}`),
-              status: async () => undefined,
-              ping: async () => {},
-              close: () => {},
+        hollow(
+          nodeService({
+            locks: new KeyedLocks(realClock),
+            maxVolumes: 5,
+            topology: { 'topology.holdfast.io/node': nodeA },
+            poolProblems: async () => [{ path: '/pool', problem: 'is read-only' }],
+            volumes: {
+              nodeId: nodeA,
+              records: volumeRecords(this.store, realClock),
+              attach: this.attach,
+              mounter: this.mounter,
+              filesystems: this.filesystems,
+              filesystemSize: async () => this.filesystemBytes,
+              daemon: {
+                resize: async (_id, size) => this.#step(`resize ${size}`),
+                status: async () => undefined,
+                ping: async () => {},
+                close: () => {},
+              },
+              runDir: this.dir,
+              clock: realClock,
+              logger: silentLogger,
             },
-            runDir: this.dir,
-            clock: realClock,
-            logger: silentLogger,
-          },
-        }),
+          }),
+          emptied,
+        ),
       ],
     });
     const client = createClient(address, csiServices.node(), { clock: realClock });
@@ -215,4 +219,12 @@ export class FakeNode {
   async stop(): Promise<void> {
     for (const step of this.#stop) await step();
   }
+}
+
+function hollow(binding: ServiceBinding, emptied: readonly string[]): ServiceBinding {
+  const handlers = Object.entries(binding.handlers).map(([name, work]) => [
+    name,
+    emptied.includes(name) ? async () => ({}) : work,
+  ]);
+  return { ...binding, handlers: Object.fromEntries(handlers) };
 }
