@@ -7,7 +7,7 @@ import { runLives } from '../lib/crash/lives.js';
 
 vi.mock('../../src/format/constants.js', async (original) => ({
   ...(await original<object>()),
-  SEGMENT_SIZE_DEFAULT: 256 * 1024,
+  SEGMENT_SIZE_DEFAULT: 128 * 1024,
 }));
 vi.mock('../../src/engine/limits.js', async (original) => ({
   ...(await original<object>()),

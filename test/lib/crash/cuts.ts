@@ -89,12 +89,7 @@ export async function crashAndCheck(
     checkReplicasEqual(after, volumeId, session.reign.epoch);
     if (world.nodes.length > 1 && chance.hit(0.35)) {
       counts.alone++;
-      await checkAlone(
-        world,
-        volumeId,
-        crash,
-        kinds.length === 1 ? chance.below(world.nodes.length) : safeNode(world, volumeId, crash),
-      );
+      await checkAlone(world, volumeId, crash, chance);
     }
     if (chance.hit(0.4)) await after.until(checkClones(life, after, crash, session, state, chance, counts), 'clones');
     if (depth === 0) return;
@@ -160,33 +155,27 @@ function logOf(world: SimWorld | undefined): string {
   return lines.map((line) => `\n  ${line.message} ${JSON.stringify(line.fields)}`).join('');
 }
 
-function safeNode(world: SimWorld, volumeId: VolumeId, crash: Crash): number {
-  const { inSync, members } = world.recordAt(volumeId, crash.moment);
-  const safe = members.filter(
-    (member) =>
-      inSync.includes(member.replicaId) && !crash.power.includes(member.node) && !world.nodes[member.node]!.lostPower,
-  );
-  return safe[0]!.node;
-}
-
-/** One in-sync replica by itself must hold everything that was durable: a flush counts on each, not on some. */
-async function checkAlone(world: SimWorld, volumeId: VolumeId, crash: Crash, index: number): Promise<void> {
+/**
+ * One in-sync replica by itself must hold everything that was durable, and everything acknowledged unless it lost power: a
+ * promise is kept by each of them, not by some.
+ */
+async function checkAlone(world: SimWorld, volumeId: VolumeId, crash: Crash, chance: Chance): Promise<void> {
   const record = world.recordAt(volumeId, crash.moment);
-  const member = record.members.find((one) => one.node === index)!;
-  if (!record.inSync.includes(member.replicaId)) return;
+  const member = chance.pick(record.members.filter((one) => record.inSync.includes(one.replicaId)));
+  const kept = !crash.power.includes(member.node) && !world.nodes[member.node]!.lostPower;
   const after = await world.crashedAt(
     crash.moment,
     crash.seed,
     (node: SimNode) => (crash.power.includes(node.index) ? 'lost' : 'kept'),
-    ['durable'],
+    kept ? ['durable', 'acked'] : ['durable'],
   );
   after.change(volumeId, { inSync: [member.replicaId], members: [member], flushedPoint: null });
   try {
-    const session = await after.until(openAgain(after, volumeId, after.nodes[index]!), 'open');
+    const session = await after.until(openAgain(after, volumeId, after.nodes[member.node]!), 'open');
     const state = checkPromises(after, volumeId, session);
     await after.until(checkContents(after.models.get(volumeId)!, session, state), 'read');
   } catch (error) {
-    if (error instanceof Error) error.message = `replica ${index} alone: ${error.message}`;
+    if (error instanceof Error) error.message = `replica ${member.node} alone: ${error.message}${logOf(after)}`;
     throw error;
   }
 }

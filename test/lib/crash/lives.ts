@@ -31,7 +31,7 @@ export async function runLives(options: { seed: number; cuts: number; bytes: num
         : shape.replicas === 1 && chance.hit(0.5)
           ? { ...peaceful, kill: 0.03 }
           : peaceful;
-    const habits: Habits = { steps: 150, bytes: options.bytes, faults };
+    const habits: Habits = { steps: 200, bytes: options.bytes, faults };
     try {
       const { world, volumeId } = await SimWorld.fresh(seed, shape);
       if (chance.hit(0.3)) world.storeLoss = 0.2;
@@ -44,7 +44,7 @@ export async function runLives(options: { seed: number; cuts: number; bytes: num
       total.closes += life.counts.closes;
       total.freezes += life.counts.freezes;
       for (const count of Object.values(life.counts.faults)) total.faults += count;
-      const short: Habits = { steps: 12, bytes: options.bytes / 4, faults };
+      const short: Habits = { steps: 20, bytes: options.bytes / 4, faults };
       for (let i = 0; i < 10 && counts.cuts < options.cuts; i++)
         await crashAndCheck(
           { world, volumeId, clones: life.clones },

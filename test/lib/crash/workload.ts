@@ -8,6 +8,7 @@ import { beginClone, type CloneRecord } from './clones.js';
 import type { Session, SimWorld } from './sim-world.js';
 import { openAgain } from './verify.js';
 import type { Chance } from './virtual-time.js';
+import type { Effect } from './volume-model.js';
 
 export interface Habits {
   readonly steps: number;
@@ -95,13 +96,14 @@ export class Workload {
     if (chance.hit(faults.kill)) return this.#crash(false);
     if (chance.hit(faults.power)) return this.#crash(true);
     if (chance.hit(faults.failover)) return this.#failover();
-    if (dice < 0.62) return this.#requests();
-    if (dice < 0.76) return this.#flush();
-    if (dice < 0.82) return this.#pause(chance.between(1, 20));
-    if (dice < 0.85) return this.#pause(chance.between(500, 5000));
-    if (dice < 0.88) return this.#withAnswer(() => this.#client!.drained());
-    if (dice < 0.93) return this.#snapshot();
-    if (dice < 0.96) return this.#resize();
+    if (dice < 0.6) return this.#requests();
+    if (dice < 0.74) return this.#flush();
+    if (dice < 0.8) return this.#pause(chance.between(1, 20));
+    if (dice < 0.84) return this.#pause(chance.between(500, 5000));
+    if (dice < 0.87) return this.#withAnswer(() => this.#client!.drained());
+    if (dice < 0.9) return this.#giveBack();
+    if (dice < 0.95) return this.#snapshot();
+    if (dice < 0.97) return this.#resize();
     return this.#close();
   }
 
@@ -119,7 +121,7 @@ export class Workload {
   async #requests(): Promise<void> {
     const chance = this.#chance;
     const wishes: Wish[] = [];
-    const count = chance.hit(0.2) ? chance.between(8, 32) : chance.between(1, 8);
+    const count = chance.hit(0.1) ? chance.between(8, 32) : chance.between(1, 6);
     for (let i = 0; i < count; i++) wishes.push(this.#wish());
     this.counts.requests += count;
     this.counts.bytes += wishes.reduce((sum, wish) => sum + (wish.op === 'write' ? wish.length : 0), 0);
@@ -134,7 +136,7 @@ export class Workload {
     const dice = chance.next();
     const op = dice < 0.7 ? 'write' : dice < 0.8 ? 'read' : dice < 0.9 ? 'trim' : 'zero';
     const [from, to] = this.#region();
-    let length = chance.pick([1, 1, 1, 2, 3, 8, 16]) * BLOCK_SIZE;
+    let length = chance.pick([1, 1, 1, 1, 2, 3, 8, 16]) * BLOCK_SIZE;
     let offset = from + chance.below(Math.max(1, Math.floor((to - from - length) / BLOCK_SIZE))) * BLOCK_SIZE;
     const shape = chance.next();
     if (shape < 0.15) {
@@ -142,7 +144,7 @@ export class Workload {
       const unit = chance.hit(0.7) ? 512 : 1;
       offset = from + chance.below(Math.floor((to - from - 40_000) / unit)) * unit;
       length = Math.max(unit, Math.floor((chance.next() * 20_000) / unit) * unit);
-    } else if (shape < 0.17 && op === 'write') {
+    } else if (shape < 0.155 && op === 'write') {
       length = chance.between(1, 5) * 300 * KiB;
       length -= length % BLOCK_SIZE;
       offset = chance.below(512) * BLOCK_SIZE;
@@ -163,6 +165,13 @@ export class Workload {
     return [size - MiB, size];
   }
 
+  /** Clears most of what is there and waits until the segments that nothing refers to any more are gone. */
+  async #giveBack(): Promise<void> {
+    this.#client!.submit([{ op: 'trim', offset: 0, length: 8 * MiB, fua: false }]);
+    if (this.#snapshots.length > 2) await this.#unfreeze();
+    for (let i = 0; i < 3; i++) await this.#pause(2_100);
+  }
+
   async #flush(): Promise<void> {
     this.counts.flushes++;
     if (this.#chance.hit(0.5)) await this.#withAnswer(() => this.#client!.flush());
@@ -172,18 +181,8 @@ export class Workload {
   async #snapshot(): Promise<void> {
     const model = this.#world.models.get(this.#volumeId)!;
     const { engine } = this.#session!;
-    if (this.#snapshots.length > 0 && this.#chance.hit(0.4)) {
-      const [gone] = this.#snapshots.splice(this.#chance.below(this.#snapshots.length), 1);
-      await this.#withAnswer(() =>
-        engine.deleteSnapshot(gone!).then(() => {
-          this.#world.tick();
-          if (wasSent(model, (effect) => effect.kind === 'unfreeze' && effect.snapshotId === gone))
-            model.ordered((effect) => effect.kind === 'unfreeze' && effect.snapshotId === gone, 'deleteSnapshot');
-        }),
-      );
-      return;
-    }
-    if (this.#snapshots.length > 0 && this.#chance.hit(0.25)) return this.#clone();
+    if (this.#snapshots.length > 0 && this.#chance.hit(0.4)) return this.#unfreeze();
+    if (this.#snapshots.length > 0 && this.#chance.hit(0.5)) return this.#clone();
     const snapshotId = this.#chance.uuid() as SnapshotId;
     this.counts.freezes++;
     await this.#withAnswer(() =>
@@ -191,6 +190,21 @@ export class Workload {
         this.#world.tick();
         this.#snapshots.push(snapshotId);
         model.ordered((effect) => effect.kind === 'freeze' && effect.snapshotId === snapshotId, 'freeze');
+      }),
+    );
+  }
+
+  async #unfreeze(): Promise<void> {
+    const model = this.#world.models.get(this.#volumeId)!;
+    const { engine } = this.#session!;
+    const [gone] = this.#snapshots.splice(this.#chance.below(this.#snapshots.length), 1);
+    const deletes = (effect: Effect) => effect.kind === 'unfreeze' && effect.snapshotId === gone;
+    await this.#withAnswer(() =>
+      engine.deleteSnapshot(gone!).then(() => {
+        this.#world.tick();
+        // One that a crash had taken already is no error, and leaves no frame.
+        if ([...model.frames.values()].some((frame) => frame.effects.some(deletes)))
+          model.ordered(deletes, 'deleteSnapshot');
       }),
     );
   }
@@ -262,12 +276,4 @@ export class Workload {
     }
     await opening;
   }
-}
-
-function wasSent(
-  model: SimWorld['models'] extends Map<VolumeId, infer M> ? M : never,
-  matches: Parameters<typeof model.ordered>[0],
-): boolean {
-  for (const frame of model.frames.values()) if (frame.effects.some(matches)) return true;
-  return false;
 }
