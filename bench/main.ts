@@ -4,7 +4,7 @@
 import { mkdtempSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { HoldfastError, messageOf, realClock, realRandom } from '../src/base/index.js';
+import { HoldfastError, invalid, messageOf, realClock, realRandom } from '../src/base/index.js';
 import { runMicroBench } from './micro/main.js';
 import { type BenchOptions, parseOptions, usage } from './options.js';
 import { Processes } from './processes.js';
@@ -12,8 +12,16 @@ import { runVolumeBench } from './volume/main.js';
 
 const INTERRUPTED = 130;
 
+function makeDirectory(parent: string): string {
+  try {
+    return realpathSync(mkdtempSync(join(parent, 'hf-bench-')));
+  } catch (error) {
+    throw invalid(`--dir ${parent} can't be used: ${messageOf(error)}`);
+  }
+}
+
 async function run(options: BenchOptions, signal: AbortSignal): Promise<void> {
-  const directory = realpathSync(mkdtempSync(join(options.directory || tmpdir(), 'hf-bench-')));
+  const directory = makeDirectory(options.directory || tmpdir());
   const processes = new Processes(realClock, signal);
   const remove = () => rmSync(directory, { recursive: true, force: true });
   process.on('exit', remove);

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { GiB, MiB } from '../../src/base/index.js';
 import { cpuSecondsOf } from '../cpu-time.js';
+import { appendResult, currentCommit, describeMachine, rounded } from '../history.js';
 import { short } from '../statistics.js';
 import { renderTable } from '../table.js';
 import { type FioResult, runFio } from '../volume/fio.js';
@@ -34,15 +35,17 @@ export async function runMicroBench(run: BenchRun): Promise<void> {
   run.progress('measuring the parts of the hot path');
   const parts = primitives().map((primitive) => measure(primitive, PRIMITIVE_MS));
   run.progress('measuring the engine');
-  const rows = [...parts, ...(await measureEngine(run.directory, ENGINE_MS))].map(row);
-  run.print(`${renderTable(['', 'operation', 'CPU us', 'MB/s'], rows)}\n\n`);
+  parts.push(...(await measureEngine(run.directory, ENGINE_MS)));
+  run.print(`${renderTable(['', 'operation', 'CPU us', 'MB/s'], parts.map(row))}\n\n`);
   await requireFio(run.processes);
   const selected = workloads.filter(({ name }) => measured.includes(name));
   const table: string[][] = [];
+  const results: object[] = [];
   for (const kind of served) {
     for (const workload of selected) {
       run.progress(`${kind.title}: ${workload.title}`);
       const { result, cpuUs, cores } = await serveOnce(run, kind.args, workload);
+      results.push({ served: kind.title, workload: workload.name, rate: rounded(result.iops), cpuUs: rounded(cpuUs) });
       table.push([
         kind.title,
         workload.title,
@@ -54,6 +57,16 @@ export async function runMicroBench(run: BenchRun): Promise<void> {
     }
   }
   run.print(`${renderTable(['', '', 'per second', 'MB/s', 'CPU us', 'cores'], table)}\n`);
+  if (!run.options.save) return;
+  const path = appendResult('micro', {
+    format: 1,
+    at: new Date(run.clock.wallMs()).toISOString(),
+    commit: await currentCommit(run.processes),
+    machine: await describeMachine(run.processes, run.directory, ['fio']),
+    parts: parts.map(({ name, cpuUs }) => ({ name, cpuUs: cpuUs.map(rounded) })),
+    served: results,
+  });
+  run.print(`results appended to ${path}\n`);
 }
 
 function row({ name, unit, cpuUs: [median, least, most], mbPerSecond }: PrimitiveResult): string[] {
