@@ -5,7 +5,7 @@ import { closeSync, existsSync, ftruncateSync, openSync, rmSync } from 'node:fs'
 import { join } from 'node:path';
 import { type Clock, precondition } from '../../src/base/index.js';
 import type { Processes, Started } from '../processes.js';
-import { type BenchSystem, nbdUri } from '../volume/system.js';
+import { type Absent, type BenchSystem, nbdUri } from '../volume/system.js';
 
 const READY_MS = 10_000;
 const POLL_MS = 20;
@@ -103,11 +103,9 @@ class Peer implements BenchSystem {
 }
 
 /** Each peer, or why it is left out. */
-export async function findPeers(
-  options: PeerOptions,
-): Promise<{ systems: BenchSystem[]; absent: { name: string; title: string; reason: string }[] }> {
+export async function findPeers(options: PeerOptions): Promise<{ systems: BenchSystem[]; absent: Absent[] }> {
   const systems: BenchSystem[] = [];
-  const absent: { name: string; title: string; reason: string }[] = [];
+  const absent: Absent[] = [];
   for (const kind of kinds) {
     const version = await options.processes.version(kind.program);
     if (version !== undefined) systems.push(new Peer(kind, options));
