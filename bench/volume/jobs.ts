@@ -96,6 +96,8 @@ export function verifyJob(uri: string, sizeBytes: number): FioJob {
     verify: 'crc32c',
     verify_fatal: 1,
     do_verify: 1,
+    // Else an interrupted fio leaves a file in the working directory.
+    verify_state_save: 0,
   };
   return { name: 'verify', settings, seconds: FILL_SECONDS_MAX };
 }
