@@ -20,13 +20,21 @@ export function describeCrash(crash: Crash, world: SimWorld): string {
   return `crash at moment ${crash.moment} of ${world.moment}, seed ${crash.seed}, ${all ? 'all nodes lose power' : crash.power.length === 0 ? 'all processes die' : `nodes ${crash.power.join(', ')} lose power, the processes of the others die`}`;
 }
 
-/** A moment, half of the time right at a change of some disk, and who loses power then. */
-export function chooseCrash(world: SimWorld, chance: Chance, before = world.moment): Crash {
+/** A moment, often right at a change of some disk or right after the in-sync set changed, and who loses power then. */
+export function chooseCrash(
+  { world, volumeId }: Pick<Life, 'world' | 'volumeId'>,
+  chance: Chance,
+  before = world.moment,
+): Crash {
   let moment = chance.between(world.origin, Math.max(world.origin, before));
-  if (chance.hit(0.5)) {
+  const kind = chance.next();
+  if (kind < 0.5) {
     const { moments } = chance.pick(chance.pick(world.nodes).disks);
     const some = moments.filter((at) => at >= world.origin && at <= before);
     if (some.length > 0) moment = chance.pick(some);
+  } else if (kind < 0.7) {
+    const some = world.storeMoments(volumeId).filter((at) => at >= world.origin && at < before);
+    if (some.length > 0) moment = Math.min(before, chance.pick(some) + chance.between(1, 12));
   }
   const dice = chance.next();
   const power = world.nodes.map((node) => node.index).filter(() => dice < 0.5 || (dice < 0.85 && chance.hit(0.5)));
@@ -96,7 +104,7 @@ export async function crashAndCheck(
     const work = new Workload(after, volumeId, habits);
     await after.until(work.run(), 'workload', 3_600_000);
     const early = chance.hit(0.5);
-    const next = chooseCrash(after, chance, early ? opened : after.moment);
+    const next = chooseCrash({ world: after, volumeId }, chance, early ? opened : after.moment);
     counts.again++;
     if (early) counts.inRecovery++;
     const clones = [

@@ -2,7 +2,7 @@
 // an error names the place. Never other bytes, never a hang, never another kind of failure.
 
 import { BLOCK_SIZE, HoldfastError } from '../../../src/base/index.js';
-import { decodeSuperblock, parseSegmentFileName } from '../../../src/format/index.js';
+import { decodeSuperblock, PAGE_ENTRIES, parseSegmentFileName } from '../../../src/format/index.js';
 import type { RecordingDisk } from '../recording-disk.js';
 import { readAt, runsOf } from './client.js';
 import type { Region } from './places.js';
@@ -24,6 +24,7 @@ export interface Damage {
 
 export interface Outcome {
   readonly kind: 'repaired' | 'reported' | 'cut';
+  readonly opened: boolean;
   /** What the product said. */
   readonly text: string;
 }
@@ -55,11 +56,13 @@ export async function meet(
   const said: string[] = after.refused.map(sentence);
   const up = after.nodes.find((node) => node.host !== null);
   let cut = false;
+  let opened = false;
   if (up !== undefined) {
     try {
       const session = await after.until(openAgain(after, volumeId, up, 2), 'open');
+      opened = true;
       cut = missesTail(specimen, after, session, damage, victims);
-      said.push(...(await after.until(readEverything(specimen, after, session, cut), 'read')));
+      said.push(...(await after.until(readEverything(specimen, after, session, damage, cut), 'read')));
       said.push(...(await after.until(session.engine.scrub(), 'scrub')).damage);
       await after.until(new Promise<void>((resolve) => after.time.after(20_000, resolve)), 'time');
       said.push(...session.engine.status().replicas.map((replica) => replica.message));
@@ -72,16 +75,16 @@ export async function meet(
   }
   for (const node of after.nodes) said.push(...(node.host?.status(null).map((report) => report.problem) ?? []));
   const text = [...said, ...after.log.map((line) => `${line.message} ${JSON.stringify(line.fields)}`)].join('\n');
-  if (cut) return { kind: 'cut', text };
+  if (cut) return { kind: 'cut', opened, text };
   if (typeof kept === 'function') {
     kept(after);
-    return { kind: 'repaired', text: text.trim() };
+    return { kind: 'repaired', opened, text: text.trim() };
   }
   const wrong = victims
     .map((index) => stillWrong(specimen, after, after.nodes[index]!, kept))
     .filter((fault) => fault !== null);
-  if (wrong.length === 0) return { kind: 'repaired', text };
-  if (names(text, damage)) return { kind: 'reported', text };
+  if (wrong.length === 0) return { kind: 'repaired', opened, text };
+  if (names(text, damage)) return { kind: 'reported', opened, text };
   throw new Error(
     `nothing was repaired and no error names the place: ${wrong.join('; ')}. What was said:\n${text || 'nothing'}`,
   );
@@ -116,12 +119,20 @@ function missesTail(
 }
 
 /** Every block is right or an error; returns what was said of those that were not readable. */
-async function readEverything(specimen: Specimen, after: SimWorld, session: Session, cut: boolean): Promise<string[]> {
+async function readEverything(
+  specimen: Specimen,
+  after: SimWorld,
+  session: Session,
+  damage: Damage,
+  cut: boolean,
+): Promise<string[]> {
   const model = after.models.get(specimen.volumeId)!;
   const state = cut ? model.stateAt(model.takenOver.get(session.reign.epoch)!) : specimen.state;
   if (session.engine.sizeBytes !== state.sizeBytes)
     throw new Error(`the volume has ${session.engine.sizeBytes} bytes, must have ${state.sizeBytes}`);
-  for (const [block, count] of runsOf(model.touched)) {
+  // A damaged map may give places to blocks that were never written.
+  const map = damage.region === null || /^(page|node|table|root)/.test(damage.region.name);
+  for (const [block, count] of runsOf(map ? wholePages(model.touched, state.sizeBytes) : model.touched)) {
     const got = await readAt(session, block * BLOCK_SIZE, count * BLOCK_SIZE).catch(() => null);
     for (let i = 0; i < count; i++) {
       const part =
@@ -136,6 +147,15 @@ async function readEverything(specimen: Specimen, after: SimWorld, session: Sess
 }
 
 const zeroes = Buffer.alloc(BLOCK_SIZE);
+
+/** Every block of each map page that was touched. */
+function* wholePages(blocks: Iterable<number>, sizeBytes: number): Generator<number> {
+  const pages = new Set<number>();
+  for (const block of blocks) pages.add(Math.floor(block / PAGE_ENTRIES));
+  for (const page of pages)
+    for (let i = 0; i < PAGE_ENTRIES; i++)
+      if ((page * PAGE_ENTRIES + i + 1) * BLOCK_SIZE <= sizeBytes) yield page * PAGE_ENTRIES + i;
+}
 
 /** What of a replica's files is not as it was, or null. Superblocks and the log's newest part move on; they must be whole. */
 function stillWrong(specimen: Specimen, after: SimWorld, node: SimNode, kept: readonly string[]): string | null {

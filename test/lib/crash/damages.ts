@@ -15,22 +15,30 @@ function filesOf(specimen: Specimen): { disk: RecordingDisk; directory: string; 
   return { disk, directory, names: disk.list(directory) };
 }
 
-/** The first and the last place of each kind; a bit at its beginning, or with `ends` also one at its end. */
+/**
+ * The first and the last place of each kind, of records also some between (the oldest are dead, the newest lie where recovery
+ * looks at every byte); a bit at its beginning, or with `ends` also one at its end.
+ */
 export function bitDamages(specimen: Specimen, ends: 1 | 2): Damage[] {
   const { disk, directory, names } = filesOf(specimen);
   const regions = names.flatMap((name) => regionsOf(disk, directory, name));
   const byName = new Map<string, Region[]>();
   for (const region of [...regions, ...regionsOf(disk, poolPath, 'pool.json')])
     byName.set(region.name, [...(byName.get(region.name) ?? []), region]);
-  return [...byName.values()].flatMap((same) =>
-    [...new Set([same[0]!, same.at(-1)!])].flatMap((region) => bitsOf(region).slice(0, ends)),
-  );
+  return [...byName.values()].flatMap((same) => {
+    const places = same[0]!.name.startsWith('record') ? 6 : 2;
+    const some = Array.from({ length: places }, (_, i) => same[Math.floor((i * (same.length - 1)) / (places - 1))]!);
+    return [...new Set(some)].flatMap((region) => bitsOf(region).slice(0, ends === 1 ? 1 : 5));
+  });
 }
 
+/** A bit at the region's beginning, one at its end, and in long ones some between. */
 function bitsOf(region: Region): Damage[] {
-  const ends = region.length === 1 ? [region.at] : [region.at, region.at + region.length - 1];
-  return ends.map((byte, i) => {
-    const bit = i === 0 ? 0 : 7;
+  const last = region.at + region.length - 1;
+  const between =
+    region.length < 100 ? [] : [0.3, 0.5, 0.8].map((part) => region.at + Math.floor(part * region.length));
+  return [...new Set([region.at, last, ...between])].map((byte, i) => {
+    const bit = [0, 7, 2, 1, 4][i]!;
     return {
       what: `bit ${bit} of byte ${byte} (${region.name}) of ${region.file.replace(/^.*\//, '')}`,
       file: region.file,

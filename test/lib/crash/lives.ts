@@ -48,7 +48,7 @@ export async function runLives(options: { seed: number; cuts: number; bytes: num
       for (let i = 0; i < 10 && counts.cuts < options.cuts; i++)
         await crashAndCheck(
           { world, volumeId, clones: life.clones },
-          chooseCrash(world, chance),
+          chooseCrash({ world, volumeId }, chance),
           short,
           chance.pick([0, 0, 1, 2]),
           counts,

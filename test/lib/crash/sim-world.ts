@@ -483,6 +483,11 @@ export class SimWorld {
     return next;
   }
 
+  /** When the store's record of the volume changed. */
+  storeMoments(volumeId: VolumeId): number[] {
+    return this.#history.get(volumeId)!.map((one) => one.moment);
+  }
+
   recordAt(volumeId: VolumeId, moment: number): StoreRecord {
     return this.#history.get(volumeId)!.findLast((one) => one.moment < moment)!.record;
   }

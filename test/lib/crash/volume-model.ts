@@ -50,6 +50,8 @@ export interface Request {
   readonly fua: boolean;
   /** Blocks (and a range, as -1) that no frame has carried yet. */
   readonly open: Set<number>;
+  /** By which frame the others were carried, and what was written. */
+  readonly carried: Map<number, { readonly frame: ModelFrame; readonly content: Buffer | null }>;
   /** The frame that carried its last part. */
   frame: ModelFrame | null;
   error: BlockError | null | undefined;
@@ -141,6 +143,7 @@ export class VolumeModel {
       data,
       fua,
       open: new Set(),
+      carried: new Map(),
       frame: op === 'flush' || op === 'read' ? this.#ackedTip : null,
       error: undefined,
     };
@@ -175,6 +178,7 @@ export class VolumeModel {
       return;
     }
     if (request.op === 'read') return;
+    for (const block of [...request.open]) this.#exchange(request, block);
     if (request.open.size > 0)
       throw new Error(
         `${request.op} ${request.id} at ${request.offset}, ${request.length} bytes, was acknowledged though blocks ${[...request.open].slice(0, 5)} were in no frame`,
@@ -367,8 +371,7 @@ export class VolumeModel {
         throw new Error(
           `frame ${frame.seq} clears ${effect.count} blocks from ${effect.block} on, which nobody asked for`,
         );
-      owner.open.delete(-1);
-      owner.frame = frame;
+      carry(owner, -1, frame, null);
     } else if (effect.kind === 'blocks') {
       effect.contents.forEach((content, i) => {
         const block = effect.block + i;
@@ -383,9 +386,30 @@ export class VolumeModel {
               .map((request) => `${request.op} ${request.id} of ${request.length} bytes at ${request.offset}`)
               .join(', ')}`,
           );
-        owner.open.delete(block);
-        owner.frame = frame;
+        carry(owner, block, frame, content);
       });
+    }
+  }
+
+  /**
+   * Two requests in flight may make the same of a block (zeroes of zeroes), and the frame of one was taken for the other's: the
+   * one that was answered first gets it.
+   */
+  #exchange(request: Request, block: number): void {
+    const inner = innerRange(request);
+    for (const other of this.#pending) {
+      const carried = other.carried.get(block);
+      if (carried === undefined) continue;
+      const theirs = innerRange(other);
+      const same =
+        carried.content === null
+          ? theirs.block === inner.block && theirs.count === inner.count
+          : merged(request, block, carried.content).equals(carried.content);
+      if (!same) continue;
+      other.carried.delete(block);
+      other.open.add(block);
+      carry(request, block, carried.frame, carried.content);
+      return;
     }
   }
 
@@ -409,6 +433,12 @@ export class VolumeModel {
     for (const frame of this.chain(digest)) for (const effect of frame.effects) applyEffect(state, effect);
     return state;
   }
+}
+
+function carry(request: Request, block: number, frame: ModelFrame, content: Buffer | null): void {
+  request.open.delete(block);
+  request.carried.set(block, { frame, content });
+  if (frame.seq > (request.frame?.seq ?? 0)) request.frame = frame;
 }
 
 function applyEffect(state: VolumeState, effect: Effect): void {
