@@ -483,6 +483,14 @@ export class SimWorld {
     return next;
   }
 
+  /** Makes what is on the disks now their beginning, so that many copies of this world cost little. Only its end can be forked then. */
+  forgetPast(): void {
+    for (const node of this.nodes) {
+      const disk = node.disk.afterKill(node.disk.journal.length);
+      node.disks.splice(0, node.disks.length, { since: -1, disk, moments: [] });
+    }
+  }
+
   /** When the store's record of the volume changed. */
   storeMoments(volumeId: VolumeId): number[] {
     return this.#history.get(volumeId)!.map((one) => one.moment);
