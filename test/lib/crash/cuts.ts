@@ -3,7 +3,7 @@
 import { HoldfastError, type VolumeId } from '../../../src/base/index.js';
 import { beginClone, type CloneRecord, checkClone } from './clones.js';
 import type { Session, SimNode, SimWorld } from './sim-world.js';
-import { checkContents, checkPromises, checkReplicasEqual, openAgain } from './verify.js';
+import { checkContents, checkConverges, checkPromises, checkReplicasEqual, openAgain } from './verify.js';
 import { Chance } from './virtual-time.js';
 import type { Floor, VolumeState } from './volume-model.js';
 import { type Habits, Workload } from './workload.js';
@@ -20,7 +20,7 @@ export function describeCrash(crash: Crash, world: SimWorld): string {
   return `crash at moment ${crash.moment} of ${world.moment}, seed ${crash.seed}, ${all ? 'all nodes lose power' : crash.power.length === 0 ? 'all processes die' : `nodes ${crash.power.join(', ')} lose power, the processes of the others die`}`;
 }
 
-/** A moment, often right at a change of some disk or right after the in-sync set changed, and who loses power then. */
+/** A moment, often right at a change of some disk or about when the in-sync set changed, and who loses power then. */
 export function chooseCrash(
   { world, volumeId }: Pick<Life, 'world' | 'volumeId'>,
   chance: Chance,
@@ -34,7 +34,7 @@ export function chooseCrash(
     if (some.length > 0) moment = chance.pick(some);
   } else if (kind < 0.7) {
     const some = world.storeMoments(volumeId).filter((at) => at >= world.origin && at < before);
-    if (some.length > 0) moment = Math.min(before, chance.pick(some) + chance.between(1, 12));
+    if (some.length > 0) moment = Math.min(before, Math.max(world.origin, chance.pick(some) + chance.between(-8, 12)));
   }
   const dice = chance.next();
   const power = world.nodes.map((node) => node.index).filter(() => dice < 0.5 || (dice < 0.85 && chance.hit(0.5)));
@@ -66,6 +66,7 @@ export interface CutCounts {
   power: number;
   alone: number;
   clones: number;
+  converged: number;
 }
 
 /** Crashes the world and checks what comes back; `depth` more times, before and after it has gone on. */
@@ -100,6 +101,10 @@ export async function crashAndCheck(
       await checkAlone(world, volumeId, crash, chance);
     }
     if (chance.hit(0.4)) await after.until(checkClones(life, after, crash, session, state, chance, counts), 'clones');
+    if (chance.hit(0.3)) {
+      counts.converged++;
+      await after.until(checkConverges(after, volumeId, session), 'convergence');
+    }
     if (depth === 0) return;
     const work = new Workload(after, volumeId, habits);
     await after.until(work.run(), 'workload', 3_600_000);
@@ -169,7 +174,13 @@ function logOf(world: SimWorld | undefined): string {
  */
 async function checkAlone(world: SimWorld, volumeId: VolumeId, crash: Crash, chance: Chance): Promise<void> {
   const record = world.recordAt(volumeId, crash.moment);
-  const member = chance.pick(record.members.filter((one) => record.inSync.includes(one.replicaId)));
+  const members = record.members.filter((one) => record.inSync.includes(one.replicaId));
+  // Best one that has just joined or is about to leave.
+  const { before, after: later } = world.recordsAround(volumeId, crash.moment);
+  const notable = members.filter(
+    ({ replicaId }) => before?.inSync.includes(replicaId) === false || later?.inSync.includes(replicaId) === false,
+  );
+  const member = chance.pick(notable.length > 0 && chance.hit(0.7) ? notable : members);
   const kept = !crash.power.includes(member.node) && !world.nodes[member.node]!.lostPower;
   const after = await world.crashedAt(
     crash.moment,

@@ -19,7 +19,7 @@ export function shapeBy(chance: Chance): VolumeShape {
 
 /** Runs lives until so many crashes were checked. Throws with the seed of the life that broke a promise. */
 export async function runLives(options: { seed: number; cuts: number; bytes: number }): Promise<CutCounts> {
-  const counts: CutCounts = { cuts: 0, again: 0, inRecovery: 0, power: 0, alone: 0, clones: 0 };
+  const counts: CutCounts = { cuts: 0, again: 0, inRecovery: 0, power: 0, alone: 0, clones: 0, converged: 0 };
   const started = process.hrtime.bigint();
   const total = { lives: 0, requests: 0, bytes: 0, flushes: 0, closes: 0, freezes: 0, faults: 0 };
   for (let seed = options.seed; counts.cuts < options.cuts; seed++) {
@@ -61,7 +61,7 @@ export async function runLives(options: { seed: number; cuts: number; bytes: num
   const seconds = Number(process.hrtime.bigint() - started) / 1e9;
   console.log(
     `seeds from ${options.seed}: ${total.lives} lives with ${total.requests} requests, ${(total.bytes / 2 ** 20).toFixed(0)} MiB written, ${total.flushes} flushes, ${total.freezes} freezes, ${total.closes} clean closes, ${total.faults} faults while running; ` +
-      `${counts.cuts} crashes checked (${counts.power} power cuts of all, ${counts.again} of recovered worlds, ${counts.inRecovery} of those in the recovery, ${counts.alone} with one replica alone, ${counts.clones} clones) in ${seconds.toFixed(1)} s`,
+      `${counts.cuts} crashes checked (${counts.power} power cuts of all, ${counts.again} of recovered worlds, ${counts.inRecovery} of those in the recovery, ${counts.alone} with one replica alone, ${counts.clones} clones, ${counts.converged} until all replicas were in sync) in ${seconds.toFixed(1)} s`,
   );
   return counts;
 }

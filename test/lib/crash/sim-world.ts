@@ -499,6 +499,18 @@ export class SimWorld {
   recordAt(volumeId: VolumeId, moment: number): StoreRecord {
     return this.#history.get(volumeId)!.findLast((one) => one.moment < moment)!.record;
   }
+  /** The records with another in-sync set than that of the moment, next before and next after it. */
+  recordsAround(
+    volumeId: VolumeId,
+    moment: number,
+  ): { before: StoreRecord | undefined; after: StoreRecord | undefined } {
+    const history = this.#history.get(volumeId)!;
+    const { setVersion } = this.recordAt(volumeId, moment);
+    return {
+      before: history.findLast((one) => one.record.setVersion < setVersion)?.record,
+      after: history.find((one) => one.record.setVersion > setVersion)?.record,
+    };
+  }
 
   /** Runs virtual time until the promise settles; a contradiction found meanwhile is thrown at once. */
   async until<T>(promise: Promise<T>, what: string, limitMs?: number): Promise<T> {

@@ -61,6 +61,19 @@ export async function checkContents(model: VolumeModel, session: Session, state:
   if (found.size > 0) throw new Error(`snapshots ${[...found]} should not be there`);
 }
 
+/** With every node up and nothing going wrong any more, all replicas come back into the set and hold the same. */
+export async function checkConverges(world: SimWorld, volumeId: VolumeId, session: Session): Promise<void> {
+  const { members } = world.volumes.get(volumeId)!;
+  for (let waited = 0; world.volumes.get(volumeId)!.inSync.length < members.length; waited += 100) {
+    if (waited > 60_000) {
+      const away = session.engine.status().replicas.filter((replica) => replica.state !== 'in-sync');
+      throw new Error(`did not come back in a minute: ${away.map(({ nodeId, message }) => `${nodeId} (${message})`)}`);
+    }
+    await new Promise<void>((resolve) => world.time.after(100, resolve));
+  }
+  checkReplicasEqual(world, volumeId, session.reign.epoch);
+}
+
 function describe(block: Buffer): string {
   return block.every((byte) => byte === 0)
     ? 'zeroes'
