@@ -11,3 +11,5 @@ export {
 export { frameMac, type Kernel, kernel, type OpenFault, recordSizeMax, SealBatch, type SealContext } from './kernel.js';
 export { KeyRing } from './keys.js';
 export { compressBlock, decompressBlock } from './lz4.js';
+export { nativeBinding } from './native.js';
+export type { NativeBinding } from './native-binding.js';

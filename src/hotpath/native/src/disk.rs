@@ -1,0 +1,1 @@
+//! What the disk port needs and Node does not have (stream D).

@@ -1,0 +1,13 @@
+//! The native parts of Holdfast, loaded by `src/hotpath/native.ts`. Every function here has a TypeScript twin that is used
+//! where this crate could not be built. Rules: no input may make it panic across the boundary, read or write outside the
+//! buffers it was given, or keep a buffer beyond the call it was given in.
+
+mod disk;
+mod net;
+mod seal;
+
+/// To be raised with every change of `native-binding.ts`, there and here.
+#[napi_derive::napi]
+pub fn native_version() -> u32 {
+    1
+}

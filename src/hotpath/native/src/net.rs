@@ -1,0 +1,1 @@
+//! Sockets without the stream layers in between (stream T).

@@ -1,0 +1,1 @@
+//! Sealing and opening batches of records. Twin: `kernel-twin.ts`.
