@@ -158,7 +158,11 @@ async function changed(volumes: Volumes, request: holdfast.ChangedRequest__Outpu
     maxResults: Math.min(request.max_results || changedResultsDefault, changedResultsMax),
   };
   const found = await volumes.order(volumeOf(request), 'changed', { order }, { timeoutMs: orderTimeoutMs });
-  return { volume_size_bytes: found.volumeSizeBytes, extents: [...found.extents], done: found.done };
+  return {
+    volume_size_bytes: found.volumeSizeBytes,
+    extents: [...found.extents],
+    next_offset: found.nextOffset ?? 0,
+  };
 }
 
 /** An engine that ended on the way is the same as none. */

@@ -11,7 +11,15 @@ import type {
   SnapshotId,
   VolumeId,
 } from '../base/index.js';
-import type { CloneTarget, EngineMember, EngineStatus, EngineVolume, QosLimits, SetOutcome } from '../engine/index.js';
+import type {
+  ChangedExtents,
+  CloneTarget,
+  EngineMember,
+  EngineStatus,
+  EngineVolume,
+  QosLimits,
+  SetOutcome,
+} from '../engine/index.js';
 import type { Member, Reign } from '../format/index.js';
 
 export interface OpenEngineOrder {
@@ -55,12 +63,6 @@ export interface ChangedOrder {
   readonly target: SnapshotId;
   readonly startingOffset: number;
   readonly maxResults: number;
-}
-
-export interface ChangedExtents {
-  readonly volumeSizeBytes: number;
-  readonly extents: readonly { readonly offset: number; readonly length: number }[];
-  readonly done: boolean;
 }
 
 /** Orders to an open engine name its reign: an order meant for an engine that is gone must not reach its successor's. */

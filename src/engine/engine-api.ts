@@ -120,6 +120,14 @@ export interface ScrubReport {
   readonly damage: readonly string[];
 }
 
+export interface ChangedExtents {
+  /** Of the target, at its instant. */
+  readonly volumeSizeBytes: number;
+  readonly extents: readonly { readonly offset: number; readonly length: number }[];
+  /** Where to go on; null: nothing follows. */
+  readonly nextOffset: number | null;
+}
+
 export interface CloneTarget {
   readonly sourceReplicaId: ReplicaId;
   readonly member: Member;
@@ -147,12 +155,17 @@ export interface Engine extends BlockDevice {
   setQos(qos: QosLimits): void;
   /** A snapshot that does not exist is no error. */
   deleteSnapshot(snapshotId: SnapshotId): Promise<void>;
-  /** Extents in bytes, ascending; base null = allocated blocks of target. Stops after maxResults. */
-  changed(order: { base: SnapshotId | null; target: SnapshotId; startingOffset: number; maxResults: number }): {
-    volumeSizeBytes: number;
-    extents: { offset: number; length: number }[];
-    done: boolean;
-  };
+  /**
+   * What differs between two snapshots, the base being the earlier one; base null: what target has mapped. Exact to the block,
+   * ascending, merged within an answer. One answer is bounded in extents and in work, and may hold nothing but where to go on.
+   * Throws NOT_FOUND, INVALID_ARGUMENT for snapshots in the wrong order.
+   */
+  changed(order: {
+    base: SnapshotId | null;
+    target: SnapshotId;
+    startingOffset: number;
+    maxResults: number;
+  }): Promise<ChangedExtents>;
   /** Verifies everything at rest on every in-sync replica and repairs what a peer has intact. Goes on by itself, slowly, without this call. */
   scrub(): Promise<ScrubReport>;
   status(): EngineStatus;

@@ -17,7 +17,7 @@ import { type CheckpointPlace, type Reign, type Superblock, VOLUME_SIZE_MAX } fr
 import { type BlockMap, changedRanges } from '../hotpath/index.js';
 import type { Checkpointer } from './checkpointer.js';
 import type { CloneTarget, Engine, EngineVolume } from './engine-api.js';
-import { SNAPSHOTS_MAX } from './limits.js';
+import { CHANGED_PAGES, SNAPSHOTS_MAX } from './limits.js';
 import type { LogWriter } from './log-writer.js';
 import type { Pipeline } from './pipeline.js';
 import type { DescribeUpdate, ReplicaPort } from './replica-port.js';
@@ -241,16 +241,25 @@ export class EngineOrders {
     };
   }
 
-  changed(order: Parameters<Engine['changed']>[0]): ReturnType<Engine['changed']> {
+  async changed(order: Parameters<Engine['changed']>[0]): ReturnType<Engine['changed']> {
     this.#parts.mustServe();
     const target = this.#snapshot(order.target);
-    const base = order.base === null ? undefined : this.#snapshot(order.base).root;
-    const extents: { offset: number; length: number }[] = [];
-    for (const [block, count] of changedRanges(target.root, base, Math.floor(order.startingOffset / BLOCK_SIZE))) {
-      if (extents.length === order.maxResults) return { volumeSizeBytes: target.sizeBytes, extents, done: false };
-      extents.push({ offset: block * BLOCK_SIZE, length: count * BLOCK_SIZE });
+    const base = order.base === null ? undefined : this.#snapshot(order.base);
+    if (base !== undefined && base.seq >= target.seq) {
+      throw invalid(`snapshot ${order.base} is not older than ${order.target}: the base is the earlier one`);
     }
-    return { volumeSizeBytes: target.sizeBytes, extents, done: true };
+    const limits = { ranges: order.maxResults, pages: CHANGED_PAGES };
+    const { ranges, nextBlock } = changedRanges(
+      target.root,
+      base?.root,
+      Math.floor(order.startingOffset / BLOCK_SIZE),
+      limits,
+    );
+    return {
+      volumeSizeBytes: target.sizeBytes,
+      extents: ranges.map(([block, count]) => ({ offset: block * BLOCK_SIZE, length: count * BLOCK_SIZE })),
+      nextOffset: nextBlock === null ? null : nextBlock * BLOCK_SIZE,
+    };
   }
 
   #snapshot(id: SnapshotId) {

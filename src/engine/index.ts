@@ -1,5 +1,6 @@
 export type { BlockDevice, BlockError, BlockOp, BlockRequest } from './block-device.js';
 export type {
+  ChangedExtents,
   CloneTarget,
   Engine,
   EngineMember,

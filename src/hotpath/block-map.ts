@@ -58,7 +58,7 @@ export interface MapSnapshot {
   readonly wallMs: number;
 }
 
-const BLOCKS_PER_NODE = PAGE_ENTRIES * NODE_CHILDREN;
+export const BLOCKS_PER_NODE = PAGE_ENTRIES * NODE_CHILDREN;
 
 export class BlockMap {
   sizeBytes: number;
@@ -352,45 +352,6 @@ export function* pagesOf(root: MapRoot): Generator<MapPage> {
     if (node === undefined) continue;
     for (const page of node.pages) if (page !== undefined) yield page;
   }
-}
-
-/**
- * Block ranges that differ between two trees (base undefined: that target has mapped), ascending, as [block, count]; shared
- * subtrees are skipped whole. Starts at `fromBlock` and stops after `limit` ranges.
- */
-export function* changedRanges(
-  target: MapRoot,
-  base: MapRoot | undefined,
-  fromBlock: number,
-): Generator<[number, number]> {
-  let start = -1;
-  let count = 0;
-  const nodes = Math.max(target.nodes.length, base?.nodes.length ?? 0);
-  for (let n = Math.floor(fromBlock / BLOCKS_PER_NODE); n < nodes; n++) {
-    const node = target.nodes[n];
-    const old = base?.nodes[n];
-    if (node === old) continue;
-    for (let p = 0; p < NODE_CHILDREN; p++) {
-      const page = node?.pages[p];
-      const oldPage = old?.pages[p];
-      if (page === oldPage) continue;
-      const first = n * BLOCKS_PER_NODE + p * PAGE_ENTRIES;
-      for (let i = Math.max(0, fromBlock - first); i < PAGE_ENTRIES; i++) {
-        const same =
-          (page?.words[i * 2] ?? 0) === (oldPage?.words[i * 2] ?? 0) &&
-          (page?.words[i * 2 + 1] ?? 0) === (oldPage?.words[i * 2 + 1] ?? 0);
-        if (same) continue;
-        if (start + count === first + i) {
-          count++;
-          continue;
-        }
-        if (count > 0) yield [start, count];
-        start = first + i;
-        count = 1;
-      }
-    }
-  }
-  if (count > 0) yield [start, count];
 }
 
 /** Bytes to blocks, rounded up. */

@@ -114,8 +114,8 @@ export class FakeEngine extends MemoryDevice implements Engine {
   async scrub() {
     return { verifiedBytes: 0, repairs: 0, damage: [] };
   }
-  changed() {
-    return { volumeSizeBytes: this.sizeBytes, extents: [{ offset: 0, length: 4096 }], done: true };
+  async changed() {
+    return { volumeSizeBytes: this.sizeBytes, extents: [{ offset: 0, length: 4096 }], nextOffset: null };
   }
   status() {
     return {

@@ -78,7 +78,7 @@ test('orders reach the engine with their values, and groups are frozen only whil
   await local.Resize({ volume_id: volumeId, size_bytes: 2 << 20 });
   expect(b.engines[0]!.sizeBytes).toBe(2 << 20);
   const changed = await local.Changed({ volume_id: volumeId, target_snapshot_id: snapshot });
-  expect(changed).toEqual({ volume_size_bytes: 2 << 20, extents: [{ offset: 0, length: 4096 }], done: true });
+  expect(changed).toEqual({ volume_size_bytes: 2 << 20, extents: [{ offset: 0, length: 4096 }], next_offset: 0 });
   expect(b.engines.length).toBe(1);
   await local.Close({ volume_id: volumeId });
   // The hold ended with its engine: no other may freeze in its name.

@@ -216,10 +216,13 @@ describe('engine', () => {
     const again = await engine.freeze({ snapshotId: snap(1), groupId: null, holdToken: null });
     await write(engine, 1024 * 1024, Buffer.alloc(4096, 9));
     await engine.freeze({ snapshotId: snap(2), groupId: null, holdToken: null });
-    expect(engine.changed({ base: snap(1), target: snap(2), startingOffset: 0, maxResults: 10 })).toMatchObject({
+    expect(await engine.changed({ base: snap(1), target: snap(2), startingOffset: 0, maxResults: 10 })).toMatchObject({
       extents: [{ offset: 1024 * 1024, length: 4096 }],
-      done: true,
+      nextOffset: null,
     });
+    await expect(
+      engine.changed({ base: snap(2), target: snap(1), startingOffset: 0, maxResults: 10 }),
+    ).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
     expect(again.seq).toBeGreaterThan(0);
     expect(engine.status().snapshotIds).toEqual([snap(1), snap(2)]);
     engine.depose('test');

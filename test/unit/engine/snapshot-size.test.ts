@@ -11,6 +11,6 @@ it('a snapshot keeps its size when the volume grew and the log is replayed from 
   engine.depose('test');
   const again = await rig.open();
   expect(again.sizeBytes).toBe(rig.options.sizeBytes + 4096);
-  const changed = again.changed({ base: null, target: snapshotId, startingOffset: 0, maxResults: 1 });
+  const changed = await again.changed({ base: null, target: snapshotId, startingOffset: 0, maxResults: 1 });
   expect(changed.volumeSizeBytes).toBe(rig.options.sizeBytes);
 });

@@ -2,7 +2,15 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type GroupId, type SnapshotId, zeroUuid } from '../../../src/base/index.js';
 import { placeSlot, placeWord0, placeWord1 } from '../../../src/format/index.js';
-import { BlockMap, changedRanges, type MapPage, type MapRoot, pagesOf } from '../../../src/hotpath/index.js';
+import {
+  BlockMap,
+  type ChangedLimits,
+  type ChangedRanges,
+  changedRanges,
+  type MapPage,
+  type MapRoot,
+  pagesOf,
+} from '../../../src/hotpath/index.js';
 
 // A naive model: an array of places for the live volume and one copy of it for each snapshot.
 const BLOCKS = 6000;
@@ -87,13 +95,35 @@ function run(ops: readonly Op[]): void {
     const snapshot = map.snapshot(`${id}` as SnapshotId)!;
     expect(read(map, snapshot.root)).toEqual(expected);
     const changed = new Set<number>();
-    for (const [block, count] of changedRanges(map.root, snapshot.root, 0))
-      for (let i = 0; i < count; i++) changed.add(block + i);
+    const found = changedRanges(map.root, snapshot.root, 0, ALL);
+    expect(found.nextBlock).toBeNull();
+    for (const [block, count] of found.ranges) for (let i = 0; i < count; i++) changed.add(block + i);
+    expect(inParts(map.root, snapshot.root, { ranges: 2, pages: 10 })).toEqual(found.ranges);
+    expect(inParts(map.root, snapshot.root, { ranges: 10, pages: 1 })).toEqual(found.ranges);
     const differing = live.flatMap((place, block) => (place === expected[block] ? [] : [block]));
     expect([...changed]).toEqual(differing);
   }
   const counts = referencesByCounting(map);
   for (let slot = 1; slot <= 6; slot++) expect(map.references(slot), `slot ${slot}`).toBe(counts.get(slot) ?? 0);
+}
+
+const ALL = { ranges: 1_000_000, pages: 1_000_000 };
+
+/** The ranges of answers with tight limits, put together as a caller does. */
+function inParts(target: MapRoot, base: MapRoot, limits: ChangedLimits): [number, number][] {
+  const all: [number, number][] = [];
+  for (let from: number | null = 0; from !== null; ) {
+    const { ranges, nextBlock }: ChangedRanges = changedRanges(target, base, from, limits);
+    expect(ranges.length).toBeLessThanOrEqual(limits.ranges);
+    if (nextBlock !== null) expect(nextBlock).toBeGreaterThan(from);
+    for (const [block, count] of ranges) {
+      const last = all.at(-1);
+      if (last !== undefined && last[0] + last[1] === block) last[1] += count;
+      else all.push([block, count]);
+    }
+    from = nextBlock;
+  }
+  return all;
 }
 
 describe('block map', () => {
@@ -115,19 +145,19 @@ describe('block map', () => {
   it('lists changes from a starting block on', () => {
     const map = new BlockMap(1024 ** 3);
     for (const block of [1, 2, 3, 5000, 5002, 9000]) map.setRun(block, 1, placeWord0(1, 0), placeWord1(4096, 64));
-    expect([...changedRanges(map.root, undefined, 0)]).toEqual([
+    expect(changedRanges(map.root, undefined, 0, ALL).ranges).toEqual([
       [1, 3],
       [5000, 1],
       [5002, 1],
       [9000, 1],
     ]);
-    expect([...changedRanges(map.root, undefined, 2)]).toEqual([
+    expect(changedRanges(map.root, undefined, 2, ALL).ranges).toEqual([
       [2, 2],
       [5000, 1],
       [5002, 1],
       [9000, 1],
     ]);
-    expect([...changedRanges(map.root, undefined, 5001)]).toEqual([
+    expect(changedRanges(map.root, undefined, 5001, ALL).ranges).toEqual([
       [5002, 1],
       [9000, 1],
     ]);
