@@ -1,0 +1,1 @@
+export type { ByteStream, ReceiveSlab, StreamHandler, StreamListener, StreamNet } from './byte-stream.js';
