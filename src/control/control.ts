@@ -3,6 +3,7 @@
 import type { Clock, Logger, Random } from '../base/index.js';
 import type { MetadataStore, VolumeRecord } from '../meta/index.js';
 import { KeyedLocks } from '../rpc/index.js';
+import { ChangedBlocks } from './changed-blocks.js';
 import type { Daemons } from './daemons.js';
 import { EngineOrders } from './engine-orders.js';
 import { Groups } from './groups.js';
@@ -39,6 +40,7 @@ export interface Control {
   readonly volumes: Volumes;
   readonly snapshots: Snapshots;
   readonly groups: Groups;
+  readonly changedBlocks: ChangedBlocks;
   readonly reconciler: Reconciler;
   /** Of each record, in their order. */
   health(records: readonly VolumeRecord[]): Promise<HealthEntry[][]>;
@@ -78,6 +80,7 @@ export function createControl(options: ControlOptions): Control {
     volumes,
     snapshots,
     groups,
+    changedBlocks: new ChangedBlocks(snapshots, orders),
     reconciler,
     async health(volumeRecords) {
       const known = await nodes.list();

@@ -1,3 +1,4 @@
+export type { ByteExtent, ChangedOrder, ChangedPart } from './changed-blocks.js';
 export { ZONE_LABEL } from './class-keys.js';
 export { type Control, type ControlOptions, createControl } from './control.js';
 export { createDaemons, type DaemonAddress, type Daemons, type ReplicaCalls, type VolumeCalls } from './daemons.js';

@@ -40,5 +40,7 @@ export const RECONCILE_INTERVAL_MS = 5_000;
 export const RECONCILE_BACKOFF_MAX_MS = 60_000;
 /** Between two looks for replicas that no record names. */
 export const STRAY_INTERVAL_MS = 60_000;
+/** Extents of changed blocks asked of an engine and sent to a caller at once: 100 KB, some milliseconds of work. */
+export const CHANGED_PART_EXTENTS = 4_096;
 /** Entries read from the store at once. */
 export const PAGE_ENTRIES = 500;

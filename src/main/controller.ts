@@ -1,10 +1,10 @@
-// `holdfast controller`: the one process that decides. Serves CSI (Identity, Controller, GroupController) on a unix socket and
+// `holdfast controller`: the one process that decides. Serves CSI (Identity, Controller, GroupController, SnapshotMetadata) on a unix socket and
 // holdfast.v1 (Metadata, Node) for the storage daemons, owns the SQLite file, and runs the reconcile loop. Composition only.
 
 import { once } from 'node:events';
 import { createLogger, invalid, type Logger, printable, realClock, realRandom } from '../base/index.js';
 import { type Control, createControl, createDaemons, type Daemons, nodeService } from '../control/index.js';
-import { controllerService, groupControllerService, identityService } from '../csi/index.js';
+import { controllerService, groupControllerService, identityService, snapshotMetadataService } from '../csi/index.js';
 import { type MetadataStore, metadataService, openSqliteStore } from '../meta/index.js';
 import { createServer, type Server } from '../rpc/index.js';
 import { type FlagSpec, Flags } from './flags.js';
@@ -89,7 +89,12 @@ async function listen(
   try {
     const ready = async () => (await store.version()) >= 0;
     const identity = identityService({ version: productVersion(), ready });
-    const services = [identity, controllerService(control), groupControllerService(control)];
+    const services = [
+      identity,
+      controllerService(control),
+      groupControllerService(control),
+      snapshotMetadataService(control),
+    ];
     const forCsi = await createServer({ ...common, address: config.csiAddress, services });
     logger.info({ csi: forCsi.address, control: forDaemons.address, database: config.database }, 'controller is ready');
     return [forCsi, forDaemons];

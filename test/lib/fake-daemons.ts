@@ -14,6 +14,7 @@ import {
 } from '../../src/base/index.js';
 import type { DaemonAddress, Daemons, ReplicaCalls, VolumeCalls } from '../../src/control/index.js';
 import { keyOf, type MetadataStore, update, type VolumeRecord } from '../../src/meta/index.js';
+import type { holdfast } from '../../src/rpc/index.js';
 
 export interface FakeReplica {
   readonly volumeId: string;
@@ -22,8 +23,17 @@ export interface FakeReplica {
   readonly poolId: string;
 }
 
+interface FakeSnapshot {
+  readonly wallMs: number;
+  readonly sizeBytes: number;
+  readonly seq: number;
+  readonly blocks: ReadonlyMap<number, number>;
+}
+
 interface FakeVolume {
-  readonly snapshots: Map<string, { readonly wallMs: number; readonly sizeBytes: number }>;
+  readonly snapshots: Map<string, FakeSnapshot>;
+  /** Which write each written block shows. */
+  readonly blocks: Map<number, number>;
   readonly deletedSnapshots: Set<string>;
   readonly holds: Map<string, number>;
   sizeBytes: number;
@@ -47,6 +57,8 @@ export class FakeDaemons implements Daemons {
   readonly volumes = new Map<string, FakeVolume>();
   readonly calls: string[] = [];
   hook: CallHook = () => {};
+  /** Blocks that one answer of Changed looks at, and extents it holds at most. */
+  changedLimits = { blocks: 64, extents: 5 };
   readonly #store: MetadataStore;
   readonly #clock: Clock;
 
@@ -169,7 +181,7 @@ export class FakeDaemons implements Daemons {
           volume.deletedSnapshots.add(request.snapshot_id ?? '');
           return {};
         }),
-      Changed: () => Promise.reject(new HoldfastError('UNIMPLEMENTED', 'not used here')),
+      Changed: (request) => order('Changed', request.volume_id, (volume) => this.#changed(volume, request)),
       Status: () => this.#call('VolumeStatus', node, () => ({ volumes: [] })),
     };
   }
@@ -179,9 +191,36 @@ export class FakeDaemons implements Daemons {
     if (volume.deletedSnapshots.has(snapshotId))
       throw new HoldfastError('INTERNAL', `snapshot id ${snapshotId} was used before`);
     const wallMs = this.#clock.wallMs();
-    const snapshot = volume.snapshots.get(snapshotId) ?? { wallMs, sizeBytes: volume.sizeBytes };
+    const seq = volume.snapshots.size + volume.deletedSnapshots.size + 1;
+    const made = { wallMs, sizeBytes: volume.sizeBytes, seq, blocks: new Map(volume.blocks) };
+    const snapshot = volume.snapshots.get(snapshotId) ?? made;
     volume.snapshots.set(snapshotId, snapshot);
-    return { size_bytes: snapshot.sizeBytes, wall_ms: snapshot.wallMs, seq: 1 };
+    return { size_bytes: snapshot.sizeBytes, wall_ms: snapshot.wallMs, seq: snapshot.seq };
+  }
+
+  #changed(volume: FakeVolume, request: holdfast.ChangedRequest) {
+    const of = (id: string) => {
+      const snapshot = volume.snapshots.get(id);
+      if (snapshot === undefined) throw notFound(`snapshot ${id} does not exist`);
+      return snapshot;
+    };
+    const target = of(request.target_snapshot_id ?? '');
+    const base = request.base_snapshot_id ? of(request.base_snapshot_id) : undefined;
+    if (base !== undefined && base.seq >= target.seq) throw new HoldfastError('INVALID_ARGUMENT', 'not older');
+    const most = Math.min(this.changedLimits.extents, request.max_results || this.changedLimits.extents);
+    const extents: { offset: number; length: number }[] = [];
+    const from = Math.floor(Number(request.starting_offset) / 4096);
+    const end = target.sizeBytes / 4096;
+    for (let block = from; block < end; block++) {
+      const next = { volume_size_bytes: target.sizeBytes, extents, next_offset: block * 4096 };
+      if (block - from === this.changedLimits.blocks) return next;
+      if (target.blocks.get(block) === base?.blocks.get(block)) continue;
+      const last = extents.at(-1);
+      if (last !== undefined && last.offset + last.length === block * 4096) last.length += 4096;
+      else if (extents.length === most) return next;
+      else extents.push({ offset: block * 4096, length: 4096 });
+    }
+    return { volume_size_bytes: target.sizeBytes, extents, next_offset: 0 };
   }
 
   #holds(volume: FakeVolume, token: string): boolean {
@@ -244,7 +283,14 @@ export class FakeDaemons implements Daemons {
   #volume(id: string): FakeVolume {
     let volume = this.volumes.get(id);
     if (volume === undefined) {
-      volume = { snapshots: new Map(), deletedSnapshots: new Set(), holds: new Map(), sizeBytes: 0, qos: {} };
+      volume = {
+        snapshots: new Map(),
+        blocks: new Map(),
+        deletedSnapshots: new Set(),
+        holds: new Map(),
+        sizeBytes: 0,
+        qos: {},
+      };
       this.volumes.set(id, volume);
     }
     return volume;

@@ -3,6 +3,7 @@ import type { csi } from '../../rpc/index.js';
 const services = [
   'CONTROLLER_SERVICE',
   'GROUP_CONTROLLER_SERVICE',
+  'SNAPSHOT_METADATA_SERVICE',
   'VOLUME_ACCESSIBILITY_CONSTRAINTS',
   'SNAPSHOT_ACCESSIBILITY_CONSTRAINTS',
 ] as const;

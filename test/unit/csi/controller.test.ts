@@ -319,6 +319,7 @@ describe('each advertised capability', () => {
     expect(plugin.map((capability) => capability.service?.type ?? capability.volume_expansion?.type)).toEqual([
       'CONTROLLER_SERVICE',
       'GROUP_CONTROLLER_SERVICE',
+      'SNAPSHOT_METADATA_SERVICE',
       'VOLUME_ACCESSIBILITY_CONSTRAINTS',
       'SNAPSHOT_ACCESSIBILITY_CONSTRAINTS',
       'ONLINE',
