@@ -48,7 +48,8 @@ function turn(engine: Engine, what: EngineCase, data: Buffer, next: () => number
         offset: first * BLOCK_SIZE,
         length,
         fua: false,
-        data: data.subarray(i * length, (i + 1) * length),
+        data,
+        dataAt: i * length,
         cancelled: false,
         complete(error) {
           if (error !== null) reject(new Error(`${what.op} failed: ${error}`));

@@ -15,10 +15,15 @@ export interface BlockRequest {
   /** Complete only when the request's effect is on stable storage (write, trim, zero). */
   readonly fua: boolean;
   /**
-   * write: the payload, `length` bytes, stable until complete() is called. read: the destination, `length` bytes, to be
-   * filled before complete(null). Otherwise null.
+   * write: the payload is data[dataAt .. dataAt + length). read: the destination is, to be filled before complete(null), and it
+   * stays where it is until then. Otherwise null.
+   *
+   * A write's payload may lie in memory that is received into again soon. So the device sets `data` to null as soon as it needs
+   * the payload no longer, mostly before submit() returns; where `data` is still set by then, the submitter may put the payload
+   * elsewhere and change `data` and `dataAt`. The device reads both anew whenever it comes back to a request.
    */
-  readonly data: Uint8Array | null;
+  data: Uint8Array | null;
+  dataAt: number;
   /** Called exactly once, in any order among requests, possibly before submit() returns. */
   complete(error: BlockError | null): void;
   /** Set by the submitter when its connection is gone: a request that has no sequence number yet may be dropped (complete('ESHUTDOWN')). */

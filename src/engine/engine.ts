@@ -18,7 +18,7 @@ import type { OpenedLog } from './open.js';
 import type { LoadedLog } from './open-engine.js';
 import { Pipeline } from './pipeline.js';
 import { QosGate } from './qos.js';
-import { ReadPath } from './read-path.js';
+import { type ReadAnswer, ReadPath } from './read-path.js';
 import type { DescribeUpdate } from './replica-port.js';
 import { type Link, ReplicaSet } from './replica-set.js';
 import { ReplyGate } from './reply-gate.js';
@@ -130,7 +130,7 @@ export class VolumeEngine implements Engine {
       table,
       keys,
       reader: this.#reader,
-      sources: () => this.#set.sources(),
+      nearest: () => this.#set.nearest(),
       closed: () => this.closed,
       clock: options.clock,
       logger: options.logger,
@@ -144,7 +144,6 @@ export class VolumeEngine implements Engine {
       logger: options.logger,
       minReplicas: options.volume.minReplicas,
       clearRange: (block, count) => this.#cleared(block, count),
-      reply: (request, error) => this.#gate.reply(request, error),
     });
     this.#qos = new QosGate(options.clock, options.volume.qos, (requests) => this.#dispatch(requests));
     this.#checkpointer = new Checkpointer(
@@ -273,43 +272,57 @@ export class VolumeEngine implements Engine {
       for (const request of requests) request.complete('ESHUTDOWN');
       return;
     }
+    // A maintenance engine of an encrypted volume has no key: it must neither read nor, above all, write in the clear.
+    const plain = !this.#keyless && !this.readOnly;
+    if (plain && all(requests, 'read')) return this.#read(requests);
+    if (plain && all(requests, 'write')) return this.#write(requests);
     const reads: BlockRequest[] = [];
     const writes: BlockRequest[] = [];
     for (const request of requests) {
-      // A maintenance engine of an encrypted volume has no key: it must neither read nor, above all, write in the clear.
       if (this.#keyless && request.op !== 'flush') request.complete('EPERM');
       else if (request.op === 'read') reads.push(request);
       else if (request.op === 'flush') this.#flush(request);
       else if (this.readOnly) request.complete('EPERM');
       else writes.push(request);
     }
-    if (writes.length > 0) {
-      this.#countWrites(writes);
-      this.#writes.submit(writes);
-    }
+    if (writes.length > 0) this.#write(writes);
     if (reads.length > 0) this.#read(reads);
   }
 
-  #countWrites(writes: readonly BlockRequest[]): void {
-    for (const request of writes) {
-      if (request.op === 'write') {
+  #write(writes: readonly BlockRequest[]): void {
+    for (let i = 0; i < writes.length; i++) {
+      const { op, length } = writes[i]!;
+      if (op === 'write') {
         this.#counters.writes++;
-        this.#counters.writeBytes += request.length;
+        this.#counters.writeBytes += length;
       } else this.#counters.trims++;
     }
+    this.#writes.submit(writes);
   }
 
   #read(reads: readonly BlockRequest[]): void {
     this.#set.keepLease();
-    this.#reads.read(reads, (request, error) => {
+    this.#reads.read(reads, this.#answer);
+  }
+
+  /** Checked after the data was fetched and before the replies leave, also for zeroes. */
+  readonly #answer: ReadAnswer = (requests, failed) => {
+    if (this.closed || this.#set.leaseHeld()) this.#completeReads(requests, failed, false);
+    else this.#set.lease((failure) => this.#completeReads(requests, failed, failure !== null));
+  };
+
+  #completeReads(requests: readonly BlockRequest[], failed: ReadonlySet<number> | null, lapsed: boolean): void {
+    for (let i = 0; i < requests.length; i++) {
+      const request = requests[i]!;
       // Whatever a read met while the engine ended says nothing of the volume: the next engine answers it.
-      if (error !== null) return request.complete(this.closed ? 'ESHUTDOWN' : error);
-      this.#counters.reads++;
-      this.#counters.readBytes += request.length;
-      // Checked after the data was fetched and before the reply leaves, also for zeroes.
-      if (this.#set.leaseHeld()) request.complete(this.closed ? 'ESHUTDOWN' : null);
-      else this.#set.lease((failure) => request.complete(failure !== null || this.closed ? 'ESHUTDOWN' : null));
-    });
+      if (lapsed || this.closed) request.complete('ESHUTDOWN');
+      else if (failed?.has(i)) request.complete('EIO');
+      else {
+        this.#counters.reads++;
+        this.#counters.readBytes += request.length;
+        request.complete(null);
+      }
+    }
   }
 
   #flush(request: BlockRequest): void {
@@ -496,6 +509,11 @@ export class VolumeEngine implements Engine {
 /** Below this much log a close writes no checkpoint: replaying it is cheaper. */
 const CLEAN_CLOSE_BYTES = 256 * 1024;
 
+function all(requests: readonly BlockRequest[], op: BlockRequest['op']): boolean {
+  for (let i = 0; i < requests.length; i++) if (requests[i]!.op !== op) return false;
+  return true;
+}
+
 function newLink(member: EngineOptions['members'][number]): Link {
   return {
     member,
@@ -505,6 +523,7 @@ function newLink(member: EngineOptions['members'][number]): Link {
     syncedThrough: 0,
     syncing: 0,
     ready: false,
+    counted: false,
     onProgress: undefined,
     confirmedMs: Number.NEGATIVE_INFINITY,
     message: member.lost ? 'its disk came back empty or foreign' : '',

@@ -1,7 +1,8 @@
 // The newest frames, kept in memory: all that are not yet committed, and some committed ones behind them. A replica that
-// was away joins the live stream here once the log on disk has brought it this far.
+// was away joins the live stream here once the log on disk has brought it this far. While none is away only the last few are
+// kept: where a replica's log ends when it is lost, so that it can be compared with this one.
 
-import { TAIL_BYTES } from './limits.js';
+import { TAIL_BYTES, TAIL_BYTES_WHOLE } from './limits.js';
 import type { Frame } from './log-writer.js';
 
 export class FrameTail {
@@ -14,11 +15,12 @@ export class FrameTail {
     this.#frames.push(frame);
     this.#bytes += frame.bytes.length;
   }
-  /** Forgets the oldest committed frames beyond the bound. */
-  trim(committedThrough: number): void {
-    while (this.#bytes > TAIL_BYTES && this.#head < this.#frames.length) {
+  /** Forgets the oldest committed frames beyond the bound. `whole`: no replica is away. The last committed frame always stays. */
+  trim(committedThrough: number, whole: boolean): void {
+    const most = whole ? TAIL_BYTES_WHOLE : TAIL_BYTES;
+    while (this.#bytes > most && this.#head < this.#frames.length) {
       const oldest = this.#frames[this.#head]!;
-      if (oldest.seq > committedThrough) break;
+      if (oldest.seq >= committedThrough) break;
       this.#bytes -= oldest.bytes.length;
       this.#head++;
     }

@@ -8,6 +8,8 @@ export const DATA_FRAME_MAX = 1 * MiB;
 export const IN_FLIGHT_MAX = 64 * MiB;
 /** Committed frames kept in memory, from which a catching-up replica joins the live stream. */
 export const TAIL_BYTES = 8 * MiB;
+/** The same while no replica is away. Frames that are forgotten young cost less: their memory is used again while it is in the cache. */
+export const TAIL_BYTES_WHOLE = 64 * KiB;
 /** Bytes copied to a catching-up replica before its acknowledgement is awaited. */
 export const COPY_CHUNK = 1 * MiB;
 /** How long an open waits for replicas that do not answer, before it goes on without them. A daemon restart takes about 1 s. */
@@ -37,8 +39,10 @@ export const SPACE_RESERVE = 32 * MiB;
 export const SPACE_WAIT_MS = 2_000;
 /** Longest hold of a group freeze. */
 export const HOLD_MAX_MS = 30_000;
-/** Reads in one port call, so that one huge request does not hold the rest. */
-export const READ_BATCH_BYTES = 4 * MiB;
+/** Reads that are answered together, so that one huge request does not hold the rest. */
+export const READ_JOB_BYTES = 1 * MiB;
+/** Stored bytes fetched by one port call: they stay in the processor's cache until they are opened. */
+export const READ_SCRATCH_BYTES = 512 * KiB;
 /** Pairs of map pages compared for one answer about changed blocks: about a millisecond of the worker that serves the volume. */
 export const CHANGED_PAGES = 256;
 /** Snapshots of one volume. */

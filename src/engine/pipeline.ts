@@ -73,9 +73,15 @@ export class Pipeline {
     this.#transmitting = true;
     try {
       while (this.#sent < this.#inFlight.length) {
-        const { frame } = this.#inFlight[this.#sent++]!;
-        this.#tail.push(frame);
-        this.#set.append(frame);
+        const from = this.#sent;
+        this.#sent = this.#inFlight.length;
+        const frames: Frame[] = [];
+        for (let i = from; i < this.#sent; i++) {
+          const { frame } = this.#inFlight[i]!;
+          this.#tail.push(frame);
+          frames.push(frame);
+        }
+        this.#set.append(frames);
       }
     } finally {
       this.#transmitting = false;
@@ -90,23 +96,28 @@ export class Pipeline {
       if (this.#closed) return;
     }
     // Compacted only now and then: shifting for every frame would cost more than the memory.
-    if (this.#head > 1024 || this.#head === this.#inFlight.length) {
+    if (this.#head === this.#inFlight.length) {
+      this.#inFlight.length = 0;
+      this.#sent = 0;
+      this.#head = 0;
+    } else if (this.#head > 1024) {
       this.#inFlight = this.#inFlight.slice(this.#head);
       this.#sent -= this.#head;
       this.#head = 0;
     }
-    this.#tail.trim(seq);
+    this.#tail.trim(seq, this.#set!.whole);
   }
 
   #apply(item: InFlight): void {
-    const { frame } = item;
+    const { frame, requests } = item;
+    const { blocks, runs, words } = frame;
+    const map = this.#map;
     this.#bytes -= frame.bytes.length;
-    for (let i = 0; i < frame.blocks.length; i++) {
-      this.#map.setRun(frame.blocks[i]!, frame.runs[i]!, frame.words[i * 2]!, frame.words[i * 2 + 1]!);
-    }
+    for (let i = 0; i < blocks.length; i++) map.setRun(blocks[i]!, runs[i]!, words[i * 2]!, words[i * 2 + 1]!);
     item.apply?.();
     item.committed?.();
-    for (const request of item.requests) {
+    for (let i = 0; i < requests.length; i++) {
+      const request = requests[i]!;
       if (request.fua) this.durable(frame.seq, (error) => this.#reply(request, error));
       else this.#reply(request, null);
     }

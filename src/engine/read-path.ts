@@ -1,28 +1,39 @@
-// Reads: map lookup, one port call for all records of a batch, open, reply. Zeroes need no I/O. A record that one replica
+// Reads: map lookup, one port call for all records of a batch, open, answer. Zeroes need no I/O. A record that one replica
 // gives damaged is taken from another, which LogReader does one by one; the fast path is the intact local copy.
 
 import { BLOCK_SIZE, type Clock, corrupt, HoldfastError, type Logger, messageOf } from '../base/index.js';
-import { placeIndex, placeLength, placeOffset, placeSlot, segmentFileName } from '../format/index.js';
-import { type BlockMap, type Kernel, type KeyRing, kernel, type MapRoot } from '../hotpath/index.js';
-import type { BlockError, BlockRequest } from './block-device.js';
-import { READ_BATCH_BYTES, RECONNECT_MS } from './limits.js';
+import { PAGE_ENTRIES, placeLength, placeOffset, placeSlot, segmentFileName } from '../format/index.js';
+import { type BlockMap, type Kernel, type KeyRing, kernel } from '../hotpath/index.js';
+import type { BlockRequest } from './block-device.js';
+import { READ_JOB_BYTES, READ_SCRATCH_BYTES, RECONNECT_MS } from './limits.js';
 import type { LogReader } from './log-reader.js';
-import type { ReadRange, ReplicaPort } from './replica-port.js';
+import { ReadBatch, type ReadRow } from './read-batch.js';
+import type { ReplicaPort } from './replica-port.js';
 import type { SegmentTable, TableEntry } from './segment-table.js';
 
-/** One record to fetch and what to take out of it. */
-interface Fetch {
-  readonly segment: TableEntry;
-  readonly offset: number;
-  readonly length: number;
-  /** First block wanted and how many. */
-  block: number;
-  count: number;
+/** Requests that are answered together. */
+interface Job {
+  readonly requests: readonly BlockRequest[];
+  readonly answer: ReadAnswer;
+  readonly group: UnderWay;
+  /** Batches under way, and one while batches are being made. */
+  open: number;
+  /** Requests that can't be answered, by index. */
+  failed: Set<number> | null;
+  /** Partial blocks, to be copied out of blocks of their own. */
+  edges: Edge[] | null;
+}
+
+interface Edge {
+  readonly block: Buffer;
+  readonly from: number;
+  readonly to: number;
   readonly into: Uint8Array;
   readonly intoAt: number;
-  bytes: Buffer;
-  bytesAt: number;
 }
+
+/** All data is in place but that of `failed`. */
+export type ReadAnswer = (requests: readonly BlockRequest[], failed: ReadonlySet<number> | null) => void;
 
 /** Reads that began between two calls of settled(). */
 interface UnderWay {
@@ -39,13 +50,16 @@ export interface ReadParts {
   readonly table: SegmentTable;
   readonly keys: KeyRing;
   readonly reader: LogReader;
-  /** Nearest first. */
-  readonly sources: () => readonly ReplicaPort[];
+  /** What is read from first. */
+  readonly nearest: () => ReplicaPort | undefined;
   /** No more reads will be answered. */
   readonly closed: () => boolean;
   readonly clock: Clock;
   readonly logger: Logger;
 }
+
+/** Buffers and batches kept for the next reads: a local replica answers within the call and needs one of each. */
+const SPARE_MAX = 4;
 
 export class ReadPath {
   readonly #parts: ReadParts;
@@ -53,6 +67,12 @@ export class ReadPath {
   /** Reads under way since the last settled(); whoever called it waits for those that were under way before. */
   #underWay: UnderWay = { reads: 0, drained: null };
   #settled: Promise<void> = Promise.resolve();
+  readonly #spareBatches: ReadBatch[] = [];
+  readonly #spareScratch: Buffer[] = [];
+  /** The batch being filled. */
+  #batch = new ReadBatch();
+  /** The segment looked up last: most records of a batch lie in few. */
+  #segment: TableEntry | undefined;
 
   constructor(parts: ReadParts) {
     this.#parts = parts;
@@ -70,180 +90,215 @@ export class ReadPath {
     return this.#settled;
   }
 
-  /** Reads of one batch; `done` is called for each request, with the data in place. */
-  read(requests: readonly BlockRequest[], done: (request: BlockRequest, error: BlockError | null) => void): void {
+  /** Reads of one batch. `answer` is called for each group of requests that end together. */
+  read(requests: readonly BlockRequest[], answer: ReadAnswer): void {
     let from = 0;
     while (from < requests.length) {
       let bytes = 0;
       let to = from;
-      while (to < requests.length && (to === from || bytes + requests[to]!.length <= READ_BATCH_BYTES))
+      while (to < requests.length && (to === from || bytes + requests[to]!.length <= READ_JOB_BYTES))
         bytes += requests[to++]!.length;
-      this.#readSome(requests.slice(from, to), done);
+      this.#readSome(from === 0 && to === requests.length ? requests : requests.slice(from, to), answer);
       from = to;
     }
   }
 
-  #readSome(requests: readonly BlockRequest[], done: (request: BlockRequest, error: BlockError | null) => void): void {
-    const fetches: Fetch[] = [];
-    const edges: (() => void)[] = [];
-    try {
-      for (const request of requests)
-        this.#plan(request.offset, request.length, request.data!, this.#parts.map.root, fetches, edges);
-    } catch (error) {
-      this.#parts.logger.error({ error: messageOf(error) }, 'read failed');
-      return this.#failed(requests, done);
+  #readSome(requests: readonly BlockRequest[], answer: ReadAnswer): void {
+    const group = this.#underWay;
+    group.reads++;
+    const job: Job = { requests, answer, group, open: 1, failed: null, edges: null };
+    for (let i = 0; i < requests.length; i++) {
+      try {
+        this.#plan(job, i);
+      } catch (error) {
+        this.#parts.logger.error({ error: messageOf(error) }, 'read failed');
+        fail(job, i);
+      }
     }
-    const group = this.#begin();
-    this.#fetch(fetches, (error) => {
-      for (const edge of edges) edge();
-      if (error !== null) this.#failed(requests, done);
-      else for (const request of requests) done(request, null);
-      ended(group);
-    });
-  }
-
-  /** One bad record is no reason to fail those that came with it: of several each is tried by itself. */
-  #failed(requests: readonly BlockRequest[], done: (request: BlockRequest, error: BlockError | null) => void): void {
-    if (requests.length === 1) done(requests[0]!, 'EIO');
-    else for (const request of requests) this.#readSome([request], done);
+    this.#run(job);
+    this.#ended(job);
   }
 
   /** Reads whole blocks for the engine itself (read-modify-write). */
   blocks(block: number, count: number, into: Buffer): Promise<void> {
-    const fetches: Fetch[] = [];
-    this.#plan(block * BLOCK_SIZE, count * BLOCK_SIZE, into, this.#parts.map.root, fetches, []);
-    const group = this.#begin();
+    const length = count * BLOCK_SIZE;
     return new Promise((resolve, reject) => {
-      this.#fetch(fetches, (error) => {
-        ended(group);
-        if (error === null) resolve();
-        else reject(error);
-      });
+      const complete = () => {};
+      const offset = block * BLOCK_SIZE;
+      const request: BlockRequest = {
+        ...{ op: 'read', offset, length, fua: false, data: into, dataAt: 0, cancelled: false, complete },
+      };
+      this.read([request], (_, failed) =>
+        failed === null ? resolve() : reject(corrupt(`blocks ${block} to ${block + count} could not be read`)),
+      );
     });
   }
 
-  #begin(): UnderWay {
-    this.#underWay.reads++;
-    return this.#underWay;
-  }
-
-  /** Splits a byte range into records and zeroes. A partial block goes through a block-sized buffer, copied by an `edge`. */
-  #plan(
-    offset: number,
-    length: number,
-    into: Uint8Array,
-    root: MapRoot,
-    fetches: Fetch[],
-    edges: (() => void)[],
-  ): void {
+  /** Where a read's blocks are looked up. A partial block goes through a block of its own. */
+  #plan(job: Job, index: number): void {
+    const { offset, length, data, dataAt } = job.requests[index]!;
     const end = offset + length;
     let at = offset;
     while (at < end) {
       const block = Math.floor(at / BLOCK_SIZE);
       const within = at - block * BLOCK_SIZE;
       const take = Math.min(BLOCK_SIZE - within, end - at);
+      const intoAt = dataAt + at - offset;
       if (take === BLOCK_SIZE) {
         const whole = Math.floor((end - at) / BLOCK_SIZE);
-        this.#planBlocks(block, whole, into, at - offset, root, fetches);
+        this.#planBlocks(job, index, block, whole, data!, intoAt);
         at += whole * BLOCK_SIZE;
-        continue;
+      } else {
+        const aside = Buffer.allocUnsafe(BLOCK_SIZE);
+        job.edges ??= [];
+        job.edges.push({ block: aside, from: within, to: within + take, into: data!, intoAt });
+        this.#planBlocks(job, index, block, 1, aside, 0);
+        at += take;
       }
-      const scratch = Buffer.alloc(BLOCK_SIZE);
-      const target = at - offset;
-      this.#planBlocks(block, 1, scratch, 0, root, fetches);
-      edges.push(() => into.set(scratch.subarray(within, within + take), target));
-      at += take;
     }
   }
 
-  #planBlocks(block: number, count: number, into: Uint8Array, intoAt: number, root: MapRoot, fetches: Fetch[]): void {
-    const { map, table } = this.#parts;
-    let last: Fetch | undefined;
-    for (let i = 0; i < count; i++) {
-      const current = block + i;
-      const page = map.page(current, root);
-      const word = (current % 1024) * 2;
-      const word1 = page === undefined ? 0 : page.words[word + 1]!;
-      const at = intoAt + i * BLOCK_SIZE;
-      if (word1 === 0) {
-        into.fill(0, at, at + BLOCK_SIZE);
-        last = undefined;
+  #planBlocks(job: Job, index: number, block: number, count: number, into: Uint8Array, intoAt: number): void {
+    const { map } = this.#parts;
+    const { root } = map;
+    let at = intoAt;
+    let current = block;
+    const end = block + count;
+    while (current < end) {
+      const within = current % PAGE_ENTRIES;
+      const here = Math.min(end - current, PAGE_ENTRIES - within);
+      const words = map.page(current, root)?.words;
+      if (words === undefined) {
+        into.fill(0, at, at + here * BLOCK_SIZE);
+        at += here * BLOCK_SIZE;
+        current += here;
         continue;
       }
-      const word0 = page!.words[word]!;
-      const offset = placeOffset(word1);
-      const slot = placeSlot(word0);
-      if (last !== undefined && last.segment.slot === slot && last.offset === offset && placeIndex(word0) > 0) {
-        last.count++;
-        continue;
+      let word = within * 2;
+      const wordEnd = word + here * 2;
+      while (word < wordEnd) {
+        const word0 = words[word]!;
+        const word1 = words[word + 1]!;
+        // Neighbours of the same record: the same place, and the next index in its run.
+        let same = 1;
+        const step = word1 === 0 ? 0 : 0x100_0000;
+        while (
+          word + same * 2 < wordEnd &&
+          words[word + same * 2 + 1] === word1 &&
+          words[word + same * 2] === word0 + same * step
+        )
+          same++;
+        if (word1 === 0) into.fill(0, at, at + same * BLOCK_SIZE);
+        else this.#fetch(job, index, word0, word1, current, same, into, at);
+        word += same * 2;
+        at += same * BLOCK_SIZE;
+        current += same;
       }
-      const segment = table.bySlot(slot);
+    }
+  }
+
+  #fetch(
+    job: Job,
+    index: number,
+    word0: number,
+    word1: number,
+    block: number,
+    count: number,
+    into: Uint8Array,
+    intoAt: number,
+  ): void {
+    const slot = placeSlot(word0);
+    let segment = this.#segment;
+    if (segment === undefined || segment.slot !== slot) {
+      const { table } = this.#parts;
+      segment = table.bySlot(slot);
       if (segment === undefined)
-        throw corrupt(`block ${current} lies in segment ${table.fileOf(slot)}, which no replica has`);
-      last = {
-        segment,
-        offset,
-        length: placeLength(word1),
-        block: current,
-        count: 1,
-        into,
-        intoAt: at,
-        bytes: empty,
-        bytesAt: 0,
-      };
-      fetches.push(last);
+        throw corrupt(`block ${block} lies in segment ${table.fileOf(slot)}, which no replica has`);
+      this.#segment = segment;
     }
+    const length = placeLength(word1);
+    if (this.#batch.bytes + length > READ_SCRATCH_BYTES) this.#run(job);
+    this.#batch.add(segment, placeOffset(word1), length, block, count, into, intoAt, index);
   }
 
-  #fetch(fetches: Fetch[], done: (error: Error | null) => void): void {
-    if (fetches.length === 0) return done(null);
-    const port = this.#parts.sources()[0];
-    if (port === undefined) return void this.#slow(fetches, done);
-    port.read(ranges(fetches), (error) => {
-      if (error !== null) return void this.#slow(fetches, done);
-      const bad = fetches.filter((fetch) => this.#open(fetch) !== null);
-      if (bad.length === 0) done(null);
-      else void this.#slow(bad, done);
+  /** Sends the batch that was filled. */
+  #run(job: Job): void {
+    const batch = this.#batch;
+    this.#segment = undefined;
+    if (batch.count === 0) return;
+    this.#batch = this.#spareBatches.pop() ?? new ReadBatch();
+    job.open++;
+    const port = this.#parts.nearest();
+    if (port === undefined) return void this.#slow(job, batch, null);
+    const scratch = this.#scratchFor(port, batch.bytes);
+    port.read(batch.ranges(scratch), (error) => {
+      const bad = error === null ? this.#open(batch, scratch) : null;
+      if (scratch.length === READ_SCRATCH_BYTES && this.#spareScratch.length < SPARE_MAX)
+        this.#spareScratch.push(scratch);
+      if (error === null && bad === null) this.#batchEnded(job, batch);
+      else void this.#slow(job, batch, bad);
     });
   }
 
-  #open(fetch: Fetch): string | null {
-    return this.#kernel.open(
-      this.#parts.keys,
-      fetch.bytes,
-      fetch.bytesAt,
-      fetch.length,
-      fetch.block,
-      fetch.count,
-      fetch.into,
-      fetch.intoAt,
-    );
+  /** Many reads may wait for a remote replica at once, each holding what it needs and no more. */
+  #scratchFor(port: ReplicaPort, bytes: number): Buffer {
+    if (!port.local && bytes * 2 < READ_SCRATCH_BYTES) return Buffer.allocUnsafe(bytes);
+    return this.#spareScratch.pop() ?? Buffer.allocUnsafeSlow(READ_SCRATCH_BYTES);
   }
 
-  /** Record by record, from whichever replica has it. */
-  async #slow(fetches: readonly Fetch[], done: (error: Error | null) => void): Promise<void> {
-    try {
-      for (const fetch of fetches) await this.#fromAny(fetch);
-    } catch (error) {
-      this.#parts.logger.error(
-        { segment: segmentFileName(fetches[0]!.segment), error: messageOf(error) },
-        'read failed',
-      );
-      return done(error instanceof Error ? error : new Error(String(error)));
+  /** Opens all records; the rows of those that can't be, or null. */
+  #open(batch: ReadBatch, scratch: Buffer): number[] | null {
+    const { keys } = this.#parts;
+    let bad: number[] | null = null;
+    for (let i = 0; i < batch.count; i++) {
+      const at = batch.at[i]!;
+      const length = batch.lengths[i]!;
+      const { blocks, counts, into, intoAt } = batch;
+      const fault = this.#kernel.open(keys, scratch, at, length, blocks[i]!, counts[i]!, into[i]!, intoAt[i]!);
+      if (fault !== null) bad = [...(bad ?? []), i];
     }
-    done(null);
+    return bad;
+  }
+
+  #batchEnded(job: Job, batch: ReadBatch): void {
+    batch.clear();
+    if (this.#spareBatches.length < SPARE_MAX) this.#spareBatches.push(batch);
+    this.#ended(job);
+  }
+
+  #ended(job: Job): void {
+    if (--job.open > 0) return;
+    if (job.edges !== null)
+      for (const edge of job.edges) edge.into.set(edge.block.subarray(edge.from, edge.to), edge.intoAt);
+    job.answer(job.requests, job.failed);
+    ended(job.group);
+  }
+
+  /** Record by record, from whichever replica has it; `rows` null: all of them. One that nobody has fails its request alone. */
+  async #slow(job: Job, batch: ReadBatch, rows: readonly number[] | null): Promise<void> {
+    const count = rows === null ? batch.count : rows.length;
+    for (let i = 0; i < count; i++) {
+      const row = batch.row(rows === null ? i : rows[i]!);
+      try {
+        await this.#fromAny(row);
+      } catch (error) {
+        const facts = { segment: segmentFileName(row.segment), error: messageOf(error) };
+        this.#parts.logger.error(facts, 'read failed');
+        fail(job, row.request);
+      }
+    }
+    this.#batchEnded(job, batch);
   }
 
   /** While no replica can be asked the read waits, as writes do: that is a pause for the client and no error. */
-  async #fromAny(fetch: Fetch): Promise<void> {
-    const { reader, clock, closed, logger } = this.#parts;
+  async #fromAny(row: ReadRow): Promise<void> {
+    const { reader, clock, closed, logger, keys } = this.#parts;
+    const { segment, offset, length, block, count, into, intoAt } = row;
     for (let wait = RECONNECT_MS.first; ; wait = Math.min(wait * 2, RECONNECT_MS.most)) {
       try {
-        await reader.read(fetch.segment, fetch.offset, fetch.length, (bytes) => {
-          fetch.bytes = bytes;
-          fetch.bytesAt = 0;
-          const fault = this.#open(fetch);
-          return fault === null ? null : `record of block ${fetch.block}: ${fault}`;
+        await reader.read(segment, offset, length, (bytes) => {
+          const fault = this.#kernel.open(keys, bytes, 0, length, block, count, into, intoAt);
+          return fault === null ? null : `record of block ${block}: ${fault}`;
         });
         return;
       } catch (error) {
@@ -255,25 +310,7 @@ export class ReadPath {
   }
 }
 
-const empty = Buffer.alloc(0);
-
-/** Port ranges for the fetches; records that follow each other in a segment become one range. */
-function ranges(fetches: Fetch[]): ReadRange[] {
-  const result: ReadRange[] = [];
-  let first = 0;
-  while (first < fetches.length) {
-    const start = fetches[first]!;
-    let end = start.offset + start.length;
-    let next = first + 1;
-    while (next < fetches.length && fetches[next]!.segment === start.segment && fetches[next]!.offset === end)
-      end += fetches[next++]!.length;
-    const into = Buffer.allocUnsafe(end - start.offset);
-    for (let i = first; i < next; i++) {
-      fetches[i]!.bytes = into;
-      fetches[i]!.bytesAt = fetches[i]!.offset - start.offset;
-    }
-    result.push({ segment: start.segment, offset: start.offset, into });
-    first = next;
-  }
-  return result;
+function fail(job: Job, request: number): void {
+  job.failed ??= new Set();
+  job.failed.add(request);
 }

@@ -29,6 +29,8 @@ export interface Link {
   syncing: number;
   /** While counting: everything up to the join is durable on it and its superblock says so; it may join the set. */
   ready: boolean;
+  /** Its acknowledgements count: a member of the set, of a proposed one, or one that is joining. Kept by the replica set. */
+  counted: boolean;
   /** Called when appendedThrough or syncedThrough rose, or when the port was lost. */
   onProgress: (() => void) | undefined;
   /** When the newest request that this replica answered was sent. */
@@ -81,6 +83,7 @@ export class ReplicaSet {
     this.#clock = parts.clock;
     this.#logger = parts.logger;
     this.#events = parts.events;
+    this.#mark();
   }
 
   get inSync(): ReplicaId[] {
@@ -88,6 +91,11 @@ export class ReplicaSet {
   }
   get inSyncCount(): number {
     return this.#inSync.size;
+  }
+  /** No replica is away that may come back. */
+  get whole(): boolean {
+    for (const { state } of this.links) if (state !== 'in-sync' && state !== 'lost') return false;
+    return true;
   }
   get setVersion(): number {
     return this.#setVersion;
@@ -97,6 +105,16 @@ export class ReplicaSet {
   }
   get synced(): number {
     return this.#synced;
+  }
+  /** The first of sources(). */
+  nearest(): ReplicaPort | undefined {
+    let found: ReplicaPort | undefined;
+    for (const { state, port } of this.links) {
+      if (state !== 'in-sync' || port === undefined) continue;
+      if (port.local) return port;
+      found ??= port;
+    }
+    return found;
   }
   /** Connected in-sync replicas, the local one first: what may be read from. */
   sources(): ReplicaPort[] {
@@ -166,10 +184,19 @@ export class ReplicaSet {
     return refused;
   }
 
-  append(frame: Frame): void {
-    for (const link of this.links) {
-      if (link.state === 'in-sync' || link.state === 'counting')
-        link.port?.append(frame.segment, frame.offset, frame.bytes, frame.seq);
+  /**
+   * Hands frames to every counting replica. The remote ones come first, and what they are to get leaves before the local one is
+   * written: that write is done while the frames are on their way.
+   */
+  append(frames: readonly Frame[]): void {
+    for (const { port, state } of this.links) {
+      if (port === undefined || port.local || (state !== 'in-sync' && state !== 'counting')) continue;
+      for (const frame of frames) port.append(frame.segment, frame.offset, frame.bytes, frame.seq);
+      port.flush?.();
+    }
+    for (const { port, state } of this.links) {
+      if (port === undefined || !port.local || (state !== 'in-sync' && state !== 'counting')) continue;
+      for (const frame of frames) port.append(frame.segment, frame.offset, frame.bytes, frame.seq);
     }
   }
 
@@ -199,10 +226,12 @@ export class ReplicaSet {
     }
   }
 
-  #counts(link: Link): boolean {
-    return (
-      this.#inSync.has(link.member.replicaId) || this.#proposed.has(link.member.replicaId) || this.#joining.has(link)
-    );
+  /** To be called after each change of the three sets. */
+  #mark(): void {
+    for (const link of this.links) {
+      const { replicaId } = link.member;
+      link.counted = this.#inSync.has(replicaId) || this.#proposed.has(replicaId) || this.#joining.has(link);
+    }
   }
 
   /** Works out anew what is committed and synced. */
@@ -212,7 +241,7 @@ export class ReplicaSet {
     let counting = 0;
     for (const link of this.links) {
       // A member that is gone but not yet removed holds everything back at what it is known to have.
-      if (!this.#counts(link)) continue;
+      if (!link.counted) continue;
       counting++;
       appended = Math.min(appended, link.appendedThrough);
       synced = Math.min(synced, link.syncedThrough);
@@ -242,6 +271,7 @@ export class ReplicaSet {
       'replica lost',
     );
     this.#joining.delete(link);
+    this.#mark();
     link.ready = false;
     link.onProgress?.();
     this.#events.lost(link);
@@ -253,6 +283,7 @@ export class ReplicaSet {
     link.ready = false;
     link.state = 'counting';
     this.#joining.add(link);
+    this.#mark();
     this.recount();
   }
 
@@ -262,6 +293,7 @@ export class ReplicaSet {
     if (this.#inSync.has(link.member.replicaId) && this.#proposed.size === 0) {
       // It never left the set in the store: nothing to ask.
       this.#joining.delete(link);
+      this.#mark();
       link.state = 'in-sync';
       this.#events.setChanged();
     }
@@ -278,6 +310,7 @@ export class ReplicaSet {
         const wanted = this.#wanted();
         if (this.#closed || wanted === undefined) return;
         for (const id of wanted.members) this.#proposed.add(id);
+        this.#mark();
         try {
           const result = await this.#membership.changeSet({
             expectedSetVersion: this.#setVersion,
@@ -328,6 +361,7 @@ export class ReplicaSet {
       const member = this.#inSync.has(link.member.replicaId);
       if (member && link.ready && this.#joining.delete(link)) link.state = 'in-sync';
     }
+    this.#mark();
     this.#logger.info({ setVersion, members }, 'in-sync set changed');
     this.#events.setChanged();
     this.recount();
@@ -335,6 +369,7 @@ export class ReplicaSet {
 
   /** Calls back when every in-sync replica has confirmed the reign recently enough to answer reads. */
   lease(done: (error: Error | null) => void): void {
+    if (this.#closed) return done(new HoldfastError('UNAVAILABLE', 'the volume is closed', { reason: 'Closed' }));
     if (this.leaseHeld()) return done(null);
     this.#leaseWaiters.push(done);
     this.#renew();
@@ -343,7 +378,7 @@ export class ReplicaSet {
   leaseHeld(): boolean {
     const now = this.#clock.monotonicMs();
     for (const link of this.links) {
-      if (!this.#counts(link) || link.port?.local) continue;
+      if (!link.counted || link.port?.local) continue;
       if (link.port === undefined || now - link.confirmedMs >= LEASE_MS) return false;
     }
     return true;
@@ -352,8 +387,7 @@ export class ReplicaSet {
   keepLease(): void {
     const now = this.#clock.monotonicMs();
     for (const link of this.links) {
-      if (this.#counts(link) && link.port?.local !== true && now - link.confirmedMs > LEASE_MS / 2)
-        return this.#renew();
+      if (link.counted && link.port?.local !== true && now - link.confirmedMs > LEASE_MS / 2) return this.#renew();
     }
   }
 
@@ -376,7 +410,7 @@ export class ReplicaSet {
     };
     for (const link of this.links) {
       const port = link.port;
-      if (port === undefined || port.local || !this.#counts(link)) continue;
+      if (port === undefined || port.local || !link.counted) continue;
       open++;
       const sent = this.#clock.monotonicMs();
       port.confirm((error) => {

@@ -31,9 +31,9 @@ export interface WriteParts {
   readonly logger: Logger;
   readonly minReplicas: number;
   readonly clearRange: (block: number, count: number) => void;
-  /** Answers a request that was given a seq, or fails one that was not. */
-  readonly reply: (request: BlockRequest, error: BlockError | null) => void;
 }
+
+type RangeOp = 'trim' | 'zero';
 
 interface Waiting {
   readonly request: BlockRequest;
@@ -46,19 +46,14 @@ interface BlockRange {
   readonly last: number;
 }
 
-/** A part of a request: the whole of it, or one aligned or partial piece. */
-interface Piece {
-  readonly op: 'write' | 'zero' | 'trim';
-  readonly block: number;
-  readonly count: number;
-  readonly data: Uint8Array | null;
-}
-
 export class WritePath {
   readonly #parts: WriteParts;
   readonly #batch = new SealBatch();
-  readonly #finishing: BlockRequest[] = [];
+  /** Requests whose last part is in the batch. */
+  #finishing: BlockRequest[] = [];
   #batchBytes = 0;
+  /** What the fullest counting replica has room for, as of the start of this call of submit() or retry(). */
+  #roomBytes = 0;
   #waiting: Waiting[] = [];
   #spaceTimer: TimerHandle | undefined;
   readonly #locked = new Set<BlockRange>();
@@ -75,14 +70,15 @@ export class WritePath {
 
   /** Admits a batch of writes, trims and zeroes. */
   submit(requests: readonly BlockRequest[]): void {
-    for (const request of requests) this.#admit(request, false);
-    this.#seal();
-    this.#parts.pipeline.transmit();
+    this.#roomBytes = this.#parts.set.freeBytes();
+    for (let i = 0; i < requests.length; i++) this.#admit(requests[i]!, false);
+    this.#send();
   }
 
   /** Something that writes wait for has changed: tries again, in order. */
   retry(): void {
     if (this.#waiting.length === 0 || this.#closed) return;
+    this.#roomBytes = this.#parts.set.freeBytes();
     const waiting = this.#waiting;
     this.#waiting = [];
     for (let i = 0; i < waiting.length; i++) {
@@ -100,14 +96,17 @@ export class WritePath {
         this.#waiting.push(item);
       }
     }
-    this.#seal();
-    this.#parts.pipeline.transmit();
+    this.#send();
     this.#watchSpace();
   }
 
+  #send(): void {
+    this.#seal();
+    this.#parts.pipeline.transmit();
+  }
+
   #admit(request: BlockRequest, again: boolean): void {
-    if (this.#closed) return request.complete('ESHUTDOWN');
-    if (request.cancelled) return request.complete('ESHUTDOWN');
+    if (this.#closed || request.cancelled) return request.complete('ESHUTDOWN');
     const obstacle = this.#waiting.length > 0 && !again ? 'order' : this.#obstacle(request);
     if (obstacle === null) return this.#start(request);
     this.#waiting.push({ request, sinceMs: this.#parts.clock.monotonicMs() });
@@ -122,7 +121,7 @@ export class WritePath {
     if (pending > IN_FLIGHT_MAX) return 'in-flight';
     // Worst case: nothing compresses, every block is a record of its own, and a segment is opened for it.
     const worst = request.op === 'write' ? request.length * 1.02 + 16 * 1024 : 0;
-    if (worst > 0 && set.freeBytes() - pending - worst < SPACE_RESERVE) return 'space';
+    if (worst > 0 && this.#roomBytes - pending - worst < SPACE_RESERVE) return 'space';
     return null;
   }
 
@@ -135,24 +134,24 @@ export class WritePath {
     });
   }
 
+  /** Where the blocks of a write, trim or zero are looked at for the first time. */
   #start(request: BlockRequest): void {
-    const first = Math.floor(request.offset / BLOCK_SIZE);
-    const last = Math.floor((request.offset + request.length - 1) / BLOCK_SIZE);
+    const { offset, length } = request;
+    const end = offset + length;
+    const first = Math.floor(offset / BLOCK_SIZE);
+    const last = Math.floor((end - 1) / BLOCK_SIZE);
     if (this.#locked.size > 0 && this.#touchesLocked(first, last)) {
       this.#lockWaiters.push(request);
       return;
     }
-    const aligned = request.offset % BLOCK_SIZE === 0 && request.length % BLOCK_SIZE === 0;
-    if (aligned) {
-      this.#sequence(
-        { op: request.op as Piece['op'], block: first, count: last - first + 1, data: request.data },
-        request,
-      );
+    if (offset === first * BLOCK_SIZE && end === (last + 1) * BLOCK_SIZE) {
+      if (request.op === 'write') this.#write(first, last - first + 1, request.data!, request.dataAt, request);
+      else this.#range(request.op as RangeOp, first, last - first + 1, request);
     } else if (request.op === 'trim') {
       // Unaligned ends of a trim are left alone.
-      const from = Math.ceil(request.offset / BLOCK_SIZE);
-      const to = Math.floor((request.offset + request.length) / BLOCK_SIZE);
-      if (to > from) this.#sequence({ op: 'trim', block: from, count: to - from, data: null }, request);
+      const from = Math.ceil(offset / BLOCK_SIZE);
+      const to = Math.floor(end / BLOCK_SIZE);
+      if (to > from) this.#range('trim', from, to - from, request);
       else request.complete(null);
     } else {
       void this.#mergePartial(request, first, last);
@@ -164,33 +163,39 @@ export class WritePath {
     return false;
   }
 
-  /** Gives one aligned piece its place in the order; `request` (if any) is answered with its last part. */
-  #sequence(piece: Piece, request: BlockRequest | undefined): void {
-    if (piece.op !== 'write') {
-      this.#seal();
-      const { writer, pipeline, clearRange } = this.#parts;
-      const frame = writer.writeControl({ kind: 'range', why: piece.op, block: piece.block, count: piece.count });
-      const item = pipeline.newest(frame);
-      item.apply = () => clearRange(piece.block, piece.count);
-      if (request !== undefined) item.requests = [request];
-      return;
-    }
-    for (let i = 0; i < piece.count; i += RUN_BLOCKS) {
-      const run = Math.min(RUN_BLOCKS, piece.count - i);
+  /** Gives whole blocks their place in the order; `request` (if any) is answered with the last of them. */
+  #write(block: number, count: number, data: Uint8Array, dataAt: number, request: BlockRequest | null): void {
+    for (let i = 0; i < count; i += RUN_BLOCKS) {
+      const run = Math.min(RUN_BLOCKS, count - i);
       const size = recordSizeMax(run);
       if (this.#batchBytes + size > DATA_FRAME_MAX) this.#seal();
-      this.#batch.add(piece.block + i, run, piece.data!.subarray(i * BLOCK_SIZE, (i + run) * BLOCK_SIZE));
+      const from = dataAt + i * BLOCK_SIZE;
+      this.#batch.add(block + i, run, data.subarray(from, from + run * BLOCK_SIZE));
       this.#batchBytes += size;
     }
-    if (request !== undefined) this.#finishing.push(request);
+    if (request !== null) this.#finishing.push(request);
   }
 
-  /** Turns what was gathered into a frame. */
+  /** The same for a range that is to read as zeroes. */
+  #range(why: RangeOp, block: number, count: number, request: BlockRequest): void {
+    this.#seal();
+    const { writer, pipeline, clearRange } = this.#parts;
+    const item = pipeline.newest(writer.writeControl({ kind: 'range', why, block, count }));
+    item.apply = () => clearRange(block, count);
+    item.requests = [request];
+  }
+
+  /** Turns what was gathered into a frame. From here on the payloads are needed no longer. */
   #seal(): void {
     if (this.#batch.count === 0) return;
     const { writer, pipeline } = this.#parts;
-    const frame = writer.writeRecords(this.#batch);
-    pipeline.newest(frame).requests = this.#finishing.splice(0);
+    const item = pipeline.newest(writer.writeRecords(this.#batch));
+    const finished = this.#finishing;
+    if (finished.length > 0) {
+      for (let i = 0; i < finished.length; i++) finished[i]!.data = null;
+      item.requests = finished;
+      this.#finishing = [];
+    }
     this.#batch.clear();
     this.#batchBytes = 0;
   }
@@ -228,8 +233,9 @@ export class WritePath {
 
   #writeMerged(request: BlockRequest, first: number, last: number, merged: Buffer, edges: Map<number, Buffer>): void {
     for (const [block, bytes] of edges) bytes.copy(merged, (block - first) * BLOCK_SIZE);
-    merged.set(request.data!, request.offset - first * BLOCK_SIZE);
-    this.#sequence({ op: 'write', block: first, count: last - first + 1, data: merged }, request);
+    const { data, dataAt, length, offset } = request;
+    merged.set(data!.subarray(dataAt, dataAt + length), offset - first * BLOCK_SIZE);
+    this.#write(first, last - first + 1, merged, 0, request);
   }
 
   #zeroMerged(request: BlockRequest, first: number, last: number, edges: Map<number, Buffer>): void {
@@ -244,14 +250,15 @@ export class WritePath {
     const inner = to > from;
     blocks.forEach((block, i) => {
       const isLast = i === blocks.length - 1 && !inner;
-      this.#sequence({ op: 'write', block, count: 1, data: edges.get(block)! }, isLast ? request : undefined);
+      this.#write(block, 1, edges.get(block)!, 0, isLast ? request : null);
     });
-    if (inner) this.#sequence({ op: 'zero', block: from, count: to - from, data: null }, request);
+    if (inner) this.#range('zero', from, to - from, request);
   }
 
   #release(): void {
     const waiting = this.#lockWaiters;
     this.#lockWaiters = [];
+    this.#roomBytes = this.#parts.set.freeBytes();
     for (const request of waiting) this.#admit(request, true);
     this.#seal();
     if (!this.#closed) this.#parts.pipeline.transmit();

@@ -49,6 +49,7 @@ class ServerRequest implements BlockRequest {
   readonly high: number;
   readonly low: number;
   data: Uint8Array | null = null;
+  dataAt = 0;
   reply: ReadReply | null = null;
   completed = false;
 
@@ -291,9 +292,9 @@ export class ServerTransmission implements RequestSink {
     if (command === CMD_READ) {
       this.#inFlightBytes += length;
       const reply = this.#replies.reserveRead(length);
-      const start = reply.at + this.#replies.headBytes;
       request.reply = reply;
-      request.data = reply.slab.subarray(start, start + length);
+      request.data = reply.slab;
+      request.dataAt = reply.at + this.#replies.headBytes;
     }
     this.#batch.push(request);
   }

@@ -97,6 +97,8 @@ export interface ReplicaPort {
    * Never waits; events.appended() acknowledges.
    */
   append(segment: SegmentName, offset: number, bytes: Uint8Array, lastSeq: number): void;
+  /** What append() was given so far leaves now and not at the end of the turn. A port without it sends at once. */
+  flush?(): void;
   /** `done(null)` when every frame appended so far up to throughSeq, and every directory entry they need, is on stable storage. */
   sync(throughSeq: number, done: (error: Error | null) => void): void;
   /** One callback for all ranges; on error none of them counts. */

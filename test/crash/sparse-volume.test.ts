@@ -42,7 +42,7 @@ function costOf(world: SimWorld): Cost {
 async function put(session: Session, offset: number, data: Buffer): Promise<void> {
   const error = await new Promise((resolve) =>
     session.engine.submit([
-      { op: 'write', offset, length: data.length, fua: true, data, cancelled: false, complete: resolve },
+      { op: 'write', offset, length: data.length, fua: true, data, dataAt: 0, cancelled: false, complete: resolve },
     ]),
   );
   expect(error).toBeNull();

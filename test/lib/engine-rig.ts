@@ -135,7 +135,7 @@ export function request(
   fua = false,
 ): Promise<BlockError | null> {
   return new Promise((resolve) => {
-    const block: BlockRequest = { op, offset, length, data, fua, cancelled: false, complete: resolve };
+    const block: BlockRequest = { op, offset, length, data, dataAt: 0, fua, cancelled: false, complete: resolve };
     engine.submit([block]);
   });
 }

@@ -28,9 +28,12 @@ export class MemoryDevice implements BlockDevice {
   }
   apply(request: BlockRequest): void {
     const end = request.offset + request.length;
-    if (request.op === 'read') request.data!.set(this.bytes.subarray(request.offset, end));
-    else if (request.op === 'write') this.bytes.set(request.data!, request.offset);
-    else if (request.op === 'trim' || request.op === 'zero') this.bytes.fill(0, request.offset, end);
+    const { op, dataAt, length } = request;
+    if (op === 'read') request.data!.set(this.bytes.subarray(request.offset, end), dataAt);
+    else if (op === 'write') {
+      this.bytes.set(request.data!.subarray(dataAt, dataAt + length), request.offset);
+      request.data = null;
+    } else if (op === 'trim' || op === 'zero') this.bytes.fill(0, request.offset, end);
   }
   close(): void {
     this.closed = true;

@@ -30,10 +30,11 @@ class StrictDevice extends MemoryDevice {
       if (!Number.isSafeInteger(asked.offset) || !inRange) throw new Error(`out of range: ${asked.op} ${asked.offset}`);
       if (asked.length === 0 && asked.op !== 'flush') throw new Error(`empty ${asked.op}`);
       const carries = asked.op === 'read' || asked.op === 'write';
-      if ((asked.data?.length ?? -1) !== (carries ? asked.length : -1)) throw new Error(`${asked.op} with wrong data`);
+      if (carries !== (asked.data !== null)) throw new Error(`${asked.op} with${carries ? 'out' : ''} data`);
+      if (carries && asked.dataAt + asked.length > asked.data!.length) throw new Error(`data of ${asked.op} too short`);
       this.pending.push(asked);
     }
-    const bytes = this.pending.reduce((sum, { data }) => sum + (data?.length ?? 0), 0);
+    const bytes = this.pending.reduce((sum, { data, length }) => sum + (data === null ? 0 : length), 0);
     if (this.pending.length > limits.inFlightRequestsMax || bytes > limits.inFlightBytesMax)
       throw new Error('too much');
   }

@@ -54,6 +54,7 @@ it('one damaged record fails its own request, not those that came with it', asyn
       length: 4096,
       fua: false,
       data,
+      dataAt: 0,
       cancelled: false,
       complete: (error: string | null) => {
         seen[index] = error;

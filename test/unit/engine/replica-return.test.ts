@@ -174,6 +174,7 @@ describe('frames', () => {
         offset,
         length: data.length,
         data,
+        dataAt: 0,
         fua: false,
         cancelled: false,
         complete,
