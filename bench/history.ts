@@ -1,7 +1,7 @@
 // Results that stay: one JSON object a line in bench/results, kept in git, so that a loss can be traced to its commit. They
 // say what the machine is, never where it is: no host names, no paths, no names of users.
 
-import { appendFileSync, existsSync, mkdirSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { cpus, release, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -35,6 +35,10 @@ export function projectRoot(): string {
   return directory;
 }
 
+function processor(): Pick<Machine, 'cpu' | 'cores'> {
+  return { cpu: cpus()[0]?.model.trim() ?? 'unknown', cores: cpus().length };
+}
+
 export async function describeMachine(
   processes: Processes,
   directory: string,
@@ -47,8 +51,7 @@ export async function describeMachine(
     if (version !== undefined) versions[tool] = version;
   }
   return {
-    cpu: cpus()[0]?.model.trim() ?? 'unknown',
-    cores: cpus().length,
+    ...processor(),
     memoryGib: Math.round(totalmem() / GiB),
     kernel: /^\d+(\.\d+)*/.exec(release())?.[0] ?? '',
     node: process.versions.node,
@@ -74,10 +77,47 @@ export async function currentCommit(processes: Processes): Promise<string> {
 /** Appends one line to bench/results/NAME.jsonl; returns the path within the project. */
 export function appendResult(name: string, result: object): string {
   const relative = join('bench', 'results', `${name}.jsonl`);
-  const path = join(projectRoot(), relative);
+  const path = resultsPath(name);
   mkdirSync(dirname(path), { recursive: true });
   appendFileSync(path, `${JSON.stringify(result)}\n`);
   return relative;
+}
+
+function resultsPath(name: string): string {
+  return join(projectRoot(), 'bench', 'results', `${name}.jsonl`);
+}
+
+/** One line of a results file. */
+export type Published = Readonly<Record<string, unknown>>;
+
+/** The lines of a results file, in order; lines that are no JSON objects are left out. */
+export function parseResults(text: string): Published[] {
+  const results: Published[] = [];
+  for (const line of text.split('\n')) {
+    if (line.trim() === '') continue;
+    try {
+      const value: unknown = JSON.parse(line);
+      if (typeof value === 'object' && value !== null && !Array.isArray(value)) results.push(value as Published);
+    } catch {
+      // A line that an interrupted run left behind is no result.
+    }
+  }
+  return results;
+}
+
+/** Of this processor, with as many cores: figures of other machines say nothing about a change. */
+export function sameMachine(): (result: Published) => boolean {
+  const { cpu, cores } = processor();
+  return ({ machine }) => {
+    const other = (typeof machine === 'object' && machine !== null ? machine : {}) as Partial<Machine>;
+    return other.cpu === cpu && other.cores === cores;
+  };
+}
+
+/** The newest line of bench/results/NAME.jsonl that `fits`; undefined when there is none. */
+export function latestPublished(name: string, fits: (result: Published) => boolean): Published | undefined {
+  const path = resultsPath(name);
+  return existsSync(path) ? parseResults(readFileSync(path, 'utf8')).filter(fits).at(-1) : undefined;
 }
 
 /** Four digits that count: the rest is noise, and a history is read by people, too. */

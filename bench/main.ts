@@ -5,12 +5,22 @@ import { mkdtempSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { HoldfastError, invalid, messageOf, realClock, realRandom } from '../src/base/index.js';
+import { runCephBench } from './ceph/main.js';
 import { runMicroBench } from './micro/main.js';
 import { type BenchOptions, parseOptions, usage } from './options.js';
 import { Processes } from './processes.js';
+import type { BenchRun } from './run.js';
+import { runTargets } from './targets/main.js';
 import { runVolumeBench } from './volume/main.js';
 
 const INTERRUPTED = 130;
+
+const runners: Readonly<Record<BenchOptions['part'], (run: BenchRun) => Promise<void>>> = {
+  volume: runVolumeBench,
+  targets: runTargets,
+  ceph: runCephBench,
+  micro: runMicroBench,
+};
 
 function makeDirectory(parent: string): string {
   try {
@@ -35,7 +45,7 @@ async function run(options: BenchOptions, signal: AbortSignal): Promise<void> {
     progress: (text: string) => void process.stderr.write(`${text}\n`),
   };
   try {
-    await (options.part === 'micro' ? runMicroBench(parts) : runVolumeBench(parts));
+    await runners[options.part](parts);
   } finally {
     await processes.stopAll();
     remove();

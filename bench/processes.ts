@@ -19,6 +19,8 @@ export interface Started {
   readonly pid: number;
   /** Lines of standard output so far, whole ones only. */
   lines(): string[];
+  /** Writes one line to its standard input. */
+  say(line: string): void;
   /** Resolves with the first line that `test` accepts. Rejects when the program ends first or time is up. */
   line(test: (line: string) => boolean, timeoutMs: number): Promise<string>;
   /** True once it has ended. */
@@ -67,9 +69,14 @@ export class Processes {
   }
 
   /** Runs a program to its end, whatever its exit code. Throws ToolMissing when it is not installed, Deadline when it takes too long. */
-  run(program: string, args: readonly string[], timeoutMs: number): Promise<RunResult> {
+  run(
+    program: string,
+    args: readonly string[],
+    timeoutMs: number,
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<RunResult> {
     return new Promise((resolve, reject) => {
-      const child = this.#spawn(program, args, 'ignore');
+      const child = this.#spawn(program, args, 'ignore', env);
       const stdout = new Output();
       const stderr = new Output();
       const timer = this.#clock.after(timeoutMs, () => {
@@ -143,6 +150,7 @@ export class Processes {
     return {
       pid: child.pid ?? -1,
       lines,
+      say: (text) => void child.stdin!.write(`${text}\n`),
       lastWords: () => lastLine(stderr.text),
       get ended() {
         return ended;

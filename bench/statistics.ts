@@ -31,12 +31,6 @@ export function ratios(values: readonly (number | undefined)[], base: readonly (
   return result;
 }
 
-/** How far a figure moved between rounds: (most - least) / median. 0 for fewer than two rounds. */
-export function movement(values: readonly number[]): number {
-  const spread = spreadOf(values);
-  return spread === undefined || spread.median === 0 ? 0 : (spread.most - spread.least) / spread.median;
-}
-
 /** Three digits that count: 0.123, 1.23, 12.3, 123, 12.3k, 1.23M. */
 export function short(value: number): string {
   if (value >= 999_500) return `${digits(value / 1e6)}M`;

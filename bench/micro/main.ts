@@ -5,13 +5,14 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { GiB, MiB } from '../../src/base/index.js';
 import { cpuSecondsOf } from '../cpu-time.js';
-import { appendResult, currentCommit, describeMachine, rounded } from '../history.js';
+import { rounded } from '../history.js';
+import { concludeRun, loadAverage, ROUNDS_MIN } from '../publish.js';
+import type { BenchRun } from '../run.js';
 import { short } from '../statistics.js';
+import { nbdTarget, nbdUri } from '../systems/system.js';
 import { renderTable } from '../table.js';
-import { type FioResult, runFio } from '../volume/fio.js';
+import { type FioResult, requireFio, runFio } from '../volume/fio.js';
 import { fillJob, measureJob } from '../volume/jobs.js';
-import { type BenchRun, requireFio } from '../volume/main.js';
-import { nbdUri } from '../volume/system.js';
 import { type Workload, workloads } from '../volume/workload.js';
 import { measureEngine } from './engine.js';
 import { measure, type PrimitiveResult, primitives } from './primitives.js';
@@ -32,6 +33,7 @@ const served = [
 const measured = ['w4k-q1', 'w4k-q32', 'r4k-q1', 'r4k-q32', 'w128k-q8', 'r128k-q8'];
 
 export async function runMicroBench(run: BenchRun): Promise<void> {
+  const loadAtStart = loadAverage();
   run.progress('measuring the parts of the hot path');
   const parts = primitives().map((primitive) => measure(primitive, PRIMITIVE_MS));
   run.progress('measuring the engine');
@@ -57,16 +59,12 @@ export async function runMicroBench(run: BenchRun): Promise<void> {
     }
   }
   run.print(`${renderTable(['', '', 'per second', 'MB/s', 'CPU us', 'cores'], table)}\n`);
-  if (!run.options.save) return;
-  const path = appendResult('micro', {
-    format: 1,
-    at: new Date(run.clock.wallMs()).toISOString(),
-    commit: await currentCommit(run.processes),
-    machine: await describeMachine(run.processes, run.directory, ['fio']),
-    parts: parts.map(({ name, cpuUs }) => ({ name, cpuUs: cpuUs.map(rounded) })),
-    served: results,
-  });
-  run.print(`results appended to ${path}\n`);
+  await concludeRun(
+    run,
+    'micro',
+    { rounds: ROUNDS_MIN, quick: false, loadAtStart, floor: null, leftOut: [] },
+    { parts: parts.map(({ name, cpuUs }) => ({ name, cpuUs: cpuUs.map(rounded) })), served: results },
+  );
 }
 
 function row({ name, unit, cpuUs: [median, least, most], mbPerSecond }: PrimitiveResult): string[] {
@@ -88,9 +86,9 @@ async function serveOnce(
   const server = processes.start(process.execPath, command);
   try {
     await server.line((line) => line === 'ready', READY_MS);
-    const uri = nbdUri(socket, 'volume');
-    await runFio(processes, directory, fillJob(uri, SERVED_BYTES));
-    const job = measureJob(workload, uri, { sizeBytes: SERVED_BYTES, seconds: options.seconds, flushLog: '' });
+    const target = nbdTarget(nbdUri(socket, 'volume'));
+    await runFio(processes, directory, fillJob(target, SERVED_BYTES));
+    const job = measureJob(workload, target, { sizeBytes: SERVED_BYTES, seconds: options.seconds, flushLog: '' });
     await runFio(processes, directory, job);
     const before = cpuSecondsOf([server.pid]);
     const result = await runFio(processes, directory, job);

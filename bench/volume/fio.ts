@@ -13,6 +13,8 @@ export interface FioJob {
   readonly name: string;
   /** Everything but name and output, without dashes: {rw: 'randwrite', bs: 4096}. */
   readonly settings: Readonly<Record<string, string | number>>;
+  /** Beside the bench's own environment. */
+  readonly env?: Readonly<Record<string, string>>;
   /** How long it should take; it is killed well after. */
   readonly seconds: number;
 }
@@ -32,11 +34,12 @@ export interface FioResult {
   readonly clientCpuUs: number;
 }
 
-/** 50 % compressible as fio makes it: in each 512 bytes random ones, then zeroes. New ones for each request. */
-export const bufferSettings = { buffer_compress_percentage: 50, refill_buffers: 1 } as const;
+/** Of data, unless said otherwise. */
+export const COMPRESSIBLE_PERCENT = 50;
 
-export function nbdSettings(uri: string): Record<string, string> {
-  return { ioengine: 'nbd', uri };
+/** Compressible as fio makes it: in each 512 bytes random ones, then zeroes. New ones for each request. */
+export function bufferSettings(percent: number): Record<string, number> {
+  return { buffer_compress_percentage: percent, refill_buffers: 1 };
 }
 
 export function fioArguments(job: FioJob, output: string): string[] {
@@ -92,7 +95,7 @@ export function parseFio(text: string): FioResult {
 export async function runFio(processes: Processes, directory: string, job: FioJob): Promise<FioResult> {
   const output = join(directory, `fio-${job.name}.json`);
   rmSync(output, { force: true });
-  const run = await processes.run('fio', fioArguments(job, output), job.seconds * 1000 + SLACK_MS);
+  const run = await processes.run('fio', fioArguments(job, output), job.seconds * 1000 + SLACK_MS, job.env);
   const said = `${run.stderr}\n${run.stdout}`;
   if (run.code !== 0) {
     const text = `fio job ${job.name} failed with code ${run.code}: ${lastLine(said)}`;
@@ -102,4 +105,15 @@ export async function runFio(processes: Processes, directory: string, job: FioJo
   const result = parseFio(readFileSync(output, 'utf8'));
   rmSync(output, { force: true });
   return result;
+}
+
+/** Throws ToolMissing, with a sentence, when nothing can be driven here. */
+export async function requireFio(processes: Processes): Promise<void> {
+  if ((await processes.version('fio')) === undefined) {
+    throw precondition('fio is not installed: install the Debian package fio', 'ToolMissing');
+  }
+  const engines = await processes.run('fio', ['--enghelp'], 10_000);
+  if (!/\bnbd\b/.test(engines.stdout)) {
+    throw precondition('this fio has no nbd engine: install the Debian package fio (3.33 or newer)', 'ToolMissing');
+  }
 }

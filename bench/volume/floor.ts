@@ -1,41 +1,65 @@
-// What the machine itself can do right now, on one file beside the data: measured anew in every round, since ratios between
+// What the machine itself can do right now, on files beside the data: measured anew in every round, since ratios between
 // systems mean little when the ground moved under them.
 
 import { closeSync, openSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { MiB } from '../../src/base/index.js';
 import type { Processes } from '../processes.js';
-import { movement } from '../statistics.js';
-import { bufferSettings, runFio } from './fio.js';
+import { spreadOf } from '../statistics.js';
+import { bufferSettings, COMPRESSIBLE_PERCENT, runFio } from './fio.js';
+
+type Settings = Readonly<Record<string, string | number>>;
 
 export interface FloorItem {
   readonly name: string;
   readonly title: string;
-  readonly settings: Readonly<Record<string, string | number>>;
+  /** Files that are written in parallel; the rate is that of one of them. */
+  readonly files: number;
+  readonly settings: Settings;
 }
 
 const direct = { ioengine: 'libaio', direct: 1, bs: 4096, norandommap: 1, randrepeat: 0 };
+/** 4 KiB behind 4 KiB in files that were written in full before: no allocation, no journal; what a log can do at best. */
+const synced = { ioengine: 'psync', rw: 'write', bs: 4096, size: 16 * MiB, fdatasync: 1 };
 
 export const floorItems: readonly FloorItem[] = [
-  // One block, over and over: no allocation, no journal, the device's own sync.
+  { name: 'sync', title: 'write and fdatasync of 4 KiB, one file', files: 1, settings: synced },
+  { name: 'sync-3', title: 'the same, three files in parallel, each', files: 3, settings: synced },
   {
-    name: 'sync',
-    title: 'fdatasync of 4 KiB',
-    settings: { ioengine: 'psync', rw: 'write', bs: 4096, size: 4096, fdatasync: 1 },
+    name: 'write-q1',
+    title: 'O_DIRECT 4 KiB random write, QD 1',
+    files: 1,
+    settings: { ...direct, rw: 'randwrite', iodepth: 1 },
   },
-  { name: 'write-q1', title: 'O_DIRECT 4 KiB write, QD 1', settings: { ...direct, rw: 'randwrite', iodepth: 1 } },
-  { name: 'write-q32', title: 'O_DIRECT 4 KiB write, QD 32', settings: { ...direct, rw: 'randwrite', iodepth: 32 } },
-  { name: 'read-q1', title: 'O_DIRECT 4 KiB read, QD 1', settings: { ...direct, rw: 'randread', iodepth: 1 } },
-  { name: 'read-q32', title: 'O_DIRECT 4 KiB read, QD 32', settings: { ...direct, rw: 'randread', iodepth: 32 } },
+  {
+    name: 'write-q32',
+    title: 'O_DIRECT 4 KiB random write, QD 32',
+    files: 1,
+    settings: { ...direct, rw: 'randwrite', iodepth: 32 },
+  },
+  {
+    name: 'read-q1',
+    title: 'O_DIRECT 4 KiB random read, QD 1',
+    files: 1,
+    settings: { ...direct, rw: 'randread', iodepth: 1 },
+  },
+  {
+    name: 'read-q32',
+    title: 'O_DIRECT 4 KiB random read, QD 32',
+    files: 1,
+    settings: { ...direct, rw: 'randread', iodepth: 32 },
+  },
 ];
 
-/** More than this between rounds, and the ratios of the run are not to be published. */
+/** Further than this from the median in any round, and the ratios of the run are not to be published. */
 export const MOVEMENT_MAX = 0.2;
+
+const FILES = 3;
 
 export class Floor {
   readonly #processes: Processes;
   readonly #directory: string;
   readonly #sizeBytes: number;
-  readonly #file: string;
   /** Operations per second by item, one a round. */
   readonly rates = new Map<string, number[]>();
 
@@ -43,48 +67,60 @@ export class Floor {
     this.#processes = processes;
     this.#directory = directory;
     this.#sizeBytes = sizeBytes;
-    this.#file = join(directory, 'floor.img');
   }
 
-  /** Writes the file in full. Throws when its filesystem has no O_DIRECT (tmpfs): choose another --dir then. */
+  #path(index: number): string {
+    return join(this.#directory, `floor.${index}`);
+  }
+
+  /** Writes the files in full. Throws when their filesystem has no O_DIRECT (tmpfs): choose another --dir then. */
   async prepare(): Promise<void> {
-    closeSync(openSync(this.#file, 'w'));
-    const settings = {
-      ...bufferSettings,
-      ioengine: 'libaio',
-      direct: 1,
-      rw: 'write',
-      bs: 1 << 20,
-      iodepth: 4,
-      end_fsync: 1,
-    };
-    await this.#run('fill', { ...settings, size: this.#sizeBytes }, 30);
-  }
-
-  async measure(seconds: number): Promise<void> {
-    for (const { name, settings } of floorItems) {
-      const timed = { size: this.#sizeBytes, ...settings, runtime: seconds, time_based: 1 };
-      const result = await this.#run(name, timed, seconds);
-      const rates = this.rates.get(name) ?? [];
-      this.rates.set(name, [...rates, result.iops]);
+    const data = bufferSettings(COMPRESSIBLE_PERCENT);
+    for (let file = 0; file < FILES; file++) {
+      closeSync(openSync(this.#path(file), 'w'));
+      const size = file === 0 ? this.#sizeBytes : synced.size;
+      const fill = { ...data, ioengine: 'libaio', direct: 1, rw: 'write', bs: 1 << 20, iodepth: 4, end_fsync: 1, size };
+      await this.#run(`fill-${file}`, { ...fill, filename: this.#path(file) }, 30);
     }
   }
 
-  #run(name: string, settings: Readonly<Record<string, string | number>>, seconds: number) {
-    return runFio(this.#processes, this.#directory, {
-      name: `floor-${name}`,
-      settings: { filename: this.#file, ...settings },
-      seconds,
-    });
+  /** One run of `seconds` of each item. */
+  async measure(seconds: number): Promise<void> {
+    for (const { name, files, settings } of floorItems) {
+      const place: Settings =
+        files === 1
+          ? { filename: this.#path(0) }
+          : {
+              directory: this.#directory,
+              filename_format: 'floor.$jobnum',
+              numjobs: files,
+              group_reporting: 1,
+            };
+      const timed = { size: this.#sizeBytes, ...settings, ...place, runtime: seconds, time_based: 1 };
+      const result = await this.#run(name, timed, seconds);
+      const rates = this.rates.get(name) ?? [];
+      this.rates.set(name, [...rates, result.iops / files]);
+    }
+  }
+
+  #run(name: string, settings: Settings, seconds: number) {
+    return runFio(this.#processes, this.#directory, { name: `floor-${name}`, settings, seconds });
   }
 
   remove(): void {
-    rmSync(this.#file, { force: true });
+    for (let file = 0; file < FILES; file++) rmSync(this.#path(file), { force: true });
   }
+}
+
+/** The farthest that any round lay from the median, as a fraction of it. */
+export function movementOf(rates: readonly number[]): number {
+  const spread = spreadOf(rates);
+  if (spread === undefined || spread.median === 0) return 0;
+  return Math.max(spread.most - spread.median, spread.median - spread.least) / spread.median;
 }
 
 export function moved(rates: ReadonlyMap<string, readonly number[]>): { item: FloorItem; by: number }[] {
   return floorItems
-    .map((item) => ({ item, by: movement(rates.get(item.name) ?? []) }))
+    .map((item) => ({ item, by: movementOf(rates.get(item.name) ?? []) }))
     .filter(({ by }) => by > MOVEMENT_MAX);
 }

@@ -2,9 +2,9 @@
 // bandwidth and latency, random and sequential, read / write, "A vs B : change".
 
 import { spreadOf } from '../statistics.js';
+import type { BenchSystem } from '../systems/system.js';
 import type { ReportInput } from './report.js';
 import type { Sample } from './rounds.js';
-import type { BenchSystem } from './system.js';
 
 interface Section {
   readonly title: string;

@@ -2,10 +2,10 @@
 // over rounds of same-round ratios, so a machine that slows down for a round slows both sides.
 
 import { ratios, short, spreadOf, withSpread } from '../statistics.js';
+import type { Absent, BenchSystem } from '../systems/system.js';
 import { renderTable } from '../table.js';
 import { floorItems, MOVEMENT_MAX, moved } from './floor.js';
 import type { Sample, Samples } from './rounds.js';
-import type { Absent, BenchSystem } from './system.js';
 import type { Workload } from './workload.js';
 
 export interface ReportInput {
@@ -23,11 +23,11 @@ export function rateOf(workload: Workload, sample: Sample): number {
   return workload.unit === 'iops' ? sample.iops : sample.mbPerSecond;
 }
 
-/** Rates by round. */
-function rates(workload: Workload, samples: readonly Sample[]): (number | undefined)[] {
-  const byRound: (number | undefined)[] = [];
-  for (const sample of samples) byRound[sample.round] = rateOf(workload, sample);
-  return byRound;
+/** One figure of each sample, by round. */
+export function byRound(samples: readonly Sample[], pick: (sample: Sample) => number): (number | undefined)[] {
+  const values: (number | undefined)[] = [];
+  for (const sample of samples) values[sample.round] = pick(sample);
+  return values;
 }
 
 function rowsOf(workload: Workload, input: ReportInput): string[][] {
@@ -35,6 +35,7 @@ function rowsOf(workload: Workload, input: ReportInput): string[][] {
   const cells = (write: (system: BenchSystem) => string) => systems.map(write);
   const unit = workload.unit === 'iops' ? 'per second' : 'MB/s';
   const all = (system: BenchSystem) => samples.of(workload, system);
+  const rates = (system: BenchSystem) => byRound(all(system), (sample) => rateOf(workload, sample));
   const rows = [
     [workload.title, ...systems.map(() => '')],
     [`  ${unit}`, ...cells((system) => withSpread(spreadOf(all(system).map((sample) => rateOf(workload, sample)))))],
@@ -42,11 +43,21 @@ function rowsOf(workload: Workload, input: ReportInput): string[][] {
   for (const name of input.baselines) {
     const base = systems.find((system) => system.name === name);
     if (base === undefined) continue;
-    const baseRates = rates(workload, all(base));
+    const others = systems.filter((system) => system !== base);
     const cell = (system: BenchSystem) =>
-      system === base ? '1' : withSpread(spreadOf(ratios(rates(workload, all(system)), baseRates)));
-    rows.push([`  ratio to ${base.title}`, ...cells(cell)]);
+      system === base ? '1' : withSpread(spreadOf(ratios(rates(system), rates(base))));
+    if (others.some((system) => cell(system) !== '-')) rows.push([`  ratio to ${base.title}`, ...cells(cell)]);
   }
+  const latency = (pick: (sample: Sample) => number, system: BenchSystem) =>
+    short(spreadOf(all(system).map(pick))?.median ?? 0);
+  rows.push([
+    '  p50 / p99 us',
+    ...cells((system) =>
+      all(system).length === 0
+        ? '-'
+        : `${latency(({ p50Us }) => p50Us, system)} / ${latency(({ p99Us }) => p99Us, system)}`,
+    ),
+  ]);
   rows.push([
     '  CPU us per operation',
     ...cells((system) => withSpread(spreadOf(all(system).map((sample) => sample.cpuUs)))),
@@ -73,12 +84,18 @@ function notes(input: ReportInput): string[] {
   lines.push("client's and without kernel threads. Ratios carry over to other machines better than rates do.");
   for (const system of input.systems) lines.push(`${system.title}: ${system.features}.`);
   for (const { title, reason } of input.absent) lines.push(`${title} is left out: ${reason}.`);
-  lines.push('', "The machine's floor, in operations per second:");
-  for (const item of floorItems) {
-    lines.push(`  ${item.title.padEnd(30)} ${withSpread(spreadOf(input.floor.get(item.name) ?? []), short)}`);
+  lines.push('', ...floorLines(input.floor));
+  return lines;
+}
+
+/** What the machine did by itself, and a warning for what moved. */
+export function floorLines(floor: ReadonlyMap<string, readonly number[]>): string[] {
+  const percent = (fraction: number) => `${Math.round(fraction * 100)} %`;
+  const lines = ["The machine's floor, in operations per second:"];
+  for (const { name, title } of floorItems) {
+    lines.push(`  ${title.padEnd(40)} ${withSpread(spreadOf(floor.get(name) ?? []), short)}`);
   }
-  for (const { item, by } of moved(input.floor)) {
-    const percent = (fraction: number) => `${Math.round(fraction * 100)} %`;
+  for (const { item, by } of moved(floor)) {
     lines.push(
       `WARNING: the floor moved by ${percent(by)} between rounds (${item.title}; ${percent(MOVEMENT_MAX)} is the most): don't publish this run.`,
     );

@@ -1,12 +1,14 @@
-// The rounds: in each, the machine's floor, then every workload on every system back to back, the order turned by one each
-// time, then every system's content verified. Owner: one run. Nothing that was measured is dropped.
+// The rounds: in each, the machine's floor, then every workload on every system that it is for back to back, the order turned
+// by one each time, then every system's content verified. Owner: one run. Nothing that was measured is dropped.
 
 import { cpuSecondsOf } from '../cpu-time.js';
+import { rounded } from '../history.js';
 import type { Processes } from '../processes.js';
+import type { BenchSystem } from '../systems/system.js';
 import { type FioResult, runFio } from './fio.js';
 import type { Floor } from './floor.js';
-import { fillJob, measureJob, verifyJob, writeFlushLog } from './jobs.js';
-import type { BenchSystem } from './system.js';
+import { fillJob, keepJob, measureJob, verifyJob, writeFlushLog } from './jobs.js';
+import { dropPageCache } from './page-cache.js';
 import { type Workload, writes } from './workload.js';
 
 export interface Sample extends FioResult {
@@ -19,7 +21,7 @@ export interface Sample extends FioResult {
 export class Samples {
   readonly #all = new Map<string, Sample[]>();
 
-  add(workload: Workload, system: BenchSystem, sample: Sample): void {
+  add(workload: Pick<Workload, 'name'>, system: Pick<BenchSystem, 'name'>, sample: Sample): void {
     const key = `${workload.name} ${system.name}`;
     const list = this.#all.get(key);
     if (list) list.push(sample);
@@ -27,6 +29,24 @@ export class Samples {
   }
   of(workload: Pick<Workload, 'name'>, system: Pick<BenchSystem, 'name'>): readonly Sample[] {
     return this.#all.get(`${workload.name} ${system.name}`) ?? [];
+  }
+  /** Everything, for the history. */
+  summary(): object[] {
+    return [...this.#all].map(([key, samples]) => {
+      const [workload, system] = key.split(' ');
+      const column = (pick: (sample: Sample) => number) => samples.map((sample) => rounded(pick(sample)));
+      return {
+        workload,
+        system,
+        iops: column((sample) => sample.iops),
+        mbPerSecond: column((sample) => sample.mbPerSecond),
+        cpuUs: column((sample) => sample.cpuUs),
+        clientCpuUs: column((sample) => sample.clientCpuUs),
+        p50Us: column((sample) => sample.p50Us),
+        p99Us: column((sample) => sample.p99Us),
+        flushP50Us: column((sample) => sample.flushP50Us),
+      };
+    });
   }
 }
 
@@ -38,11 +58,14 @@ export interface RoundsOptions {
   readonly sizeBytes: number;
   readonly workloads: readonly Workload[];
   readonly systems: readonly BenchSystem[];
-  readonly floor: Floor;
+  /** Which workloads a system is measured with; absent: all. */
+  readonly measures?: (workload: Workload, system: BenchSystem) => boolean;
+  /** Absent: not measured again. */
+  readonly floor: Floor | null;
   readonly progress: (text: string) => void;
 }
 
-/** Of the floor, per item: it has five. */
+/** Of the floor, per item: it has six. */
 const FLOOR_SECONDS = 1;
 const SYNC_MS = 120_000;
 const FLUSH_EVERY = 32;
@@ -55,8 +78,9 @@ export async function runRounds(options: RoundsOptions): Promise<Samples> {
   const { directory, floor, progress } = options;
   const samples = new Samples();
   progress('preparing');
-  await floor.prepare();
-  const flushLog = await writeFlushLog(directory, options.sizeBytes, options.seconds, FLUSH_EVERY);
+  await floor?.prepare();
+  const logged = options.workloads.some(({ flush }) => flush === 'each-depth');
+  const flushLog = logged ? await writeFlushLog(directory, options.sizeBytes, options.seconds, FLUSH_EVERY) : '';
   for (let round = WARM_UP_ROUND; round < options.rounds; round++) await runRound(options, round, flushLog, samples);
   return samples;
 }
@@ -65,7 +89,7 @@ async function runRound(options: RoundsOptions, round: number, flushLog: string,
   const { processes, directory, sizeBytes, systems } = options;
   const name = round === WARM_UP_ROUND ? 'warm-up' : `round ${round + 1} of ${options.rounds}`;
   const progress = (text: string) => options.progress(`${name}: ${text}`);
-  if (round !== WARM_UP_ROUND) {
+  if (round !== WARM_UP_ROUND && options.floor !== null) {
     progress("the machine's floor");
     await settle(options);
     await options.floor.measure(FLOOR_SECONDS);
@@ -73,11 +97,13 @@ async function runRound(options: RoundsOptions, round: number, flushLog: string,
   for (const system of systems) {
     progress(`filling ${system.title}`);
     await system.open();
-    await runFio(processes, directory, fillJob(system.uri(), sizeBytes));
+    await runFio(processes, directory, fillJob(system.target(), sizeBytes));
+    await runFio(processes, directory, keepJob('write', system.target(), sizeBytes));
   }
   for (const [index, workload] of options.workloads.entries()) {
-    for (let turn = 0; turn < systems.length; turn++) {
-      const system = systems[(turn + round + index + systems.length) % systems.length]!;
+    const measured = systems.filter((system) => options.measures?.(workload, system) ?? true);
+    for (let turn = 0; turn < measured.length; turn++) {
+      const system = measured[(turn + round + index + measured.length) % measured.length]!;
       progress(`${workload.title}: ${system.title}`);
       const sample = await measureOne(options, round, workload, system, flushLog);
       if (round !== WARM_UP_ROUND) samples.add(workload, system, sample);
@@ -85,7 +111,8 @@ async function runRound(options: RoundsOptions, round: number, flushLog: string,
   }
   for (const system of systems) {
     progress(`verifying ${system.title}`);
-    await runFio(processes, directory, verifyJob(system.uri(), sizeBytes));
+    await runFio(processes, directory, keepJob('check', system.target(), sizeBytes));
+    await runFio(processes, directory, verifyJob(system.target(), sizeBytes));
     await system.close();
   }
 }
@@ -100,7 +127,8 @@ async function measureOne(
   const { processes, directory, sizeBytes } = options;
   const seconds = round === WARM_UP_ROUND ? WARM_UP_SECONDS : options.seconds;
   await settle(options);
-  const job = measureJob(workload, system.uri(), { sizeBytes, seconds, flushLog });
+  if (workload.cold) await dropPageCache();
+  const job = measureJob(workload, system.target(), { sizeBytes, seconds, flushLog });
   const before = cpuSecondsOf(system.pids());
   const result = await runFio(processes, directory, job);
   const cpuSeconds = cpuSecondsOf(system.pids()) - before;
@@ -109,6 +137,6 @@ async function measureOne(
 }
 
 /** Dirty pages of one system must not be written during the turn of another. */
-async function settle(options: RoundsOptions): Promise<void> {
+async function settle(options: Pick<RoundsOptions, 'processes' | 'directory'>): Promise<void> {
   await options.processes.run('sync', ['--file-system', options.directory], SYNC_MS);
 }

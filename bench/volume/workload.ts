@@ -11,85 +11,83 @@ export interface Workload {
   /** none; each: a flush after every write (fio's fsync=1); each-depth: one after as many writes as the queue is deep. */
   readonly flush: 'none' | 'each' | 'each-depth';
   readonly unit: Unit;
+  /** Clients at once, with a connection each; 1 unless said. */
+  readonly clients?: number;
+  /** Page caches are dropped before, and no block is read twice. */
+  readonly cold?: boolean;
+  /** Of the data written, instead of 50. */
+  readonly compressiblePercent?: number;
 }
 
 const K4 = 4096;
 const K128 = 128 * 1024;
 
+const small = { blockBytes: K4, flush: 'none', unit: 'iops' } as const;
+const large = { blockBytes: K128, depth: 8, flush: 'none', unit: 'mbps' } as const;
+
 export const workloads: readonly Workload[] = [
+  { ...small, name: 'w4k-q1', title: '4 KiB random write, QD 1', rw: 'randwrite', depth: 1 },
   {
-    name: 'w4k-q1',
-    title: '4 KiB random write, QD 1',
-    rw: 'randwrite',
-    blockBytes: K4,
-    depth: 1,
-    flush: 'none',
-    unit: 'iops',
-  },
-  {
+    ...small,
     name: 'w4k-q1-flush',
     title: '4 KiB random write, QD 1, flush each',
     rw: 'randwrite',
-    blockBytes: K4,
     depth: 1,
     flush: 'each',
-    unit: 'iops',
   },
   {
-    name: 'w4k-q32',
-    title: '4 KiB random write, QD 32',
+    ...small,
+    name: 'w4k-c32-flush',
+    title: '4 KiB random write, 32 clients, flush each',
     rw: 'randwrite',
-    blockBytes: K4,
-    depth: 32,
-    flush: 'none',
-    unit: 'iops',
+    depth: 1,
+    flush: 'each',
+    clients: 32,
   },
+  { ...small, name: 'w4k-q32', title: '4 KiB random write, QD 32', rw: 'randwrite', depth: 32 },
   {
+    ...small,
     name: 'w4k-q32-flush',
     title: '4 KiB random write, QD 32, flush each 32',
     rw: 'randwrite',
-    blockBytes: K4,
     depth: 32,
     flush: 'each-depth',
-    unit: 'iops',
   },
+  { ...small, name: 'r4k-q1', title: '4 KiB random read, QD 1', rw: 'randread', depth: 1 },
+  { ...small, name: 'r4k-q32', title: '4 KiB random read, QD 32', rw: 'randread', depth: 32 },
   {
-    name: 'r4k-q1',
-    title: '4 KiB random read, QD 1',
+    ...small,
+    name: 'r4k-q1-cold',
+    title: '4 KiB random read, QD 1, cold cache',
     rw: 'randread',
-    blockBytes: K4,
     depth: 1,
-    flush: 'none',
-    unit: 'iops',
+    cold: true,
   },
   {
-    name: 'r4k-q32',
-    title: '4 KiB random read, QD 32',
+    ...small,
+    name: 'r4k-q32-cold',
+    title: '4 KiB random read, QD 32, cold cache',
     rw: 'randread',
-    blockBytes: K4,
     depth: 32,
-    flush: 'none',
-    unit: 'iops',
+    cold: true,
   },
-  {
-    name: 'w128k-q8',
-    title: '128 KiB sequential write, QD 8',
-    rw: 'write',
-    blockBytes: K128,
-    depth: 8,
-    flush: 'none',
-    unit: 'mbps',
-  },
-  {
-    name: 'r128k-q8',
-    title: '128 KiB sequential read, QD 8',
-    rw: 'read',
-    blockBytes: K128,
-    depth: 8,
-    flush: 'none',
-    unit: 'mbps',
-  },
+  { ...large, name: 'w128k-q8', title: '128 KiB sequential write, QD 8', rw: 'write' },
+  { ...large, name: 'r128k-q8', title: '128 KiB sequential read, QD 8', rw: 'read' },
 ];
+
+/** The same writes with data that compresses otherwise. */
+export function withData(workload: Workload, compressiblePercent: number): Workload {
+  const name = `${workload.name}-data${compressiblePercent}`;
+  const title = `${workload.title}, data ${compressiblePercent} % compressible`;
+  return { ...workload, name, title, compressiblePercent };
+}
+
+/** Throws for a name that no workload has. */
+export function workloadOf(name: string): Workload {
+  const found = workloads.find((workload) => workload.name === name);
+  if (found === undefined) throw new Error(`there is no workload ${name}`);
+  return found;
+}
 
 const patterns = ['randread', 'randwrite', 'read', 'write'] as const;
 

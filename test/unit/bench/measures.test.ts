@@ -5,10 +5,11 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { parseStat, ticksOfTree } from '../../../bench/cpu-time.js';
 import { chosen, parseOptions } from '../../../bench/options.js';
 import { Processes } from '../../../bench/processes.js';
-import { movement, ratios, short, spreadOf, withSpread } from '../../../bench/statistics.js';
+import { ratios, short, spreadOf, withSpread } from '../../../bench/statistics.js';
+import { nbdTarget } from '../../../bench/systems/system.js';
 import { fioArguments, parseFio, runFio } from '../../../bench/volume/fio.js';
-import { measureJob, verifyJob, writeFlushLog } from '../../../bench/volume/jobs.js';
-import { workloads } from '../../../bench/volume/workload.js';
+import { fillJob, KEPT_BYTES, keepJob, measureJob, verifyJob, writeFlushLog } from '../../../bench/volume/jobs.js';
+import { withData, workloadOf } from '../../../bench/volume/workload.js';
 import { realClock } from '../../../src/base/index.js';
 
 const statLine = (pid: number, name: string, parent: number, times: [number, number, number, number]) =>
@@ -46,8 +47,6 @@ describe('statistics', () => {
     // The second round was slow for both sides, the third lacks one of them.
     expect(ratios([100, 10, 7], [50, 5, undefined])).toEqual([2, 2]);
     expect(ratios([1], [0])).toEqual([]);
-    expect(movement([100, 90, 115])).toBeCloseTo(0.25);
-    expect(movement([100])).toBe(0);
   });
 
   it('writes three digits', () => {
@@ -127,24 +126,43 @@ describe('fio', () => {
     }
   });
 
+  const target = nbdTarget('nbd+unix:///v?socket=/s');
+  const options = { sizeBytes: 1 << 28, seconds: 3, flushLog: '/log' };
+
   it('gets what each workload says', () => {
-    const options = { sizeBytes: 1 << 28, seconds: 3, flushLog: '/log' };
-    const argumentsOf = (name: string) =>
-      fioArguments(
-        measureJob(workloads.find((workload) => workload.name === name)!, 'nbd+unix:///v?socket=/s', options),
-        '/out',
-      );
-    const flushed = argumentsOf('w4k-q1-flush');
+    const argumentsOf = (workload: Parameters<typeof measureJob>[0], more = {}) =>
+      fioArguments(measureJob(workload, target, { ...options, ...more }), '/out');
+    const flushed = argumentsOf(workloadOf('w4k-q1-flush'));
     expect(flushed).toContain('--fsync=1');
     expect(flushed).toContain('--iodepth=1');
+    expect(flushed).toContain('--ioengine=nbd');
     expect(flushed).toContain('--buffer_compress_percentage=50');
     expect(flushed).toContain('--refill_buffers=1');
-    expect(argumentsOf('w4k-q1').join(' ')).not.toContain('fsync');
-    expect(argumentsOf('w4k-q32-flush')).toContain('--read_iolog=/log');
-    expect(argumentsOf('r128k-q8')).toEqual(expect.arrayContaining(['--rw=read', '--bs=131072', '--iodepth=8']));
-    expect(fioArguments(verifyJob('nbd+unix:///v', 1 << 28), '/out')).toEqual(
+    expect(argumentsOf(workloadOf('w4k-q1')).join(' ')).not.toMatch(/fsync|rate_iops|numjobs/);
+    expect(argumentsOf(workloadOf('w4k-q32-flush'))).toContain('--read_iolog=/log');
+    expect(argumentsOf(workloadOf('r128k-q8'))).toEqual(
+      expect.arrayContaining(['--rw=read', '--bs=131072', '--iodepth=8', '--time_based=1']),
+    );
+    expect(argumentsOf(workloadOf('w4k-c32-flush'))).toEqual(
+      expect.arrayContaining(['--numjobs=32', '--group_reporting=1', '--fsync=1', '--iodepth=1']),
+    );
+    // A cold read that comes to a block again would find it in the cache.
+    expect(argumentsOf(workloadOf('r4k-q32-cold')).join(' ')).not.toMatch(/norandommap|time_based/);
+    expect(argumentsOf(withData(workloadOf('w4k-q32'), 0))).toContain('--buffer_compress_percentage=0');
+    expect(argumentsOf(workloadOf('w4k-q32'), { rate: 700 })).toContain('--rate_iops=700');
+  });
+
+  it('verifies what it writes, and what it wrote before the measured jobs, which leave that alone', () => {
+    expect(fioArguments(verifyJob(target, 1 << 28), '/out')).toEqual(
       expect.arrayContaining(['--verify=crc32c', '--verify_fatal=1', '--do_verify=1']),
     );
+    const { offset, size, randseed, bs } = keepJob('write', target, 1 << 28).settings;
+    expect(offset).toBe((1 << 28) - KEPT_BYTES);
+    const check = keepJob('check', target, 1 << 28).settings;
+    expect(check).toMatchObject({ offset, size, randseed, bs, verify: 'crc32c', verify_fatal: 1, verify_only: 1 });
+    for (const name of ['w4k-q32', 'w128k-q8'])
+      expect(measureJob(workloadOf(name), target, options).settings.size).toBe(offset);
+    expect(fillJob(target, 1 << 28).settings.size).toBe(1 << 28);
   });
 });
 
@@ -153,7 +171,7 @@ describe('the log with flushes', () => {
   afterEach(() => rmSync(directory, { recursive: true, force: true }));
 
   it('flushes after every so many writes, all within the volume', async () => {
-    const path = await writeFlushLog(directory, 1 << 20, 1, 32);
+    const path = await writeFlushLog(directory, KEPT_BYTES + (1 << 20), 1, 32);
     const lines = readFileSync(path, 'utf8').trimEnd().split('\n');
     expect(lines.slice(0, 3)).toEqual(['fio version 2 iolog', 'nbd add', 'nbd open']);
     expect(lines.at(-1)).toBe('nbd close');
@@ -168,17 +186,27 @@ describe('the log with flushes', () => {
 
 describe('the command line', () => {
   it('has defaults and bounds', () => {
-    expect(parseOptions([])).toMatchObject({ part: 'volume', rounds: 3, seconds: 3, sizeBytes: 512 << 20, save: true });
-    expect(parseOptions(['micro', '--rounds', '7', '--size', '1Gi', '--no-save'])).toMatchObject({
+    expect(parseOptions([])).toMatchObject({
+      part: 'volume',
+      rounds: 3,
+      seconds: 3,
+      sizeBytes: 512 << 20,
+      compressiblePercent: 50,
+      publish: false,
+    });
+    expect(parseOptions(['targets'])).toMatchObject({ part: 'targets', rounds: 7, seconds: 2, quick: false });
+    expect(parseOptions(['targets', '--quick', '--rounds', '4'])).toMatchObject({ rounds: 4, seconds: 1, quick: true });
+    expect(parseOptions(['micro', '--size', '1Gi', '--compressible', '0', '--publish'])).toMatchObject({
       part: 'micro',
-      rounds: 7,
       sizeBytes: 2 ** 30,
-      save: false,
+      compressiblePercent: 0,
+      publish: true,
     });
     for (const argv of [
       ['--rounds', '0'],
       ['--rounds', '1e3'],
       ['--seconds', '601'],
+      ['--compressible', '101'],
       ['--size', '1Mi'],
       ['--size', 'x'],
       ['--what'],

@@ -1,18 +1,28 @@
 import { describe, expect, it } from 'vitest';
 import { currentCommit, describeMachine, rounded } from '../../../bench/history.js';
 import { Processes } from '../../../bench/processes.js';
-import { floorItems, moved } from '../../../bench/volume/floor.js';
+import type { BenchSystem } from '../../../bench/systems/system.js';
+import { floorItems, moved, movementOf } from '../../../bench/volume/floor.js';
 import { kbenchReport } from '../../../bench/volume/kbench.js';
 import { type ReportInput, report } from '../../../bench/volume/report.js';
 import { type Sample, Samples } from '../../../bench/volume/rounds.js';
-import type { BenchSystem } from '../../../bench/volume/system.js';
 import { kbenchWorkloads, type Workload, workloads } from '../../../bench/volume/workload.js';
 import { realClock } from '../../../src/base/index.js';
 
 function system(name: string, title: string, copies: number): BenchSystem {
   const unused = () => Promise.reject(new Error('not opened in this test'));
   const flush = copies === 1 ? 'yes' : `yes, on all ${copies}`;
-  return { name, title, copies, flush, features: 'none', open: unused, close: unused, uri: () => '', pids: () => [] };
+  return {
+    name,
+    title,
+    copies,
+    flush,
+    features: 'none',
+    open: unused,
+    close: unused,
+    target: () => ({ settings: {}, env: {} }),
+    pids: () => [],
+  };
 }
 
 const peer = system('peer', 'Peer', 1);
@@ -60,13 +70,16 @@ describe('the report', () => {
   });
 
   it('warns when the floor moved, and names what is left out and why', () => {
-    const floor = new Map(floorItems.map(({ name }) => [name, [100, 125]]));
-    floor.set('sync', [100, 119]);
+    const floor = new Map(floorItems.map(({ name }) => [name, [100, 151]]));
+    floor.set('sync', [100, 119, 100]);
     const absent = [{ name: 'gone', title: 'Gone', reason: 'install the Debian package gone' }];
     const text = report(input(write, { floor, absent }));
     expect(text).toContain('Gone is left out: install the Debian package gone.');
     expect(text.match(/WARNING/g)).toHaveLength(floorItems.length - 1);
     expect(moved(floor).map(({ item }) => item.name)).not.toContain('sync');
+    expect(movementOf([100, 90, 115, 100])).toBeCloseTo(0.15);
+    expect(movementOf([100, 60, 100])).toBeCloseTo(0.4);
+    expect(movementOf([])).toBe(0);
   });
 
   it('leaves the ratio out when the baseline was not measured', () => {

@@ -1,4 +1,12 @@
-// One side of the comparison: something that serves a volume over NBD.
+// One side of the comparison: something that serves a volume to fio.
+
+/** How fio reaches a volume. */
+export interface FioTarget {
+  /** ioengine and its own settings. */
+  readonly settings: Readonly<Record<string, string>>;
+  /** For fio's environment. */
+  readonly env: Readonly<Record<string, string>>;
+}
 
 export interface BenchSystem {
   /** Stable: the history is compared by it. */
@@ -12,7 +20,7 @@ export interface BenchSystem {
   /** Makes what a round needs: a running server and a volume. */
   open(): Promise<void>;
   /** Where fio goes; only between open() and close(). */
-  uri(): string;
+  target(): FioTarget;
   /** Processes whose CPU time, with that of their descendants, is the system's. */
   pids(): number[];
   /** Ends what open() made. */
@@ -28,4 +36,8 @@ export interface Absent {
 
 export function nbdUri(socket: string, exportName: string): string {
   return `nbd+unix:///${encodeURIComponent(exportName)}?socket=${socket}`;
+}
+
+export function nbdTarget(uri: string): FioTarget {
+  return { settings: { ioengine: 'nbd', uri }, env: {} };
 }

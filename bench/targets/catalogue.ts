@@ -1,0 +1,133 @@
+// What the project holds itself to, line by line: H1 is one copy, H3 three replica processes on one machine, everything on
+// (AES-256-GCM, LZ4, checksums), data 50 % compressible unless said. Ratios are to a peer with its flush honoured.
+
+import { MiB } from '../../src/base/index.js';
+import type { FigureUnit, Rule, Target } from './target.js';
+
+function row(
+  line: number,
+  id: string,
+  text: string,
+  rule: Rule,
+  value: number,
+  unit: FigureUnit,
+  aim?: number,
+): Target {
+  const target = { line, id, text, rule, value, unit };
+  return aim === undefined ? target : { ...target, aim };
+}
+const least = (line: number, id: string, text: string, value: number, aim?: number) =>
+  row(line, id, text, 'at least', value, 'x', aim);
+const most = (line: number, id: string, text: string, value: number, unit: FigureUnit) =>
+  row(line, id, text, 'at most', value, unit);
+const holds = (line: number, id: string, text: string) => row(line, id, text, 'at least', 1, 'yes/no');
+
+/** "As fast as": what repeated measurements of one and the same thing differ by. */
+export const SAME_MOST = 1.15;
+export const SAME_LEAST = 0.9;
+/** Longest that a request may take at the 99th percentile while one replica's disk writes 50 MB/s. */
+export const THROTTLED_P99_MS = 1_000;
+
+/** Volumes whose snapshots, clones and attachments are timed, by the data in them. */
+export const snapshotSizes = [64 * MiB, 512 * MiB, 2048 * MiB] as const;
+export const snapshotSizesQuick = [64 * MiB, 256 * MiB] as const;
+
+const write: readonly Target[] = [
+  least(1, 'w4k-q32.h1.nbdkit', '4K random write QD32, H1 / nbdkit file', 1.3),
+  least(1, 'w4k-q32.h3.nbdkit', '4K random write QD32, H3 / nbdkit file', 0.7, 1),
+  least(2, 'w4k-q1.h1.raw', '4K random write QD1, H1 / qemu-nbd raw', 1.5),
+  least(2, 'w4k-q1.h3.raw', '4K random write QD1, H3 / qemu-nbd raw', 0.8, 1),
+  least(2, 'w4k-q1-flush.h1.raw', 'with a flush each, H1 / qemu-nbd raw', 1),
+  least(2, 'w4k-q1-flush.h1.floor', 'with a flush each, H1 / fdatasync of one file', 0.6),
+  least(2, 'w4k-q1-flush.h3.floor', 'with a flush each, H3 / fdatasync of three files', 0.6),
+  least(2, 'w4k-c32-flush.h1', '32 such writers in parallel / one, H1', 8),
+  least(2, 'w4k-c32-flush.h3', '32 such writers in parallel / one, H3', 8),
+];
+
+const read: readonly Target[] = [
+  least(3, 'r4k-q32.h1.nbdkit', '4K random read QD32, H1 / nbdkit file', 1),
+  least(3, 'r4k-q32.h3.nbdkit', '4K random read QD32, H3 / nbdkit file', 1),
+  least(3, 'r4k-q1.h1.raw', '4K random read QD1, H1 / qemu-nbd raw', 1),
+  least(3, 'r4k-q1.h3.raw', '4K random read QD1, H3 / qemu-nbd raw', 1),
+  least(3, 'r4k-q1-cold.h1.raw', 'the same, cold cache, H1 / qemu-nbd raw', 0.9),
+  least(3, 'r4k-q1-cold.h3.raw', 'the same, cold cache, H3 / qemu-nbd raw', 0.9),
+  least(3, 'r4k-q32-cold.h1.raw', 'QD32, cold cache, H1 / qemu-nbd raw', 0.9),
+  least(3, 'r4k-q32-cold.h3.raw', 'QD32, cold cache, H3 / qemu-nbd raw', 0.9),
+];
+
+const large: readonly Target[] = [
+  least(4, 'w128k-q8.h1.luks', '128K sequential write, H1 / qemu-nbd LUKS', 2.5),
+  least(4, 'w128k-q8.h3.luks', '128K sequential write, H3 / qemu-nbd LUKS', 1.2),
+  least(4, 'r128k-q8.h1.luks', '128K sequential read, H1 / qemu-nbd LUKS', 3),
+  least(4, 'r128k-q8.h3.luks', '128K sequential read, H3 / qemu-nbd LUKS', 3),
+];
+
+const cpu: readonly Target[] = [
+  most(5, 'cpu.w4k-q32.h1.nbdkit', 'CPU of a 4K write QD32, H1 / nbdkit file', 1, 'x'),
+  most(5, 'cpu.w4k-q32.h3.nbdkit', 'CPU of a 4K write QD32, H3 / nbdkit file', 2.5, 'x'),
+  most(5, 'cpu.w4k-q32.h1.ceph', 'the same, H1 / Ceph RBD with three copies', 0.03, 'x'),
+  most(5, 'cpu.w4k-q32.h3.ceph', 'the same, H3 / Ceph RBD with three copies', 0.03, 'x'),
+  most(5, 'cpu.w4k-q1.h3.raw', 'CPU of a 4K write QD1, H3 / qemu-nbd raw', 2, 'x'),
+  holds(5, 'cpu.budget', 'the budget of a write by stage is printed'),
+];
+
+const tax: readonly Target[] = [
+  most(6, 'tax.encryption', 'encryption, of 4K writes QD32', 0.1, '%'),
+  most(6, 'tax.checksums', 'checksums, of the CPU of 4K writes QD32', 0.03, '%'),
+  most(6, 'tax.lz4', 'LZ4 on incompressible data, of 4K writes QD32', 0.1, '%'),
+];
+
+const calm: readonly Target[] = [
+  most(7, 'latency.write.h1', 'p99 / p50 of 4K writes at 70 % of peak, H1', 5, 'x'),
+  most(7, 'latency.write.h3', 'p99 / p50 of 4K writes at 70 % of peak, H3', 5, 'x'),
+  most(7, 'latency.read.h1', 'p99 / p50 of 4K reads at 70 % of peak, H1', 5, 'x'),
+  most(7, 'latency.read.h3', 'p99 / p50 of 4K reads at 70 % of peak, H3', 5, 'x'),
+  most(7, 'background.snapshots', '4K writes QD32 lost to a snapshot every second, H3', 0.2, '%'),
+  most(7, 'background.scrub', '4K writes QD32 lost to scrubbing, H1', 0.2, '%'),
+  most(7, 'background.cleaning', '4K writes QD32 lost to cleaning, H1', 0.2, '%'),
+];
+
+const wear: readonly Target[] = [
+  most(8, 'amplification.uniform-50', 'write amplification, uniform, 50 % full', 1.4, 'x'),
+  most(8, 'amplification.uniform-80', 'write amplification, uniform, 80 % full', 3, 'x'),
+  most(8, 'amplification.skewed-80', 'write amplification, 80/20, 80 % full', 2, 'x'),
+  most(8, 'throttled.dropped', 'replicas dropped, one disk at 50 MB/s', 0, ''),
+  most(8, 'throttled.pauses', 'stalls of a lease, one disk at 50 MB/s', 0, ''),
+  most(8, 'throttled.p99', 'p99 of a 4K write QD32, one disk at 50 MB/s', THROTTLED_P99_MS, 'ms'),
+];
+
+const bounded: readonly Target[] = [
+  most(9, 'attach.tib.rss', 'daemon RSS, full 1 TiB (simulated map) attached', 512, 'MiB'),
+  most(9, 'attach.tib.time', 'attach of that volume', 2_000, 'ms'),
+  most(9, 'idle.cpu-100', 'CPU of 100 idle volumes, of one core', 0.01, '%'),
+];
+
+const snapshots: readonly Target[] = [
+  most(10, 'snapshot.create', 'snapshot, slowest of all sizes', 100, 'ms'),
+  most(10, 'snapshot.delete', 'snapshot deletion, slowest of all sizes', 100, 'ms'),
+  most(10, 'snapshot.clone', 'clone, slowest of all sizes', 100, 'ms'),
+  most(10, 'snapshot.clone-segment', 'clone, each further segment and replica', 20, 'us'),
+  most(10, 'snapshot.last-first', 'last 100 of 10,000 snapshots / first 100, time of each', SAME_MOST, 'x'),
+  least(10, 'snapshot.reads', '4K reads QD32 under 10,000 snapshots / without', SAME_LEAST),
+];
+
+const space: readonly Target[] = [
+  most(11, 'space.discard', 'pool files 60 s after a full discard, of the fill', 0.05, '%'),
+  most(11, 'space.deletion', 'pool files 60 s after deletion, of the fill', 0.05, '%'),
+  holds(11, 'space.enospc', 'a pool filled to the last byte: ENOSPC to the writer'),
+  holds(11, 'space.intact', 'all flushed data intact then'),
+  holds(11, 'space.usable', 'usable again after a discard'),
+];
+
+export const targets: readonly Target[] = [
+  ...write,
+  ...read,
+  ...large,
+  ...cpu,
+  ...tax,
+  ...calm,
+  ...wear,
+  ...bounded,
+  ...snapshots,
+  ...space,
+];

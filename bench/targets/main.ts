@@ -1,0 +1,95 @@
+// `targets`: every stage in turn, then one table with each figure the project holds itself to, its target beside it, and the
+// verdict. A stage that fails leaves its figures unmeasured and the others alone; content that does not verify ends the run.
+
+import { mkdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { HoldfastError, messageOf } from '../../src/base/index.js';
+import { latestPublished, rounded, sameMachine } from '../history.js';
+import { chosen } from '../options.js';
+import { concludeRun, LOAD_MAX, loadAverage } from '../publish.js';
+import type { BenchRun } from '../run.js';
+import { canDropPageCache } from '../volume/page-cache.js';
+import { targets } from './catalogue.js';
+import { type PeersResult, peersStage } from './peers-stage.js';
+import type { Stage } from './stage.js';
+import { type Judged, judge, type Measured } from './target.js';
+import { changeLines, changesSince, summary, verdictTable } from './verdicts.js';
+
+export async function runTargets(run: BenchRun): Promise<void> {
+  const loadAtStart = loadAverage();
+  run.print(`load average at the start: ${loadAtStart.toFixed(2)} (at most ${LOAD_MAX} for a run to be published)\n`);
+  let peers: PeersResult | undefined;
+  const stages = [
+    peersStage((result) => {
+      peers = result;
+    }),
+    ...otherStages(() => peers),
+  ];
+  const selected = chosen('stages', stages, run.options.stages);
+  const found = new Map<string, Measured>();
+  const leftOut = stages.filter((stage) => !selected.includes(stage)).map(({ name }) => `stage ${name}`);
+  if (!canDropPageCache()) leftOut.push('cold reads');
+  for (const stage of selected) {
+    const trouble = await runStage(run, stage, found);
+    if (trouble !== '') leftOut.push(`stage ${stage.name} (${trouble})`);
+  }
+  const judged = targets.map((target) => judge(target, found.get(target.id)));
+  run.print(`\n${verdictTable(judged)}\n\n${summary(judged)}\n`);
+  compare(run, judged);
+  const circumstances = { ...run.options, loadAtStart, floor: peers?.floor ?? new Map(), leftOut };
+  await concludeRun(run, 'targets', circumstances, resultOf(run, judged, found, peers));
+}
+
+/** Returns why it failed; '' when it did not. */
+async function runStage(run: BenchRun, stage: Stage, found: Map<string, Measured>): Promise<string> {
+  const directory = join(run.directory, stage.name);
+  mkdirSync(directory);
+  run.print(`\n== ${stage.title}\n`);
+  const startMs = run.clock.monotonicMs();
+  try {
+    await stage.run({
+      ...run,
+      directory,
+      found,
+      progress: (text) => run.progress(`${stage.name}: ${text}`),
+      note: (id, values, beside = '') => void found.set(id, { id, values, beside }),
+    });
+    return '';
+  } catch (error) {
+    if (!(error instanceof HoldfastError) || error.code === 'DATA_LOSS' || error.code === 'CANCELLED') throw error;
+    run.print(`the stage failed: ${messageOf(error)}\n`);
+    return messageOf(error);
+  } finally {
+    run.print(`(${Math.round((run.clock.monotonicMs() - startMs) / 1000)} s)\n`);
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+function compare(run: BenchRun, judged: readonly Judged[]): void {
+  const last = latestPublished('targets', sameMachine());
+  if (last === undefined || !Array.isArray(last.targets)) return;
+  const changes = changesSince(judged, last.targets as { id: string; values: number[] }[]);
+  const when = `${String(last.at).slice(0, 10)}, commit ${String(last.commit).slice(0, 8)}`;
+  for (const line of changeLines(changes, when)) run.print(`${line}\n`);
+}
+
+function resultOf(
+  run: BenchRun,
+  judged: readonly Judged[],
+  found: ReadonlyMap<string, Measured>,
+  peers: PeersResult | undefined,
+): object {
+  const { rounds, seconds, sizeBytes } = run.options;
+  return {
+    settings: { rounds, seconds, sizeBytes, compressiblePercent: 50 },
+    targets: judged.map(({ target: { id, line, rule, value }, verdict }) => {
+      const values = (found.get(id)?.values ?? []).map(rounded);
+      return { id, line, rule, target: value, verdict, values };
+    }),
+    rates: peers?.samples.summary() ?? [],
+  };
+}
+
+function otherStages(_peers: () => PeersResult | undefined): Stage[] {
+  return [];
+}
