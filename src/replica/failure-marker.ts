@@ -2,7 +2,7 @@
 // reached the disk, so what a new process reads proves nothing. The marker is a best effort on a disk that fails.
 
 import { HoldfastError } from '../base/index.js';
-import type { Disk } from '../segment/index.js';
+import { type Disk, synced } from '../segment/index.js';
 
 const markerName = 'failed';
 
@@ -23,7 +23,7 @@ export async function markFailed(disk: Disk, directory: string, error: HoldfastE
   const file = disk.openFile(path, 'create');
   try {
     file.write([Buffer.from(`${error.message}\n`)], 0);
-    await file.datasync();
+    await synced(file);
   } finally {
     file.close();
   }

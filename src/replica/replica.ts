@@ -118,7 +118,7 @@ export class Replica {
    * DATA_LOSS/Corrupt when neither superblock is good, DiskFailed when it failed before.
    */
   static async open(parts: ReplicaParts, volumeId: VolumeId): Promise<Replica> {
-    const { pool, handles, logger } = parts;
+    const { pool, handles, logger, space } = parts;
     const directory = pool.replicaPath(volumeId);
     if (pool.disk.stat(directory) === undefined) {
       throw new HoldfastError('NOT_FOUND', `pool ${pool.path} holds no replica of volume ${volumeId}`, {
@@ -136,7 +136,7 @@ export class Replica {
       flushedSeq: flushed?.seq ?? 0,
       checkpointSeq: checkpoint?.coveredThrough ?? 0,
     };
-    const { log, verdict } = await SegmentLog.open(pool.disk, directory, handles, evidence);
+    const { log, verdict } = await SegmentLog.open(pool.disk, directory, handles, evidence, () => space.hasRoom());
     const facts = { volume: volumeId, end: verdict.end.seq, durable: verdict.durableThrough, cacheSurvived: survived };
     if (verdict.text === null) logger.info(facts, 'replica opened');
     else logger.warn({ ...facts, found: verdict.text }, `replica opened, ${verdict.verdict}`);
@@ -359,6 +359,8 @@ export class Replica {
       if (update.joining === false) next = { ...next, cache: this.#cacheNow };
       await this.#update(next);
       if (update.joining === false) this.#cacheSurvived = true;
+      // Everything is durable everywhere: the volume is idle, and needs nothing ahead.
+      if (update.flushed?.seq === this.#log.end.seq && this.#port === port) this.#log.giveBack();
     };
     return update.joining === undefined ? this.#queue.run(apply) : this.#queue.barrier(apply);
   }

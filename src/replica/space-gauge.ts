@@ -2,12 +2,15 @@
 // and superblocks possible on a full disk. Asked after every append, so the filesystem is asked now and then only and
 // appended bytes are subtracted in between.
 
-import { type Clock, GiB, type Logger, messageOf } from '../base/index.js';
+import { type Clock, type Logger, MiB, messageOf } from '../base/index.js';
 import type { Pool } from '../segment/index.js';
 
 /** Others (deletions, other programs) change the free space too. */
 const STALE_AFTER_MS = 500;
-const RESERVE_MAX = GiB;
+/** A share of the pool, within bounds: several volumes may have their in-flight bytes on the way when it runs full. */
+const RESERVE = { share: 1 / 32, least: 64 * MiB, leastShare: 1 / 16, most: 512 * MiB };
+/** With less than this nothing is taken that is not needed yet. */
+const ROOMY = 128 * MiB;
 
 export class SpaceGauge {
   readonly #pool: Pool;
@@ -36,10 +39,16 @@ export class SpaceGauge {
     return Math.max(0, this.#free);
   }
 
+  /** Whether the pool can spare what makes things faster only. */
+  hasRoom(): boolean {
+    return this.freeBytes() > ROOMY;
+  }
+
   #read(): number {
     try {
       const { capacityBytes, freeBytes } = this.#pool.space();
-      return freeBytes - Math.min(RESERVE_MAX, Math.floor(capacityBytes / 20));
+      const least = Math.min(RESERVE.least, capacityBytes * RESERVE.leastShare);
+      return freeBytes - Math.floor(Math.min(RESERVE.most, Math.max(least, capacityBytes * RESERVE.share)));
     } catch (error) {
       this.#logger.error({ pool: this.#pool.path, error: messageOf(error) }, 'free space is unknown');
       return 0;

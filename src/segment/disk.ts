@@ -13,11 +13,13 @@ export interface DiskFile {
   read(into: Uint8Array, position: number): number;
   /** Only for bytes that are no part of a log (see SegmentLog). */
   truncate(length: number): void;
-  /** Everything written before the call is on stable storage when it resolves. After a rejection nothing more may be expected of the file. */
-  datasync(): Promise<void>;
+  /** The same off this thread, at some time before `done`: for files that nothing is written to any more. */
+  truncateLater(length: number, done: (error: Error | null) => void): void;
+  /** Everything written before the call is on stable storage when `done(null)` comes. After an error nothing more may be expected of the file. */
+  datasync(done: (error: Error | null) => void): void;
   /** Bytes. */
   size(): number;
-  /** Must not be called while a datasync is under way. */
+  /** Must not be called while a datasync or truncateLater is under way. */
   close(): void;
 }
 
@@ -66,4 +68,11 @@ export interface Disk {
   mountId(path: string): string;
   /** An exclusive lock that dies with the process; creates the file. Throws FAILED_PRECONDITION/PoolInUse when another holds it. */
   lock(path: string): Promise<DiskLock>;
+}
+
+/** datasync() as a promise, for what is not done often. */
+export function synced(file: DiskFile): Promise<void> {
+  return new Promise((resolve, reject) => {
+    file.datasync((error) => (error === null ? resolve() : reject(error)));
+  });
 }

@@ -1,4 +1,12 @@
-export type { Disk, DiskFile, DiskLock, DiskSpace, FileStat, OpenMode } from './disk.js';
+export {
+  type Disk,
+  type DiskFile,
+  type DiskLock,
+  type DiskSpace,
+  type FileStat,
+  type OpenMode,
+  synced,
+} from './disk.js';
 export { diskError } from './disk-error.js';
 export { type ChainFault, chainFault, type SegmentContext } from './frame-walk.js';
 export { HandleCache } from './handle-cache.js';

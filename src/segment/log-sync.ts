@@ -8,13 +8,8 @@
 
 import { asHoldfastError, type HoldfastError } from '../base/index.js';
 import type { Disk, DiskFile } from './disk.js';
+import { BACKGROUND_SYNC_BYTES, PARALLEL_SYNCS } from './limits.js';
 import type { LogSegment } from './segment-log.js';
-
-/** Unsynced bytes at which a background sync starts: about what a disk takes in a few tens of milliseconds. */
-const BACKGROUND_SYNC_BYTES = 8 * 1024 * 1024;
-
-/** After a recovery many files may be unsynced; they are not opened all at once. */
-const PARALLEL_SYNCS = 64;
 
 export type Done = (error: Error | null) => void;
 
@@ -24,6 +19,8 @@ interface SyncFiles {
   open(segment: LogSegment): DiskFile;
   /** A sync no longer uses the segment's file. */
   release(segment: LogSegment): void;
+  /** A sync of `bytes` that somebody waits for is under way: the disk is busy, this thread is not. */
+  waiting(bytes: number): void;
 }
 
 export class LogSync {
@@ -37,11 +34,17 @@ export class LogSync {
   #wanted = false;
   #appended = 0;
   #through = 0;
-  #running: Promise<void> | null = null;
-  /** What the running sync will have covered, and who waits for it. */
+  /** The running sync: its segments, how many of them were begun, calls under way (and one more while it starts), its first failure. */
+  #running = false;
+  #syncing: LogSegment[] = [];
+  #begun = 0;
+  #open = 0;
+  #failed: HoldfastError | null = null;
+  /** What it will have covered, and who waits for it. */
   #target = 0;
   #serving: Done[] = [];
   #waiters: Done[] = [];
+  #idle: (() => void)[] = [];
   #failure: HoldfastError | null = null;
   /** Called once when a sync failed. */
   onFailure: (error: HoldfastError) => void = () => {};
@@ -82,9 +85,9 @@ export class LogSync {
   /** Frames through `seq` were written. A sealed segment is synced at once: nothing more will be added to it. */
   appended(seq: number, sealed: boolean): void {
     this.#appended = seq;
-    if (sealed || this.#unsyncedBytes >= BACKGROUND_SYNC_BYTES) {
+    if (this.#failure === null && (sealed || this.#unsyncedBytes >= BACKGROUND_SYNC_BYTES)) {
       this.#wanted = true;
-      if (this.#running === null) this.#start();
+      if (!this.#running) this.#start();
     }
   }
 
@@ -102,12 +105,12 @@ export class LogSync {
       done(this.#failure);
       return;
     }
-    if (this.#running !== null && wanted <= this.#target) {
+    if (this.#running && wanted <= this.#target) {
       this.#serving.push(done);
       return;
     }
     this.#waiters.push(done);
-    if (this.#running === null) this.#start();
+    if (!this.#running) this.#start();
   }
 
   /** Syncs every frame written so far. */
@@ -119,7 +122,7 @@ export class LogSync {
 
   /** Resolves when no sync runs. Starts none. */
   async idle(): Promise<void> {
-    while (this.#running !== null) await this.#running;
+    while (this.#running) await new Promise<void>((resolve) => this.#idle.push(resolve));
   }
 
   /** The log was cut: what it held above `seq` is no longer there. */
@@ -129,61 +132,76 @@ export class LogSync {
   }
 
   #start(): void {
-    this.#target = this.#appended;
-    const segments = this.#dirty;
+    const bytes = this.#unsyncedBytes;
     const directory = this.#directoryDirty;
+    this.#running = true;
+    this.#target = this.#appended;
+    this.#syncing = this.#dirty;
+    this.#begun = 0;
+    this.#open = 1;
     this.#dirty = [];
     this.#directoryDirty = false;
     this.#unsyncedBytes = 0;
     this.#wanted = false;
     this.#serving = this.#waiters;
     this.#waiters = [];
-    for (const segment of segments) {
+    for (const segment of this.#syncing) {
       segment.dirty = false;
       segment.syncing = true;
     }
-    this.#running = this.#flush(segments, directory).then((failure) => {
-      this.#running = null;
-      for (const segment of segments) {
-        segment.syncing = false;
-        this.#files.release(segment);
-      }
-      if (failure !== null) this.#fail(failure);
-      else this.#finish();
-    });
+    if (directory) {
+      this.#open++;
+      this.#disk.syncDirectory(this.#directory).then(() => this.#ended(null), this.#ended);
+    }
+    while (this.#begun < this.#syncing.length && this.#begun < PARALLEL_SYNCS) this.#syncNext();
+    if (this.#serving.length > 0) this.#files.waiting(bytes);
+    this.#ended(null);
   }
 
-  /** Returns the first failure instead of throwing: all files must be let go of before anything else happens. */
-  async #flush(segments: readonly LogSegment[], directory: boolean): Promise<HoldfastError | null> {
-    let failure: HoldfastError | null = null;
-    const note = (error: unknown) => {
-      failure ??= asHoldfastError(error);
-    };
-    for (let first = 0; first === 0 || first < segments.length; first += PARALLEL_SYNCS) {
-      const work: Promise<void>[] = [];
-      if (directory && first === 0) work.push(this.#disk.syncDirectory(this.#directory).catch(note));
-      for (const segment of segments.slice(first, first + PARALLEL_SYNCS)) {
-        if (segment.removed) continue;
-        try {
-          work.push(this.#files.open(segment).datasync().catch(note));
-        } catch (error) {
-          note(error);
-        }
-      }
-      await Promise.all(work);
+  #syncNext(): void {
+    const segment = this.#syncing[this.#begun++]!;
+    if (segment.removed) return;
+    this.#open++;
+    try {
+      this.#files.open(segment).datasync(this.#ended);
+    } catch (error) {
+      // Not before those that come next were begun.
+      queueMicrotask(() => this.#ended(error));
     }
-    return failure;
   }
+
+  /** One call of the running sync has ended. All files are let go of before anything else happens. */
+  readonly #ended = (error: unknown): void => {
+    if (error !== null) this.#failed ??= asHoldfastError(error);
+    this.#open--;
+    while (this.#begun < this.#syncing.length && this.#open < PARALLEL_SYNCS) this.#syncNext();
+    if (this.#open > 0) return;
+    const segments = this.#syncing;
+    this.#syncing = [];
+    this.#running = false;
+    for (const segment of segments) {
+      segment.syncing = false;
+      this.#files.release(segment);
+    }
+    if (this.#failed !== null) this.fail(this.#failed);
+    else this.#finish();
+    const idle = this.#idle;
+    this.#idle = [];
+    for (const resume of idle) resume();
+  };
 
   #finish(): void {
+    if (this.#failure !== null) return;
     this.#through = Math.max(this.#through, this.#target);
     const served = this.#serving;
     this.#serving = [];
     for (const done of served) done(null);
-    if (this.#running === null && (this.#wanted || this.#waiters.length > 0)) this.#start();
+    if (!this.#running && (this.#wanted || this.#waiters.length > 0)) this.#start();
   }
 
-  #fail(error: HoldfastError): void {
+  /** Also told when another write to the log's files failed: from then on nothing of them counts as synced. */
+  fail(error: HoldfastError): void {
+    if (this.#failure !== null) return;
     this.#failure = error;
     const all = [...this.#serving, ...this.#waiters];
     this.#serving = [];

@@ -8,6 +8,7 @@ import {
   fdatasync,
   fstatSync,
   fsync,
+  ftruncate,
   ftruncateSync,
   linkSync,
   mkdirSync,
@@ -67,7 +68,7 @@ class NodeFile implements DiskFile {
   #writeMany(buffers: readonly Uint8Array[], position: number): void {
     let at = position;
     for (let first = 0; first < buffers.length; first += VECTOR_MAX) {
-      const part = buffers.slice(first, first + VECTOR_MAX);
+      const part = buffers.length <= VECTOR_MAX ? buffers : buffers.slice(first, first + VECTOR_MAX);
       let written = writevSync(this.#fd, part, at);
       for (const buffer of part) {
         // After a short vectored write the rest goes buffer by buffer.
@@ -102,10 +103,12 @@ class NodeFile implements DiskFile {
     }
   }
 
-  datasync(): Promise<void> {
-    return new Promise((resolve, reject) => {
-      fdatasync(this.#fd, (error) => (error ? reject(diskError(error, 'fdatasync', this.path)) : resolve()));
-    });
+  truncateLater(length: number, done: (error: Error | null) => void): void {
+    ftruncate(this.#fd, length, (error) => done(error ? diskError(error, 'truncate', this.path) : null));
+  }
+
+  datasync(done: (error: Error | null) => void): void {
+    fdatasync(this.#fd, (error) => done(error ? diskError(error, 'fdatasync', this.path) : null));
   }
 
   size(): number {

@@ -23,7 +23,7 @@ import {
   type Random,
   type VolumeId,
 } from '../base/index.js';
-import type { Disk, DiskLock, DiskSpace } from './disk.js';
+import { type Disk, type DiskLock, type DiskSpace, synced } from './disk.js';
 
 const POOL_FORMAT = 1;
 
@@ -199,7 +199,7 @@ async function writeIdentity(disk: Disk, path: string, identity: PoolIdentity): 
   const file = disk.openFile(temporary, 'create');
   try {
     file.write([Buffer.from(text)], 0);
-    await file.datasync();
+    await synced(file);
   } finally {
     file.close();
   }

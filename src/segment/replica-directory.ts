@@ -3,7 +3,7 @@
 
 import { corrupt, HoldfastError, type ReplicaId, type VolumeId } from '../base/index.js';
 import type { SegmentName, Superblock } from '../format/index.js';
-import type { Disk, DiskFile } from './disk.js';
+import { type Disk, type DiskFile, synced } from './disk.js';
 import { type Pool, removeTree } from './pool.js';
 import { listSegments, segmentPath } from './segment-scan.js';
 import { SuperblockStore } from './superblock-store.js';
@@ -52,7 +52,7 @@ async function linkOrCopy(disk: Disk, source: string, target: string): Promise<v
     const to = disk.openFile(target, 'create');
     try {
       copyWhole(from, to);
-      await to.datasync();
+      await synced(to);
     } finally {
       to.close();
     }

@@ -3,16 +3,19 @@
 // Owner: one Replica. Invariants: `end` is the last frame that was written whole and follows its predecessor; every segment
 // but the last may be read up to its length, nothing beyond is ever shown; a file with unsynced bytes keeps the descriptor
 // they were written through, so that a failed write-back is reported to our sync. A cut never truncates: whole segments go
-// newest first, the kept prefix of one is written as a new file and renamed. Only bytes that are no part of the log (a torn
-// tail's remains) are truncated, in files with one name. May fail: full or failing disk, at any call.
+// newest first, the kept prefix of one is written as a new file and renamed. Only bytes that are no part of the log are
+// truncated: a torn tail's remains in files with one name, and zeroes. A file may be longer than its log: zeroes are written
+// ahead while a flush waits for the disk (zero-ahead.ts), never below the log's end; they are cut off when the segment was
+// sealed, or nothing is expected to be written to it. May fail: full or failing disk, at any call.
 
 import { assert, corrupt, HoldfastError, notFound } from '../base/index.js';
 import { SEGMENT_HEADER_SIZE, type SegmentHeader, type SegmentName, segmentFileName } from '../format/index.js';
-import type { Disk, DiskFile } from './disk.js';
+import { type Disk, type DiskFile, synced } from './disk.js';
 import { type WalkedFrame, walkFrames } from './frame-walk.js';
 import type { HandleCache } from './handle-cache.js';
 import { scanLog } from './log-scan.js';
 import { LogSync } from './log-sync.js';
+import { LogZeroes } from './log-zeroes.js';
 import { decideRecovery, type RecoveryEvidence, type RecoveryVerdict } from './recovery.js';
 import { copyBytes } from './replica-directory.js';
 import { isSound, type SegmentScan, segmentPath, walkStart, zeroDigest } from './segment-scan.js';
@@ -28,8 +31,10 @@ export interface LogSegment {
   /** Header and valid frames. */
   length: number;
   sealed: boolean;
-  /** The file may hold bytes beyond `length`. */
+  /** The file may hold bytes beyond `length` that are no zeroes. */
   remains: boolean;
+  /** The file holds zeroes from `length` to here, when that is above `length`. */
+  zeroedTo: number;
   file: DiskFile | null;
   writable: boolean;
   dirty: boolean;
@@ -65,27 +70,43 @@ export class SegmentLog {
   #damage: string | null = null;
   /** Segments beyond a damaged place: on disk, but no part of the log. */
   #beyond: SegmentName[] = [];
+  readonly #zeroes: LogZeroes;
 
-  private constructor(disk: Disk, directory: string, handles: HandleCache) {
+  private constructor(disk: Disk, directory: string, handles: HandleCache, hasRoom: () => boolean) {
     this.#disk = disk;
     this.directory = directory;
     this.#handles = handles;
+    this.#zeroes = new LogZeroes({
+      hasRoom,
+      writable: (segment) => this.#handle(segment, true),
+      touched: (segment) => this.sync.touched(segment, 0),
+      free: (segment) => {
+        if (segment.removed) handles.close(segment);
+      },
+      failed: (error) => this.sync.fail(error),
+    });
     this.sync = new LogSync(disk, directory, {
       open: (segment) => this.#handle(segment, false),
       release: (segment) => {
         if (segment.removed) handles.close(segment);
+        else this.#zeroes.trim(segment);
       },
+      waiting: (bytes) => this.#zeroes.write(this.last, bytes),
     });
   }
 
-  /** Recovers the log of `directory`. Cuts a torn tail durably; on damage changes nothing and reports it. */
+  /**
+   * Recovers the log of `directory`. Cuts a torn tail durably; on damage changes nothing and reports it. `hasRoom` says whether
+   * the pool can spare what zeroes take.
+   */
   static async open(
     disk: Disk,
     directory: string,
     handles: HandleCache,
     evidence: RecoveryEvidence,
+    hasRoom: () => boolean,
   ): Promise<{ log: SegmentLog; verdict: RecoveryVerdict }> {
-    const log = new SegmentLog(disk, directory, handles);
+    const log = new SegmentLog(disk, directory, handles, hasRoom);
     const scans = scanLog(disk, directory, evidence);
     const verdict = decideRecovery(scans, evidence);
     for (const scan of scans.slice(0, verdict.kept)) log.#adopt(scan);
@@ -131,6 +152,7 @@ export class SegmentLog {
       length: scan.length,
       sealed: scan.sealed,
       remains: scan.fault !== null,
+      zeroedTo: scan.fault === null ? scan.fileSize : 0,
       file: null,
       writable: false,
       dirty: false,
@@ -157,6 +179,7 @@ export class SegmentLog {
       length: 0,
       sealed: false,
       remains: false,
+      zeroedTo: 0,
       file: this.#disk.openFile(path, 'create'),
       writable: true,
       dirty: false,
@@ -193,6 +216,17 @@ export class SegmentLog {
     segment.sealed = seals;
     this.#end = { epoch: segment.name.epoch, seq: lastSeq, digest: lastDigest };
     this.sync.appended(lastSeq, seals);
+  }
+
+  /** Cuts off zeroes that were written ahead: nothing is expected to be appended soon. */
+  giveBack(): void {
+    if (this.last !== undefined) this.#zeroes.giveBack(this.last);
+  }
+
+  /** Resolves when nothing uses a file any more but what is called from now on. */
+  async #idle(): Promise<void> {
+    await this.sync.idle();
+    await this.#zeroes.idle();
   }
 
   #handle(segment: LogSegment, write: boolean): DiskFile {
@@ -276,7 +310,7 @@ export class SegmentLog {
    * before its first frame's end, bytes after the last frame. Durable.
    */
   async trim(): Promise<void> {
-    await this.sync.idle();
+    await this.#idle();
     await this.#removeFiles(this.#beyond);
     this.#beyond = [];
     const last = this.last;
@@ -286,6 +320,7 @@ export class SegmentLog {
     }
     for (const segment of this.#segments) {
       if (segment.remains && segment === this.last) await this.#dropRemains(segment);
+      else if (!segment.remains && segment.zeroedTo > segment.length) this.#zeroes.drop(segment);
       segment.remains = false;
     }
   }
@@ -309,7 +344,8 @@ export class SegmentLog {
     if (stat.links > 1) return this.#rewrite(segment, segment.length);
     const file = this.#handle(segment, true);
     file.truncate(segment.length);
-    await file.datasync();
+    segment.zeroedTo = 0;
+    await synced(file);
   }
 
   /** Where the log would end after cut(seq): the last frame at or below it, its segment and end. */
@@ -347,12 +383,13 @@ export class SegmentLog {
     const copy = this.#disk.openFile(temporary, 'create');
     try {
       copyBytes(this.#handle(segment, false), copy, length);
-      await copy.datasync();
+      await synced(copy);
     } finally {
       copy.close();
     }
     this.sync.clean(segment);
     this.#handles.close(segment);
+    segment.zeroedTo = 0;
     this.#disk.rename(temporary, segment.path);
     await this.#disk.syncDirectory(this.directory);
   }
@@ -394,7 +431,7 @@ export class SegmentLog {
         );
       }
       file.write([bytes], offset);
-      await file.datasync();
+      await synced(file);
     } finally {
       file.close();
     }
@@ -402,7 +439,8 @@ export class SegmentLog {
 
   /** Closes all files once no sync runs. */
   async close(): Promise<void> {
-    await this.sync.idle();
+    await this.#idle();
+    if (this.sync.failure === null && this.#damage === null) this.giveBack();
     for (const segment of this.#segments) this.#handles.close(segment);
   }
 }

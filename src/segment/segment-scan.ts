@@ -29,6 +29,8 @@ export interface SegmentScan {
   readonly digest: Buffer;
   /** End of the last valid frame; 0 without a header. */
   readonly length: number;
+  /** Bytes of the file: more than `length` when zeroes were written ahead, or when there is a fault. */
+  readonly fileSize: number;
   readonly sealed: boolean;
   /** Null when nothing but zeroes follows the last valid frame. */
   readonly fault: WalkFault | null;
@@ -64,7 +66,10 @@ export function scanSegment(disk: Disk, directory: string, name: SegmentName, fu
     if (typeof header === 'string') return headless(file, name, header);
     if (!full) {
       const sealed = quickSealed(file, header);
-      if (sealed) return { name, header, ...sealed, sealed: true, fault: null, laterFrames: false, full: false };
+      if (sealed) {
+        const fileSize = sealed.length;
+        return { name, header, ...sealed, fileSize, sealed: true, fault: null, laterFrames: false, full: false };
+      }
     }
     return walked(file, header, full);
   } finally {
@@ -97,6 +102,7 @@ function headless(file: DiskFile, name: SegmentName, fault: string): SegmentScan
     seq: 0,
     digest: zeroDigest,
     length: 0,
+    fileSize: file.size(),
     sealed: false,
     fault: null,
     laterFrames: later.found,
@@ -105,7 +111,10 @@ function headless(file: DiskFile, name: SegmentName, fault: string): SegmentScan
   };
 }
 
-/** A sealed segment by its trailer and last frame's header, or undefined when these don't fit: then the frames are walked. */
+/**
+ * A sealed segment by its trailer and last frame's header, or undefined when these don't fit: then the frames are walked. So it
+ * is with one whose file still has zeroes behind its trailer, because a crash came before they were cut off.
+ */
 function quickSealed(
   file: DiskFile,
   header: SegmentHeader,
@@ -165,6 +174,7 @@ function walked(file: DiskFile, header: SegmentHeader, full: boolean): SegmentSc
     seq: end.seq,
     digest: end.digest,
     length: end.offset,
+    fileSize: file.size(),
     sealed: end.sealed,
     fault: end.fault,
     laterFrames: later.found,

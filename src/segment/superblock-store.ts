@@ -13,7 +13,7 @@ import {
   type Superblock,
   type SuperblockFault,
 } from '../format/index.js';
-import type { Disk } from './disk.js';
+import { type Disk, synced } from './disk.js';
 
 const slotNames = ['superblock.0', 'superblock.1'] as const;
 
@@ -103,7 +103,7 @@ export class SuperblockStore {
     const file = this.#disk.openFile(path, created ? 'create' : 'write');
     try {
       file.write([bytes], 0);
-      await file.datasync();
+      await synced(file);
     } finally {
       file.close();
     }

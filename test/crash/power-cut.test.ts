@@ -9,6 +9,12 @@ vi.mock('../../src/format/constants.js', async (original) => ({
   ...(await original<object>()),
   SEGMENT_SIZE_DEFAULT: 128 * 1024,
 }));
+// Zeroes are written ahead for every log here, however much it flushes at once.
+vi.mock('../../src/segment/limits.js', async (original) => ({
+  ...(await original<object>()),
+  ZERO_FLUSH_BYTES: 8 * 1024 * 1024,
+  ZERO_STEP: { first: 8 * 1024, most: 48 * 1024 },
+}));
 vi.mock('../../src/engine/limits.js', async (original) => ({
   ...(await original<object>()),
   TAIL_BYTES: 64 * 1024,
@@ -25,4 +31,5 @@ it('holds every promise after crashes at any moment', async () => {
   expect(counts.cuts).toBeGreaterThanOrEqual(cuts);
   expect(counts.power).toBeGreaterThanOrEqual(Math.min(20, cuts / 4));
   expect(counts.inRecovery).toBeGreaterThan(0);
+  expect(counts.zeroes).toBeGreaterThan(10);
 });

@@ -388,7 +388,7 @@ class RecordingFile implements DiskFile {
   readonly #disk: RecordingDisk;
   readonly #inode: Inode;
   #open = true;
-  #syncing = 0;
+  #busy = 0;
 
   constructor(disk: RecordingDisk, path: string, inode: Inode) {
     this.#disk = disk;
@@ -415,21 +415,31 @@ class RecordingFile implements DiskFile {
     this.#check();
     this.#disk.recordTruncate(this.#inode.id, length);
   }
-  async datasync(): Promise<void> {
+  truncateLater(length: number, done: (error: Error | null) => void): void {
     this.#check();
-    this.#syncing++;
-    try {
-      await this.#disk.recordSync(this.#inode.id, this.path);
-    } finally {
-      this.#syncing--;
-    }
+    this.#busy++;
+    // It happens at some time; the next turn is one.
+    queueMicrotask(() => {
+      this.#busy--;
+      this.#disk.recordTruncate(this.#inode.id, length);
+      done(null);
+    });
+  }
+  datasync(done: (error: Error | null) => void): void {
+    this.#check();
+    this.#busy++;
+    const end = (error: Error | null) => {
+      this.#busy--;
+      done(error);
+    };
+    this.#disk.recordSync(this.#inode.id, this.path).then(() => end(null), end);
   }
   size(): number {
     this.#check();
     return this.#inode.size;
   }
   close(): void {
-    if (this.#syncing > 0) throw new Error(`${this.path} is closed while it is being synced`);
+    if (this.#busy > 0) throw new Error(`${this.path} is closed while it is being synced or truncated`);
     this.#open = false;
   }
 }

@@ -67,6 +67,8 @@ export interface CutCounts {
   alone: number;
   clones: number;
   converged: number;
+  /** Writes of zeroes ahead of a log's end, in the lives that were crashed. */
+  zeroes: number;
 }
 
 /** Crashes the world and checks what comes back; `depth` more times, before and after it has gone on. */

@@ -1,6 +1,7 @@
 // Lives by the number: each seed gives a volume of some kind, a life, and crashes of it.
 
 import { GiB } from '../../../src/base/index.js';
+import type { RecordingDisk } from '../recording-disk.js';
 import { type CutCounts, chooseCrash, crashAndCheck } from './cuts.js';
 import { SimWorld, type VolumeShape } from './sim-world.js';
 import { Chance } from './virtual-time.js';
@@ -17,9 +18,26 @@ export function shapeBy(chance: Chance): VolumeShape {
   };
 }
 
+const blank = Buffer.alloc(4096);
+
+function zeroWrites(disk: RecordingDisk): number {
+  return disk.journal.filter(
+    (change) => change.op === 'write' && change.bytes.length >= 4096 && change.bytes.subarray(0, 4096).equals(blank),
+  ).length;
+}
+
 /** Runs lives until so many crashes were checked. Throws with the seed of the life that broke a promise. */
 export async function runLives(options: { seed: number; cuts: number; bytes: number }): Promise<CutCounts> {
-  const counts: CutCounts = { cuts: 0, again: 0, inRecovery: 0, power: 0, alone: 0, clones: 0, converged: 0 };
+  const counts: CutCounts = {
+    cuts: 0,
+    again: 0,
+    inRecovery: 0,
+    power: 0,
+    alone: 0,
+    clones: 0,
+    converged: 0,
+    zeroes: 0,
+  };
   const started = process.hrtime.bigint();
   const total = { lives: 0, requests: 0, bytes: 0, flushes: 0, closes: 0, freezes: 0, faults: 0 };
   for (let seed = options.seed; counts.cuts < options.cuts; seed++) {
@@ -44,6 +62,7 @@ export async function runLives(options: { seed: number; cuts: number; bytes: num
       total.closes += life.counts.closes;
       total.freezes += life.counts.freezes;
       for (const count of Object.values(life.counts.faults)) total.faults += count;
+      for (const node of world.nodes) counts.zeroes += zeroWrites(node.disk);
       const short: Habits = { steps: 20, bytes: options.bytes / 4, faults };
       for (let i = 0; i < 10 && counts.cuts < options.cuts; i++)
         await crashAndCheck(
@@ -61,7 +80,7 @@ export async function runLives(options: { seed: number; cuts: number; bytes: num
   const seconds = Number(process.hrtime.bigint() - started) / 1e9;
   console.log(
     `seeds from ${options.seed}: ${total.lives} lives with ${total.requests} requests, ${(total.bytes / 2 ** 20).toFixed(0)} MiB written, ${total.flushes} flushes, ${total.freezes} freezes, ${total.closes} clean closes, ${total.faults} faults while running; ` +
-      `${counts.cuts} crashes checked (${counts.power} power cuts of all, ${counts.again} of recovered worlds, ${counts.inRecovery} of those in the recovery, ${counts.alone} with one replica alone, ${counts.clones} clones, ${counts.converged} until all replicas were in sync) in ${seconds.toFixed(1)} s`,
+      `${counts.cuts} crashes checked (${counts.power} power cuts of all, ${counts.again} of recovered worlds, ${counts.inRecovery} of those in the recovery, ${counts.alone} with one replica alone, ${counts.clones} clones, ${counts.converged} until all replicas were in sync; ${counts.zeroes} times zeroes were written ahead) in ${seconds.toFixed(1)} s`,
   );
   return counts;
 }

@@ -38,6 +38,10 @@ function highest(marks: readonly Mark[], what: Mark['what'], at: number): number
     .reduce((max, mark) => Math.max(max, mark.value), 0);
 }
 
+function isBlank(bytes: Buffer): boolean {
+  return bytes.every((byte) => byte === 0);
+}
+
 /** Reads the whole log of a recovered replica and returns the digest of each frame. */
 async function recovered(
   disk: RecordingDisk,
@@ -84,6 +88,19 @@ async function workload(): Promise<History> {
   append(maker.seal());
   append(maker.next(1500));
   append(maker.next(100));
+  // Small flushes one after the other: from the third on the frames lie over zeroes that were written ahead.
+  for (const size of [600, 3000, 100]) {
+    append(maker.next(size));
+    await flush();
+  }
+  append(maker.next(7000));
+  append(maker.next(900));
+  await flush();
+  append(maker.next(600));
+  append(maker.seal());
+  append(maker.next(700));
+  await flush();
+  append(maker.next(6000));
   const next = await localPort(host, reignOf(2));
   mark('promised', 2);
   maker.newReign(reignOf(2));
@@ -113,6 +130,8 @@ describe('crashes', () => {
       }
     }
     expect(cuts).toBeGreaterThan(150);
+    const zeroed = (change: (typeof disk.journal)[number]) => change.op === 'write' && isBlank(change.bytes);
+    expect(disk.journal.filter(zeroed).length).toBeGreaterThan(1);
   }, 20_000);
 
   it('power cut at every point: a lower reign than the promised one is refused afterwards', async () => {

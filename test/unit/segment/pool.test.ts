@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type HoldfastError, type NodeId, realClock, realRandom } from '../../../src/base/index.js';
-import { NodeDisk, Pool } from '../../../src/segment/index.js';
+import { NodeDisk, Pool, synced } from '../../../src/segment/index.js';
 import { oldestMount } from '../../../src/segment/mount-instance.js';
 
 const nodeId = 'node-a' as NodeId;
@@ -142,7 +142,7 @@ describe('node disk', () => {
     const buffers = Array.from({ length: 1200 }, (_, i) => Buffer.alloc(i % 7, i & 0xff));
     file.write(buffers, 10);
     const expected = Buffer.concat([Buffer.alloc(10), ...buffers]);
-    await file.datasync();
+    await synced(file);
     expect(file.size()).toBe(expected.length);
     const into = Buffer.alloc(expected.length + 50);
     expect(file.read(into, 0)).toBe(expected.length);
@@ -160,7 +160,7 @@ describe('node disk', () => {
     const [a, b, c] = ['a', 'b', 'c'].map((name) => join(directory, name)) as [string, string, string];
     const file = disk.openFile(a, 'create');
     file.write([Buffer.alloc(8192, 1)], 0);
-    await file.datasync();
+    await synced(file);
     file.close();
     expect(disk.link(a, b)).toBe(true);
     expect(disk.stat(a)).toMatchObject({ links: 2, sizeBytes: 8192, directory: false });

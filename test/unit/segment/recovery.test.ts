@@ -31,6 +31,7 @@ function scan(
     seq: lastSeq,
     digest: digestOf(lastSeq),
     length: 8192,
+    fileSize: 8192,
     sealed: false,
     fault: null,
     laterFrames: false,

@@ -1,0 +1,15 @@
+// Every bound of segment/, with how the number was found.
+
+import { KiB, MiB } from '../base/index.js';
+
+/** Unsynced bytes at which a background sync starts: about what a disk takes in a few tens of milliseconds. */
+export const BACKGROUND_SYNC_BYTES = 8 * MiB;
+/** After a recovery many files may be unsynced; they are not opened all at once. */
+export const PARALLEL_SYNCS = 64;
+/**
+ * Zeroes are written ahead for a log whose flushes cover at most this much on average: above it, writing every byte twice costs
+ * more than the journal commit it saves.
+ */
+export const ZERO_FLUSH_BYTES = 64 * KiB;
+/** Zeroes written at once: what a log that has just begun to flush gets, and the most. Measured: larger steps gain nothing. */
+export const ZERO_STEP = { first: 64 * KiB, most: 256 * KiB };
