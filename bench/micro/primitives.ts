@@ -7,14 +7,23 @@ import {
   type Cipher,
   type Compression,
   decodeFrame,
-  encodeFrameHeader,
   FRAME_FLAG_MAC,
   FRAME_HEADER_SIZE,
   frameDigest,
   placeWord0,
   placeWord1,
 } from '../../src/format/index.js';
-import { BlockMap, frameMac, KeyRing, kernel, recordSizeMax, SealBatch } from '../../src/hotpath/index.js';
+import {
+  BlockMap,
+  createKernel,
+  FramePlan,
+  type Kernel,
+  KeyRing,
+  type NativeBinding,
+  nativeBinding,
+  OpenBatch,
+  SealBatch,
+} from '../../src/hotpath/index.js';
 import { compressBlock, decompressBlock } from '../../src/hotpath/lz4.js';
 import { sampleBlocks, seeded } from './sample-data.js';
 
@@ -41,10 +50,15 @@ const volumeId = '10000000-0000-4000-8000-000000000001' as VolumeId;
 const lineageId = '20000000-0000-4000-8000-000000000002' as LineageId;
 const reign = { epoch: 1, reignId: '50000000-0000-4000-8000-000000000005' as ReignId };
 
-function keyRing(): KeyRing {
-  const keys = new KeyRing(lineageId, randomBytes(32));
-  keys.addReign(reign);
-  return keys;
+/** The kernels that are here: the twin, and the native one where it was built. */
+interface Subject {
+  readonly kernel: Kernel;
+  readonly binding: NativeBinding | null;
+}
+
+function subjects(): Subject[] {
+  const bindings = nativeBinding() === null ? [null] : [null, nativeBinding()];
+  return bindings.map((binding) => ({ binding, kernel: createKernel(binding) }));
 }
 
 interface Sealed {
@@ -54,31 +68,41 @@ interface Sealed {
   seal(): number;
 }
 
-/** A batch of `records` records of `run` blocks each, and how to seal it. */
-function sealed(records: number, run: number, cipher: Cipher, compression: Compression, percent: number): Sealed {
-  const keys = keyRing();
+/** A frame of `records` records of `run` blocks each, and how to seal it. */
+function sealed(
+  subject: Subject,
+  records: number,
+  run: number,
+  cipher: Cipher,
+  compression: Compression,
+  percent: number,
+): Sealed {
+  const keys = new KeyRing(lineageId, randomBytes(32), subject.binding);
+  keys.addReign(reign);
   const data = sampleBlocks(records * run, percent);
   const batch = new SealBatch();
   for (let i = 0; i < records; i++) {
     const at = i * run * BLOCK_SIZE;
+    // Of their own, as requests are.
     batch.add(i * run, run, data.subarray(at, at + run * BLOCK_SIZE));
   }
-  const out = Buffer.alloc(records * recordSizeMax(run));
-  const context = { keys, epoch: reign.epoch, cipher, compression };
-  let recordNumber = 0;
+  const out = Buffer.alloc(FRAME_HEADER_SIZE + batch.bytesMax);
+  const plan = new FramePlan({ keys, volumeId, epoch: reign.epoch, cipher, compression }, Buffer.alloc(16));
+  let seq = 0;
   return {
     keys,
     batch,
     out,
     seal() {
-      const end = kernel.seal(context, batch, recordNumber, out, 0);
-      recordNumber += records;
-      return end;
+      plan.header(++seq, seq, seq, 0, 4096, cipher === 'none' ? 0 : FRAME_FLAG_MAC);
+      plan.body(0, 0, 0, seq * records);
+      return subject.kernel.seal(plan, batch, out);
     },
   };
 }
 
 function sealPrimitive(
+  subject: Subject,
   name: string,
   records: number,
   run: number,
@@ -86,9 +110,9 @@ function sealPrimitive(
   compression: Compression,
   percent = 50,
 ): Primitive {
-  const target = sealed(records, run, cipher, compression, percent);
+  const target = sealed(subject, records, run, cipher, compression, percent);
   return {
-    name: `seal ${name}`,
+    name: `${subject.kernel.name} seal ${name}`,
     unit: `record of ${run * 4} KiB`,
     operations: records,
     bytes: run * BLOCK_SIZE,
@@ -97,26 +121,29 @@ function sealPrimitive(
 }
 
 function openPrimitive(
+  subject: Subject,
   name: string,
   records: number,
   run: number,
   cipher: Cipher,
   compression: Compression,
+  wanted = run,
 ): Primitive {
-  const target = sealed(records, run, cipher, compression, 50);
+  const target = sealed(subject, records, run, cipher, compression, 50);
   target.seal();
-  const into = Buffer.alloc(run * BLOCK_SIZE);
   const { batch, keys, out } = target;
+  const opening = new OpenBatch();
+  for (let i = 0; i < records; i++) {
+    const into = Buffer.alloc(wanted * BLOCK_SIZE);
+    opening.add(out, batch.offset(i), batch.storedLength(i), i * run, wanted, into, 0);
+  }
   return {
-    name: `open ${name}`,
+    name: `${subject.kernel.name} open ${name}`,
     unit: `record of ${run * 4} KiB`,
     operations: records,
     bytes: run * BLOCK_SIZE,
     run() {
-      for (let i = 0; i < records; i++) {
-        const fault = kernel.open(keys, out, batch.offsets[i]!, batch.lengths[i]!, i * run, run, into, 0);
-        if (fault !== null) throw new Error(`a record that was just sealed does not open: ${fault}`);
-      }
+      if (subject.kernel.open(keys, opening) > 0) throw new Error('a record that was just sealed does not open');
     },
   };
 }
@@ -185,37 +212,26 @@ function gcmPrimitive(bytes: number): Primitive {
   };
 }
 
-/** Header, MAC and digest of a frame: what each costs beside its records. */
-function framePrimitives(records: number): Primitive[] {
-  const target = sealed(records, 1, 'aes-256-gcm', 'lz4', 50);
+/** What a frame costs beside its records, and what a replica does to take one. */
+function framePrimitives(subject: Subject, records: number): Primitive[] {
+  const target = sealed(subject, records, 1, 'aes-256-gcm', 'lz4', 50);
   const end = target.seal();
-  const bytes = Buffer.alloc(FRAME_HEADER_SIZE + end);
-  target.out.copy(bytes, FRAME_HEADER_SIZE, 0, end);
-  const header = {
-    flags: FRAME_FLAG_MAC,
-    bodyLength: end,
-    entryCount: records,
-    epoch: 1,
-    seq: 7,
-    committedThrough: 6,
-    flushedThrough: 5,
-    ordinal: 0,
-    offset: 4096,
-    volumeId,
-  };
-  const digest = frameDigest(bytes, 0);
+  const bytes = target.out.subarray(0, end);
   const unit = `frame of ${records} records`;
   const one = (name: string, size: number, run: () => void): Primitive => ({
-    name,
+    name: `${subject.kernel.name} ${name}`,
     unit,
     operations: 1,
     bytes: size,
     run,
   });
+  const empty = sealed(subject, 0, 1, 'aes-256-gcm', 'lz4', 50);
   return [
-    one(`frame header, ${records} records`, end, () => void encodeFrameHeader(bytes, 0, header, digest)),
-    one(`frame mac, ${records} records`, 0, () => void frameMac(target.keys, 1, bytes, 0, end)),
-    one(`frame digest`, 0, () => void frameDigest(bytes, 0)),
+    one('frame without records', 0, () => void empty.seal()),
+    one(`frame mac check, ${records} records`, 0, () => {
+      if (!subject.kernel.macMatches(target.keys, 1, bytes)) throw new Error('a mac that was just made does not match');
+    }),
+    one('frame digest', 0, () => void frameDigest(bytes, 0)),
     one(`frame check, ${records} records`, end, () => {
       if (typeof decodeFrame(bytes, 0, true) === 'string')
         throw new Error('a frame that was just made does not verify');
@@ -255,27 +271,48 @@ function mapPrimitives(): Primitive[] {
   ];
 }
 
+/** Sealing and opening, whole and with one part at a time left out. */
+function kernelPrimitives(subject: Subject): Primitive[] {
+  const all = ['aes-256-gcm', 'lz4'] as const;
+  return [
+    sealPrimitive(subject, 'aes-256-gcm + lz4, batch of 1', 1, 1, ...all),
+    sealPrimitive(subject, 'aes-256-gcm + lz4, batch of 16', 16, 1, ...all),
+    sealPrimitive(subject, 'aes-256-gcm + lz4, batch of 32', 32, 1, ...all),
+    sealPrimitive(subject, 'aes-256-gcm + lz4, incompressible, batch of 32', 32, 1, ...all, 0),
+    sealPrimitive(subject, 'aes-256-gcm only, incompressible, batch of 32', 32, 1, 'aes-256-gcm', 'none', 0),
+    sealPrimitive(subject, 'chacha20-poly1305 + lz4, batch of 32', 32, 1, 'chacha20-poly1305', 'lz4'),
+    sealPrimitive(subject, 'lz4 only, batch of 32', 32, 1, 'none', 'lz4'),
+    sealPrimitive(subject, 'neither (checksums only), batch of 32', 32, 1, 'none', 'none'),
+    sealPrimitive(subject, 'aes-256-gcm + lz4, runs of 4', 8, 4, ...all),
+    sealPrimitive(subject, 'aes-256-gcm + lz4, runs of 8', 4, 8, ...all),
+    openPrimitive(subject, 'aes-256-gcm + lz4, batch of 1', 1, 1, ...all),
+    openPrimitive(subject, 'aes-256-gcm + lz4, batch of 16', 16, 1, ...all),
+    openPrimitive(subject, 'aes-256-gcm + lz4, batch of 32', 32, 1, ...all),
+    openPrimitive(subject, 'neither (checksum only), batch of 32', 32, 1, 'none', 'none'),
+    openPrimitive(subject, 'aes-256-gcm + lz4, runs of 4', 8, 4, ...all),
+    openPrimitive(subject, 'aes-256-gcm + lz4, one block of runs of 4', 8, 4, ...all, 1),
+    openPrimitive(subject, 'aes-256-gcm + lz4, runs of 8', 4, 8, ...all),
+    ...zstdPrimitives(subject),
+    ...framePrimitives(subject, 32),
+  ];
+}
+
+function zstdPrimitives(subject: Subject): Primitive[] {
+  if (!subject.kernel.compressions.includes('zstd')) return [];
+  return [1, 4, 8].flatMap((run) => [
+    sealPrimitive(subject, `aes-256-gcm + zstd, runs of ${run}`, 32 / run, run, 'aes-256-gcm', 'zstd'),
+    openPrimitive(subject, `aes-256-gcm + zstd, runs of ${run}`, 32 / run, run, 'aes-256-gcm', 'zstd'),
+  ]);
+}
+
 export function primitives(): Primitive[] {
   return [
-    sealPrimitive('aes-256-gcm + lz4, batch of 1', 1, 1, 'aes-256-gcm', 'lz4'),
-    sealPrimitive('aes-256-gcm + lz4, batch of 32', 32, 1, 'aes-256-gcm', 'lz4'),
-    sealPrimitive('aes-256-gcm + lz4, incompressible, batch of 32', 32, 1, 'aes-256-gcm', 'lz4', 0),
-    sealPrimitive('aes-256-gcm only, batch of 32', 32, 1, 'aes-256-gcm', 'none'),
-    sealPrimitive('lz4 only, batch of 32', 32, 1, 'none', 'lz4'),
-    sealPrimitive('neither (checksum only), batch of 32', 32, 1, 'none', 'none'),
-    sealPrimitive('aes-256-gcm + lz4, runs of 4', 8, 4, 'aes-256-gcm', 'lz4'),
-    sealPrimitive('aes-256-gcm + lz4, runs of 8', 4, 8, 'aes-256-gcm', 'lz4'),
-    openPrimitive('aes-256-gcm + lz4', 32, 1, 'aes-256-gcm', 'lz4'),
-    openPrimitive('neither (checksum only)', 32, 1, 'none', 'none'),
-    openPrimitive('aes-256-gcm + lz4, runs of 4', 8, 4, 'aes-256-gcm', 'lz4'),
-    openPrimitive('aes-256-gcm + lz4, runs of 8', 4, 8, 'aes-256-gcm', 'lz4'),
+    ...subjects().flatMap(kernelPrimitives),
     ...lz4Primitives(50),
     ...lz4Primitives(0),
     gcmPrimitive(2 * KiB),
     gcmPrimitive(16 * KiB),
     ...[64, 2 * KiB, 64 * KiB].map(crcPrimitive),
-    ...framePrimitives(1),
-    ...framePrimitives(32),
     ...mapPrimitives(),
   ];
 }

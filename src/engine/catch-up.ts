@@ -9,6 +9,7 @@ import type { FrameTail } from './frame-tail.js';
 import { OPEN_TIMEOUT_MS, RECONNECT_MS } from './limits.js';
 import { commonPoint, copyLog, cutToCommon, missingSegment } from './log-compare.js';
 import type { LogReader } from './log-reader.js';
+import { digestOf } from './log-writer.js';
 import type { DescribeUpdate, ReplicaConnector, ReplicaPort, ReplicaStatus } from './replica-port.js';
 import type { Link, ReplicaSet } from './replica-set.js';
 import type { TableEntry } from './segment-table.js';
@@ -192,7 +193,10 @@ export class CatchUp {
     const { set, tail, lastSeq } = this.#parts;
     const node = `node ${link.member.nodeId}`;
     const member = set.inSync.includes(link.member.replicaId);
-    const same = () => tail.after(end.seq - 1, lastSeq())?.[0]?.digest.toString('hex') === end.digest;
+    const same = () => {
+      const frame = tail.after(end.seq - 1, lastSeq())?.[0];
+      return frame !== undefined && digestOf(frame).toString('hex') === end.digest;
+    };
     if (end.seq > lastSeq() || !(member || same()))
       throw new HoldfastError(
         'UNAVAILABLE',

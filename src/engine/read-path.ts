@@ -3,7 +3,7 @@
 
 import { BLOCK_SIZE, type Clock, corrupt, HoldfastError, type Logger, messageOf } from '../base/index.js';
 import { PAGE_ENTRIES, placeLength, placeOffset, placeSlot, segmentFileName } from '../format/index.js';
-import { type BlockMap, type Kernel, type KeyRing, kernel } from '../hotpath/index.js';
+import { type BlockMap, type Kernel, type KeyRing, kernel, OpenBatch } from '../hotpath/index.js';
 import type { BlockRequest } from './block-device.js';
 import { READ_JOB_BYTES, READ_SCRATCH_BYTES, RECONNECT_MS } from './limits.js';
 import type { LogReader } from './log-reader.js';
@@ -64,6 +64,7 @@ const SPARE_MAX = 4;
 export class ReadPath {
   readonly #parts: ReadParts;
   readonly #kernel: Kernel = kernel;
+  readonly #opening = new OpenBatch();
   /** Reads under way since the last settled(); whoever called it waits for those that were under way before. */
   #underWay: UnderWay = { reads: 0, drained: null };
   #settled: Promise<void> = Promise.resolve();
@@ -248,15 +249,16 @@ export class ReadPath {
 
   /** Opens all records; the rows of those that can't be, or null. */
   #open(batch: ReadBatch, scratch: Buffer): number[] | null {
-    const { keys } = this.#parts;
+    const opening = this.#opening;
+    const { at, lengths, blocks, counts, into, intoAt } = batch;
+    for (let i = 0; i < batch.count; i++)
+      opening.add(scratch, at[i]!, lengths[i]!, blocks[i]!, counts[i]!, into[i]!, intoAt[i]!);
     let bad: number[] | null = null;
-    for (let i = 0; i < batch.count; i++) {
-      const at = batch.at[i]!;
-      const length = batch.lengths[i]!;
-      const { blocks, counts, into, intoAt } = batch;
-      const fault = this.#kernel.open(keys, scratch, at, length, blocks[i]!, counts[i]!, into[i]!, intoAt[i]!);
-      if (fault !== null) bad = [...(bad ?? []), i];
+    if (this.#kernel.open(this.#parts.keys, opening) > 0) {
+      bad = [];
+      for (let i = 0; i < opening.count; i++) if (opening.fault(i) !== null) bad.push(i);
     }
+    opening.clear();
     return bad;
   }
 
@@ -297,7 +299,11 @@ export class ReadPath {
     for (let wait = RECONNECT_MS.first; ; wait = Math.min(wait * 2, RECONNECT_MS.most)) {
       try {
         await reader.read(segment, offset, length, (bytes) => {
-          const fault = this.#kernel.open(keys, bytes, 0, length, block, count, into, intoAt);
+          const opening = this.#opening;
+          opening.add(bytes, 0, length, block, count, into, intoAt);
+          this.#kernel.open(keys, opening);
+          const fault = opening.fault(0);
+          opening.clear();
           return fault === null ? null : `record of block ${block}: ${fault}`;
         });
         return;

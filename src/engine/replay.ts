@@ -17,8 +17,6 @@ import {
   entryKind,
   FRAME_FLAG_MAC,
   FRAME_HEADER_SIZE,
-  FRAME_MAC_AT,
-  FRAME_MAC_SIZE,
   indexItems,
   PAGE_ENTRIES,
   placeLength,
@@ -33,7 +31,7 @@ import {
   segmentFileName,
   TABLE_CHUNK_IDS,
 } from '../format/index.js';
-import { BlockMap, blocksOf, frameMac, type KeyRing, MapNode, MapPage, MapRoot } from '../hotpath/index.js';
+import { BlockMap, blocksOf, type KeyRing, kernel, MapNode, MapPage, MapRoot } from '../hotpath/index.js';
 import type { LogReader } from './log-reader.js';
 import type { SegmentTable, TableEntry } from './segment-table.js';
 
@@ -344,15 +342,9 @@ async function readSingleFrame(input: ReplayInput, segment: TableEntry, offset: 
   return input.reader.frame(segment, offset, FRAME_HEADER_SIZE + header.bodyLength);
 }
 
-function checkMac(
-  keys: KeyRing,
-  bytes: Buffer,
-  header: { flags: number; bodyLength: number; epoch: number },
-  segment: TableEntry,
-): void {
-  if (!keys.keyed || (header.flags & FRAME_FLAG_MAC) === 0 || keys.keysOf(header.epoch) === undefined) return;
-  const stored = bytes.subarray(FRAME_MAC_AT, FRAME_MAC_AT + FRAME_MAC_SIZE);
-  if (!frameMac(keys, header.epoch, bytes, 0, header.bodyLength).equals(stored)) {
+function checkMac(keys: KeyRing, bytes: Buffer, header: { flags: number; epoch: number }, segment: TableEntry): void {
+  if ((header.flags & FRAME_FLAG_MAC) === 0 || !keys.knows(header.epoch)) return;
+  if (!kernel.macMatches(keys, header.epoch, bytes)) {
     throw corrupt(
       `segment ${segmentFileName(segment)}: a frame's authentication code does not match: it was not written by an engine with this key`,
     );

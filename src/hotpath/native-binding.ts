@@ -1,14 +1,64 @@
 // What the native crate (native/) exports, one interface a part. Every part has a twin in TypeScript or Node.
 
-/** native/src/seal.rs. Twin: kernel-twin.ts. */
+/** native/src/seal.rs. Twin: kernel-twin.ts. Byte arrays are borrowed for the call only; wrong arguments throw. */
 export interface NativeKernel {
   /** Version of this interface; the loader takes no other. */
   nativeVersion(): number;
+  /** FramePlan.bytes, SealBatch.columns and sources, output. Returns where the frame ends in the output. */
+  sealFrame(plan: Uint8Array, columns: Uint8Array, sources: readonly Uint8Array[], out: Uint8Array): number;
+  /** Ring, OpenBatch.columns and count, buffers and their count. Returns how many records have a fault. */
+  openRecords(
+    ring: number,
+    columns: Uint8Array,
+    count: number,
+    buffers: readonly Uint8Array[],
+    bufferCount: number,
+  ): number;
+  /** Whether the MAC in a frame (all of it) is what the reign of `epoch` gives. */
+  frameMacMatches(ring: number, epoch: number, frame: Uint8Array): boolean;
+  /** `lineage` 16 bytes, `dataKey` 32. Rings belong to the thread that made them. */
+  ringCreate(lineage: Uint8Array, dataKey: Uint8Array): number;
+  ringAddReign(ring: number, epoch: number, reignId: Uint8Array): boolean;
+  ringDestroy(ring: number): void;
+}
+
+/**
+ * Sockets of one thread, named by small numbers, all non-blocking. Results below zero are negative errno; no function throws at
+ * what a peer or the system does.
+ */
+export interface NativeSockets {
+  /** Calls `ready(id, events)` of openNet() whenever one of the events holds (1 readable, 2 writable; 0 stops). */
+  watch(id: number, events: number): number;
+  /** Receives into bytes[from..to): how many came, 0 when the peer has ended. */
+  receive(id: number, bytes: Uint8Array, from: number, to: number): number;
+  /** Sends of bytes[from..to): how many were taken. */
+  send(id: number, bytes: Uint8Array, from: number, to: number): number;
+  /** Sends of pieces[first + i], each from spans[2i] to spans[2i + 1], for at most 64 of them: how many bytes were taken. */
+  sendAll(id: number, pieces: readonly Uint8Array[], spans: Uint32Array, first: number, count: number): number;
+  /** Ends the sending side. */
+  shutdown(id: number): number;
+  /** Its number may be given out again in a later turn. */
+  close(id: number): number;
+  /** 0, or the error that broke it; asking clears it. */
+  failure(id: number): number;
+  /** A socket that becomes writable once connected; failure() then says how it went. */
+  connectTcp(ip: string, port: number): number;
+  connectUnix(path: string): number;
+  /** A socket that is readable when somebody waits to be accepted. A unix socket gets mode 0600 first. */
+  listenTcp(ip: string, port: number): number;
+  listenUnix(path: string): number;
+  accept(id: number): number;
+  /** The TCP port of this end. */
+  port(id: number): number;
+  /** "ip:port" of the other end of a TCP socket. */
+  peer(id: number): string;
 }
 
 /** native/src/net.rs. Twin: node:net. */
-// biome-ignore lint/suspicious/noEmptyInterface: filled by the transport
-export interface NativeNet {}
+export interface NativeNet {
+  /** `ready` is told from the event loop; event 4 means broken, and no longer watched. */
+  openNet(ready: (id: number, events: number) => void): NativeSockets;
+}
 
 /** native/src/disk.rs. Twin: node:fs. */
 // biome-ignore lint/suspicious/noEmptyInterface: filled by the disk port

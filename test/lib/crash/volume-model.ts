@@ -15,7 +15,7 @@ import {
   readRecordHeader,
   SEGMENT_HEADER_SIZE,
 } from '../../../src/format/index.js';
-import { type KeyRing, kernel } from '../../../src/hotpath/index.js';
+import { type KeyRing, kernel, OpenBatch } from '../../../src/hotpath/index.js';
 
 export type Effect =
   | { readonly kind: 'blocks'; readonly block: number; readonly contents: readonly Buffer[] }
@@ -335,7 +335,10 @@ export class VolumeModel {
       const header = readRecordHeader(bytes, at)!;
       const content = Buffer.alloc(header.run * BLOCK_SIZE);
       const stored = Math.ceil(length / 64) * 64;
-      const fault = kernel.open(this.keys, bytes, at, stored, header.block, header.run, content, 0);
+      const batch = new OpenBatch();
+      batch.add(bytes, at, stored, header.block, header.run, content, 0);
+      kernel.open(this.keys, batch);
+      const fault = batch.fault(0);
       if (fault !== null)
         throw new Error(`an engine sent a record of block ${header.block} that does not open (${fault})`);
       const contents = Array.from({ length: header.run }, (_, i) =>
