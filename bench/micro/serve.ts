@@ -1,14 +1,25 @@
-// A process of its own that serves one NBD export from memory, so that its CPU time is that of the NBD server (and the
-// engine) alone. Ends when its standard input does.
+// A process of its own that serves one NBD export, so that its CPU time is that of the NBD server (and the engine) alone, and so
+// that what only the engine itself can be asked for can be asked. Ends when its standard input does.
 //
 //   serve.js SOCKET SIZE_BYTES memory             NBD server over a buffer
 //   serve.js SOCKET SIZE_BYTES engine REPLICAS    NBD server over an engine with replicas in this process's memory
+//   serve.js SOCKET SIZE_BYTES pools REPLICAS DIR NBD server over an engine with replicas in pools below DIR, all but the first
+//                                                 of them over loopback TCP, all in this process
+//
+// Lines on standard input, "NUMBER COMMAND", are answered by "NUMBER ANSWER":
+//   profile-start | profile-stop FILE             a CPU profile of what happens between
+//   scrub-start | scrub-stop                      scrubs one pass after the other; answers the bytes verified
+//   status                                        of the engine, as JSON
 
-import { realClock, silentLogger } from '../../src/base/index.js';
-import type { BlockDevice } from '../../src/engine/index.js';
+import { writeFileSync } from 'node:fs';
+import { Session } from 'node:inspector/promises';
+import { createInterface } from 'node:readline';
+import { messageOf, realClock, silentLogger } from '../../src/base/index.js';
+import type { BlockDevice, Engine } from '../../src/engine/index.js';
 import { ExportTable, NbdServer } from '../../src/nbd/index.js';
 import { EngineRig } from '../../test/lib/engine-rig.js';
 import { MemoryDevice } from '../../test/lib/memory-device.js';
+import { openOnPools } from './pool-rig.js';
 
 /** MemoryDevice notes each request in a list, which would grow for as long as the run lasts. */
 class UnloggedDevice extends MemoryDevice {
@@ -20,24 +31,92 @@ class UnloggedDevice extends MemoryDevice {
   }
 }
 
-async function open(kind: string, sizeBytes: number, replicas: number): Promise<BlockDevice> {
-  if (kind === 'memory') return new UnloggedDevice(sizeBytes);
-  const rig = new EngineRig(replicas, { sizeBytes, encrypted: true });
-  return rig.open({ clock: realClock });
+interface Served {
+  readonly device: BlockDevice;
+  readonly engine?: Engine;
 }
 
-const [socket, size, kind, replicas] = process.argv.slice(2);
+async function open(kind: string, sizeBytes: number, replicas: number, directory: string): Promise<Served> {
+  if (kind === 'memory') return { device: new UnloggedDevice(sizeBytes) };
+  if (kind === 'pools') {
+    const { engine } = await openOnPools(directory, replicas, sizeBytes);
+    return { device: engine, engine };
+  }
+  const rig = new EngineRig(replicas, { sizeBytes, encrypted: true });
+  const engine = await rig.open({ clock: realClock });
+  return { device: engine, engine };
+}
+
+class Commands {
+  readonly #engine: Engine | undefined;
+  readonly #session = new Session();
+  #scrubbing: Promise<number> | undefined;
+  #stopped = false;
+
+  constructor(engine: Engine | undefined) {
+    this.#engine = engine;
+    this.#session.connect();
+  }
+
+  async run(command: string, argument: string): Promise<string> {
+    if (command === 'profile-start') {
+      await this.#session.post('Profiler.enable');
+      await this.#session.post('Profiler.setSamplingInterval', { interval: 250 });
+      await this.#session.post('Profiler.start');
+      return 'started';
+    }
+    if (command === 'profile-stop') {
+      const { profile } = await this.#session.post('Profiler.stop');
+      writeFileSync(argument, JSON.stringify(profile));
+      return 'written';
+    }
+    const engine = this.#engine;
+    if (engine === undefined) throw new Error('there is no engine here');
+    if (command === 'scrub-start') {
+      this.#stopped = false;
+      this.#scrubbing = this.#scrub(engine);
+      return 'started';
+    }
+    if (command === 'scrub-stop') {
+      this.#stopped = true;
+      return String(await this.#scrubbing);
+    }
+    if (command === 'status') return JSON.stringify(engine.status());
+    throw new Error(`unknown command ${command}`);
+  }
+
+  async #scrub(engine: Engine): Promise<number> {
+    let bytes = 0;
+    while (!this.#stopped) {
+      const report = await engine.scrub();
+      if (report.damage.length > 0) throw new Error(`damage: ${report.damage[0]}`);
+      bytes += report.verifiedBytes;
+      await realClock.sleep(1);
+    }
+    return bytes;
+  }
+}
+
+const [socket, size, kind, replicas, directory] = process.argv.slice(2);
 if (socket === undefined || size === undefined || kind === undefined) {
-  process.stderr.write('usage: serve.js SOCKET SIZE_BYTES memory | engine REPLICAS\n');
+  process.stderr.write('usage: serve.js SOCKET SIZE_BYTES memory | engine REPLICAS | pools REPLICAS DIR\n');
   process.exit(2);
 }
 const exports = new ExportTable();
-const device = await open(kind, Number(size), Number(replicas ?? 1));
+const { device, engine } = await open(kind, Number(size), Number(replicas ?? 1), directory ?? '');
 exports.add({ name: 'volume', device });
 const server = new NbdServer({ exports, logger: silentLogger });
 await server.listen(socket);
-process.stdout.write('ready\n');
+const commands = new Commands(engine);
+createInterface({ input: process.stdin }).on('line', async (line) => {
+  const [number, command, argument] = line.split(' ');
+  try {
+    process.stdout.write(`${number} ${await commands.run(command ?? '', argument ?? '')}\n`);
+  } catch (error) {
+    process.stdout.write(`${number} FAILED ${messageOf(error)}\n`);
+  }
+});
 process.stdin.on('end', () => process.exit(0));
-process.stdin.resume();
+process.stdout.write('ready\n');
 // A profile is written at a regular exit only.
 process.on('SIGTERM', () => process.exit(0));

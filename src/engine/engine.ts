@@ -8,6 +8,7 @@ import type { BlockRequest } from './block-device.js';
 import { CatchUp } from './catch-up.js';
 import { Checkpointer } from './checkpointer.js';
 import { emptyCounters } from './counters.js';
+import { Dispatch } from './dispatch.js';
 import type { Engine, EngineOptions, EngineStatus, QosLimits } from './engine-api.js';
 import { EngineOrders } from './engine-orders.js';
 import { FrameTail } from './frame-tail.js';
@@ -17,8 +18,7 @@ import { Maintenance } from './maintenance.js';
 import type { OpenedLog } from './open.js';
 import type { LoadedLog } from './open-engine.js';
 import { Pipeline } from './pipeline.js';
-import { QosGate } from './qos.js';
-import { type ReadAnswer, ReadPath } from './read-path.js';
+import { ReadPath } from './read-path.js';
 import type { DescribeUpdate } from './replica-port.js';
 import { type Link, ReplicaSet } from './replica-set.js';
 import { ReplyGate } from './reply-gate.js';
@@ -46,15 +46,13 @@ export class VolumeEngine implements Engine {
   readonly #catchUp: CatchUp;
   readonly #gate: ReplyGate;
   readonly #orders: EngineOrders;
-  readonly #qos: QosGate;
+  readonly #dispatch: Dispatch;
   readonly #maintenance: Maintenance;
   readonly #scrubber: Scrubber;
   readonly #counters = emptyCounters();
   readonly #dropped: readonly SegmentName[];
-  readonly #keyless: boolean;
   #state: 'serving' | 'paused' | 'failed' | 'closed' = 'paused';
   #message = 'opening';
-  #waitingFlushes: BlockRequest[] = [];
   #closedListeners: (() => void)[] = [];
   #resizedListeners: (() => void)[] = [];
 
@@ -68,7 +66,6 @@ export class VolumeEngine implements Engine {
     this.#table = table;
     this.#keys = keys;
     this.#dropped = replayed.dropped;
-    this.#keyless = options.volume.cipher !== 'none' && options.dataKey === null;
     this.#reigns = loaded.reigns;
     const links = options.members.map(newLink);
     const end = log.end.seq;
@@ -145,7 +142,20 @@ export class VolumeEngine implements Engine {
       minReplicas: options.volume.minReplicas,
       clearRange: (block, count) => this.#cleared(block, count),
     });
-    this.#qos = new QosGate(options.clock, options.volume.qos, (requests) => this.#dispatch(requests));
+    this.#dispatch = new Dispatch({
+      reads: this.#reads,
+      writes: this.#writes,
+      pipeline: this.#pipeline,
+      set: this.#set,
+      gate: this.#gate,
+      counters: this.#counters,
+      readOnly: options.readOnly,
+      keyless: options.volume.cipher !== 'none' && options.dataKey === null,
+      minReplicas: options.volume.minReplicas,
+      qos: options.volume.qos,
+      clock: options.clock,
+      closed: () => this.closed,
+    });
     this.#checkpointer = new Checkpointer(
       {
         map: this.#map,
@@ -260,79 +270,7 @@ export class VolumeEngine implements Engine {
   }
 
   submit(requests: readonly BlockRequest[]): void {
-    if (this.closed) {
-      for (const request of requests) request.complete('ESHUTDOWN');
-      return;
-    }
-    this.#dispatch(this.#qos.open ? requests : this.#qos.admit(requests));
-  }
-
-  #dispatch(requests: readonly BlockRequest[]): void {
-    if (this.closed) {
-      for (const request of requests) request.complete('ESHUTDOWN');
-      return;
-    }
-    // A maintenance engine of an encrypted volume has no key: it must neither read nor, above all, write in the clear.
-    const plain = !this.#keyless && !this.readOnly;
-    if (plain && all(requests, 'read')) return this.#read(requests);
-    if (plain && all(requests, 'write')) return this.#write(requests);
-    const reads: BlockRequest[] = [];
-    const writes: BlockRequest[] = [];
-    for (const request of requests) {
-      if (this.#keyless && request.op !== 'flush') request.complete('EPERM');
-      else if (request.op === 'read') reads.push(request);
-      else if (request.op === 'flush') this.#flush(request);
-      else if (this.readOnly) request.complete('EPERM');
-      else writes.push(request);
-    }
-    if (writes.length > 0) this.#write(writes);
-    if (reads.length > 0) this.#read(reads);
-  }
-
-  #write(writes: readonly BlockRequest[]): void {
-    for (let i = 0; i < writes.length; i++) {
-      const { op, length } = writes[i]!;
-      if (op === 'write') {
-        this.#counters.writes++;
-        this.#counters.writeBytes += length;
-      } else this.#counters.trims++;
-    }
-    this.#writes.submit(writes);
-  }
-
-  #read(reads: readonly BlockRequest[]): void {
-    this.#set.keepLease();
-    this.#reads.read(reads, this.#answer);
-  }
-
-  /** Checked after the data was fetched and before the replies leave, also for zeroes. */
-  readonly #answer: ReadAnswer = (requests, failed) => {
-    if (this.closed || this.#set.leaseHeld()) this.#completeReads(requests, failed, false);
-    else this.#set.lease((failure) => this.#completeReads(requests, failed, failure !== null));
-  };
-
-  #completeReads(requests: readonly BlockRequest[], failed: ReadonlySet<number> | null, lapsed: boolean): void {
-    for (let i = 0; i < requests.length; i++) {
-      const request = requests[i]!;
-      // Whatever a read met while the engine ended says nothing of the volume: the next engine answers it.
-      if (lapsed || this.closed) request.complete('ESHUTDOWN');
-      else if (failed?.has(i)) request.complete('EIO');
-      else {
-        this.#counters.reads++;
-        this.#counters.readBytes += request.length;
-        request.complete(null);
-      }
-    }
-  }
-
-  #flush(request: BlockRequest): void {
-    if (this.#set.inSyncCount < this.#options.volume.minReplicas) {
-      this.#waitingFlushes.push(request);
-      return;
-    }
-    this.#counters.flushes++;
-    // Covers every write that was answered; those are committed. Nothing new since the last sync: nothing to do.
-    this.#pipeline.durable(this.#set.committed, (error) => this.#gate.reply(request, error));
+    this.#dispatch.submit(requests);
   }
 
   #committed(seq: number): void {
@@ -356,7 +294,7 @@ export class VolumeEngine implements Engine {
       this.#logger.warn({ error: messageOf(error) }, 'superblocks do not name the new set yet'),
     );
     this.#writes.retry();
-    for (const request of this.#waitingFlushes.splice(0)) this.#flush(request);
+    this.#dispatch.retry();
   }
 
   #cleared(block: number, count: number): void {
@@ -429,7 +367,7 @@ export class VolumeEngine implements Engine {
     if (await this.#orders.resize(sizeBytes)) for (const listener of this.#resizedListeners) listener();
   }
   setQos(qos: QosLimits): void {
-    this.#qos.set(qos);
+    this.#dispatch.setQos(qos);
   }
 
   deleteSnapshot(snapshotId: SnapshotId): Promise<void> {
@@ -492,7 +430,7 @@ export class VolumeEngine implements Engine {
     this.#message = message;
     this.#catchUp.close();
     this.#set.close();
-    for (const request of [...this.#qos.drop(), ...this.#waitingFlushes.splice(0)]) request.complete('ESHUTDOWN');
+    this.#dispatch.close();
     this.#writes.close();
     this.#pipeline.close('ESHUTDOWN');
     this.#gate.end();
@@ -508,11 +446,6 @@ export class VolumeEngine implements Engine {
 
 /** Below this much log a close writes no checkpoint: replaying it is cheaper. */
 const CLEAN_CLOSE_BYTES = 256 * 1024;
-
-function all(requests: readonly BlockRequest[], op: BlockRequest['op']): boolean {
-  for (let i = 0; i < requests.length; i++) if (requests[i]!.op !== op) return false;
-  return true;
-}
 
 function newLink(member: EngineOptions['members'][number]): Link {
   return {

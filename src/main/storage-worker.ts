@@ -15,7 +15,8 @@ import { type BlockDevice, openEngine } from '../engine/index.js';
 import { ExportTable, NbdServer } from '../nbd/index.js';
 import { ReplicaHost } from '../replica/index.js';
 import { NodeDisk, Pool } from '../segment/index.js';
-import { connectReplica, NodeNet, WireServer } from '../wire/index.js';
+import { openNet, openNet } from '../transport/index.js';
+import { connectReplica, WireServer } from '../wire/index.js';
 import type { WorkerSeed } from './storage-threads.js';
 
 /** Longer than a call of the remote store takes at most, so that its answer arrives. */
@@ -24,7 +25,8 @@ const noteCallMs = 35_000;
 
 const seed = workerData as WorkerSeed;
 const logger = createLogger('storage', seed.logLevel).child({ node: seed.nodeId, worker: seed.index });
-const net = new NodeNet(realClock);
+const net = openNet(realClock);
+const streams = openNet(realClock);
 
 /** The replicas of this worker, from `start` on. */
 class Replicas implements WorkerReplicas {
@@ -79,7 +81,7 @@ async function serveExport(options: { device: BlockDevice; name: string; socketP
   const exports = new ExportTable();
   exports.add({ name: options.name, device: options.device });
   const server = new NbdServer({ exports, logger: options.logger });
-  await server.listen(options.socketPath);
+  await server.listen(streams, `unix:${options.socketPath}`);
   return { close: () => server.close() };
 }
 

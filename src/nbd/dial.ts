@@ -1,12 +1,11 @@
 // How a client gets a socket, and from it a link that is ready for requests.
 
 import { connect } from 'node:net';
-import { HoldfastError, messageOf, unavailable } from '../base/index.js';
+import { HoldfastError, invalid, messageOf, unavailable } from '../base/index.js';
 import { ClientHandshake, type ClientHandshakeOptions, type ExportInfo } from './client-handshake.js';
 import { ClientLink } from './client-link.js';
 import { BlockRequestError } from './errno.js';
 import type { NbdSocket } from './socket.js';
-import { checkUnixPath } from './unix-listener.js';
 
 export type NbdAddress = { readonly path: string } | { readonly host: string; readonly port: number };
 
@@ -131,5 +130,19 @@ function begin(socket: NbdSocket, options: ClientHandshakeOptions): ClientHandsh
   } catch (error) {
     socket.destroy();
     throw error;
+  }
+}
+
+/** sockaddr_un.sun_path has 108 bytes with the NUL at its end (unix(7)). */
+const UNIX_PATH_BYTES_MAX = 107;
+
+/** Throws INVALID_ARGUMENT when the system can't bind or connect to `path` for its length. */
+function checkUnixPath(path: string): void {
+  const bytes = Buffer.byteLength(path, 'utf8');
+  if (bytes === 0 || bytes > UNIX_PATH_BYTES_MAX || path.includes('\0')) {
+    throw invalid(
+      `unix socket path ${JSON.stringify(path.slice(0, 200))} has ${bytes} bytes; the system allows 1 to ` +
+        `${UNIX_PATH_BYTES_MAX}: choose a shorter directory`,
+    );
   }
 }

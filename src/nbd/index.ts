@@ -13,4 +13,3 @@ export {
 } from './reconnecting-client.js';
 export { type NbdConnection, NbdServer, type NbdServerOptions } from './server.js';
 export type { NbdSocket } from './socket.js';
-export { listenUnix, UNIX_PATH_BYTES_MAX, type UnixListener } from './unix-listener.js';

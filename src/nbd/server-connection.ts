@@ -1,16 +1,16 @@
-// One connection of the NBD server: handshake, then transmission, over one socket. Owner: NbdServer.
+// One connection of the NBD server: handshake, then transmission, over one stream. Owner: NbdServer.
 // States: handshake -> (replacing ->) transmission -> gone. Any state may go to gone: the peer left, broke the protocol, or
-// the server drops it. Invariant: 'gone' is entered once, and the socket is destroyed or on its way there.
+// the server drops it. Invariant: 'gone' is entered once, and the stream is destroyed or on its way there.
 
 import type { Logger } from '../base/index.js';
+import type { ByteStream, ReceiveSlab, StreamHandler } from '../transport/index.js';
 import type { ExportTable, NbdExport } from './export-table.js';
 import type { NbdLimits } from './limits.js';
 import { type HandshakeVerdict, ServerHandshake } from './server-handshake.js';
 import { ServerTransmission } from './server-transmission.js';
-import type { NbdSocket } from './socket.js';
 
 export interface ServerConnectionOptions {
-  readonly socket: NbdSocket;
+  readonly stream: ByteStream;
   readonly exports: ExportTable;
   readonly limits: NbdLimits;
   readonly logger: Logger;
@@ -20,7 +20,7 @@ export interface ServerConnectionOptions {
 
 export class ServerConnection {
   readonly #options: ServerConnectionOptions;
-  readonly #socket: NbdSocket;
+  readonly #stream: ByteStream;
   readonly #logger: Logger;
   readonly #handshake: ServerHandshake;
   #entry: NbdExport | undefined;
@@ -30,11 +30,12 @@ export class ServerConnection {
   #gone = false;
   #shuttingDown = false;
   #drained: (() => void) | undefined;
+  /** Resolves when the connection is gone and the device has completed everything it got from it. */
   readonly drained: Promise<void>;
 
   constructor(options: ServerConnectionOptions) {
     this.#options = options;
-    this.#socket = options.socket;
+    this.#stream = options.stream;
     this.#logger = options.logger;
     this.drained = new Promise((resolve) => {
       this.#drained = resolve;
@@ -43,7 +44,7 @@ export class ServerConnection {
       exports: options.exports,
       limits: options.limits,
       logger: options.logger,
-      send: (bytes) => this.#socket.write(bytes),
+      send: (bytes) => this.#stream.write(bytes),
     });
   }
 
@@ -60,17 +61,49 @@ export class ServerConnection {
   }
 
   start(): void {
-    const socket = this.#socket;
-    socket.on('error', (error) => this.#logger.debug({ error: error.message }, 'nbd socket error'));
-    socket.on('close', () => this.drop());
-    socket.on('end', () => this.#peerEnded());
-    socket.on('data', (chunk) => {
-      if (this.#ending) return;
-      if (this.#transmission !== undefined) this.#transmission.receive(chunk);
-      else this.#follow(this.#handshake.feed(chunk));
-    });
+    this.#stream.start(new Events(this));
     this.#handshake.start();
+    this.#stream.flush();
   }
+
+  // --- what the stream tells
+
+  get wanted(): number {
+    return this.#transmission?.wanted ?? 0;
+  }
+
+  /** Returns how many of bytes[from..to) were consumed. */
+  received(bytes: Buffer, from: number, to: number): number {
+    if (this.#ending) return to - from;
+    if (this.#transmission !== undefined) return this.#transmission.received(bytes, from, to);
+    const verdict = this.#handshake.feed(bytes.subarray(from, to));
+    this.#follow(verdict);
+    if (verdict.kind !== 'transmit' || verdict.unused === 0 || this.#ending)
+      return to - from - (verdict.kind === 'replace' ? verdict.unused : 0);
+    const taken = to - verdict.unused;
+    return taken - from + this.#transmission!.received(bytes, taken, to);
+  }
+
+  sent(): void {
+    if (this.#ending) this.drop();
+    else this.#transmission?.sent();
+  }
+
+  /** The peer sends nothing more. After DISC it may still read its last replies; else it has gone. */
+  peerEnded(): void {
+    if (this.#gone || this.#transmission?.stopping === true) return;
+    if (this.#transmission?.atBoundary === false) {
+      this.#logger.warn({ export: this.exportName }, 'nbd client left in the middle of a request');
+    }
+    this.drop();
+  }
+
+  broken(error: Error | null): void {
+    if (error !== null) this.#logger.debug({ error: error.message }, 'nbd connection broke');
+    this.drop();
+  }
+
+  // --- the end
 
   /** Ends the connection once what is in flight is answered. What the peer does not take at once is dropped. */
   shutDown(): void {
@@ -89,23 +122,15 @@ export class ServerConnection {
     if (this.#gone) return;
     this.#gone = true;
     this.#ending = true;
-    this.#socket.destroy();
+    this.#stream.destroy();
     this.#transmission?.abandon();
     void Promise.resolve(this.#transmission?.drained).then(() => this.#drained?.());
-  }
-
-  /** The peer sends nothing more. After DISC it may still read its last replies; else it has gone. */
-  #peerEnded(): void {
-    if (this.#gone || this.#transmission?.stopping === true) return;
-    if (this.#transmission?.atBoundary === false) {
-      this.#logger.warn({ export: this.exportName }, 'nbd client left in the middle of a request');
-    }
-    this.drop();
   }
 
   #follow(verdict: HandshakeVerdict): void {
     switch (verdict.kind) {
       case 'more':
+        this.#stream.flush();
         return;
       case 'close':
         if (verdict.reason !== undefined) this.#logger.warn({ reason: verdict.reason }, 'nbd handshake broken off');
@@ -113,25 +138,32 @@ export class ServerConnection {
         else this.drop();
         return;
       case 'replace':
+        // What it sends meanwhile waits in the stream.
+        this.#stream.pause();
         this.#options.replace(verdict.clientId, this).then(
-          () => {
-            if (!this.#gone) this.#follow(this.#handshake.resume());
-          },
+          () => this.#replaced(),
           () => this.drop(),
         );
         return;
       case 'transmit':
         this.#entry = verdict.entry;
         this.#transmission = new ServerTransmission({
-          socket: this.#socket,
+          stream: this.#stream,
           device: verdict.entry.device,
           structured: verdict.structured,
           limits: this.#options.limits,
           onFinished: (broken) => this.#finished(broken),
         });
+        this.#stream.flush();
         this.#logger.debug({ export: verdict.entry.name, structured: verdict.structured }, 'nbd client connected');
-        if (verdict.rest.length > 0) this.#transmission.receive(verdict.rest);
     }
+  }
+
+  #replaced(): void {
+    if (this.#gone) return;
+    this.#handshake.resume();
+    this.#stream.flush();
+    this.#stream.resume();
   }
 
   #finished(broken: string | undefined): void {
@@ -143,11 +175,35 @@ export class ServerConnection {
     }
   }
 
-  /** The last bytes go out, then the socket closes. A server that shuts down does not wait for a peer that does not read. */
+  /** The last bytes go out, then the stream closes. A server that shuts down does not wait for a peer that does not read. */
   #end(): void {
     if (this.#gone) return;
     this.#ending = true;
-    if (this.#shuttingDown && this.#socket.writableLength > 0) this.drop();
-    else this.#socket.end(() => this.drop());
+    this.#stream.end();
+    if (this.#shuttingDown || this.#stream.unsentBytes === 0) this.drop();
+  }
+}
+
+/** A connection as its stream sees it. */
+class Events implements StreamHandler {
+  readonly #connection: ServerConnection;
+
+  constructor(connection: ServerConnection) {
+    this.#connection = connection;
+  }
+  get wanted(): number {
+    return this.#connection.wanted;
+  }
+  received(slab: ReceiveSlab, from: number, to: number): number {
+    return this.#connection.received(slab.bytes, from, to);
+  }
+  drained(): void {
+    this.#connection.sent();
+  }
+  ended(): void {
+    this.#connection.peerEnded();
+  }
+  closed(error: Error | null): void {
+    this.#connection.broken(error);
   }
 }

@@ -2,7 +2,7 @@
 // connection. Invariants: at most one option's data is buffered (limits.optionBytesMax, larger ones are skipped unread);
 // every option is answered or the connection closed; nothing of the client is kept but its id and the STRUCTURED_REPLY bit.
 
-import { type Logger, printable } from '../base/index.js';
+import { assert, type Logger, printable } from '../base/index.js';
 import {
   CLIENT_FLAGS_BYTES,
   CLIENT_ID_BYTES,
@@ -44,12 +44,12 @@ import {
 export type HandshakeVerdict =
   /** Feed more bytes. */
   | { readonly kind: 'more' }
-  /** Drop what older connections of `clientId` there are, then call resume(). */
-  | { readonly kind: 'replace'; readonly clientId: string }
+  /** Drop what older connections of `clientId` there are, then call resume(). The last `unused` bytes fed are to be fed again. */
+  | { readonly kind: 'replace'; readonly clientId: string; readonly unused: number }
   /** Close; `reason` is set when the peer broke the protocol. Bytes handed to send() still go out. */
   | { readonly kind: 'close'; readonly reason?: string }
-  /** The handshake is over. `rest` are bytes of the transmission phase that have come already. */
-  | { readonly kind: 'transmit'; readonly entry: NbdExport; readonly structured: boolean; readonly rest: Buffer };
+  /** The handshake is over. The last `unused` bytes fed belong to the transmission phase. */
+  | { readonly kind: 'transmit'; readonly entry: NbdExport; readonly structured: boolean; readonly unused: number };
 
 const more: HandshakeVerdict = { kind: 'more' };
 const nothing = Buffer.alloc(0);
@@ -80,20 +80,17 @@ export class ServerHandshake {
     this.#send(encodeGreeting(handshakeFlags));
   }
 
+  /** Takes a copy of what it needs. Not to be called between a 'replace' verdict and resume(). */
   feed(chunk: Buffer): HandshakeVerdict {
-    this.#buffered = this.#buffered.length === 0 ? chunk : Buffer.concat([this.#buffered, chunk]);
-    if (this.#state === 'replacing') {
-      const most = this.#limits.optionBytesMax + OPTION_HEADER_BYTES;
-      return this.#buffered.length > most ? { kind: 'close', reason: 'the client sends without waiting' } : more;
-    }
+    assert(this.#state !== 'replacing', 'a handshake was fed while older connections are being dropped');
+    this.#buffered = Buffer.concat([this.#buffered, chunk]);
     return this.#parse();
   }
 
   /** After a 'replace' verdict: the older connections are gone. */
-  resume(): HandshakeVerdict {
+  resume(): void {
     this.#state = 'options';
     this.#reply(OPT_HOLDFAST_CLIENT, REP_ACK);
-    return this.#parse();
   }
 
   #parse(): HandshakeVerdict {
@@ -166,7 +163,7 @@ export class ServerHandshake {
       case OPT_HOLDFAST_CLIENT:
         if (data.length !== CLIENT_ID_BYTES) return this.#refuse(option, REP_ERR_INVALID, 'a client id has 16 bytes');
         this.#state = 'replacing';
-        return { kind: 'replace', clientId: data.toString('hex') };
+        return { kind: 'replace', clientId: data.toString('hex'), unused: this.#unused() };
       case OPT_STARTTLS:
         return this.#refuse(option, REP_ERR_POLICY, 'this server speaks plain NBD on a private socket only');
       default:
@@ -215,10 +212,15 @@ export class ServerHandshake {
   }
 
   #transmit(entry: NbdExport): HandshakeVerdict {
-    const rest = this.#buffered;
-    this.#buffered = nothing;
     this.#state = 'done';
-    return { kind: 'transmit', entry, structured: this.#structured, rest };
+    return { kind: 'transmit', entry, structured: this.#structured, unused: this.#unused() };
+  }
+
+  /** An option ends in the chunk that was fed last, so what follows it lies in that one, too. */
+  #unused(): number {
+    const unused = this.#buffered.length;
+    this.#buffered = nothing;
+    return unused;
   }
 
   #refuse(option: number, type: number, text: string): HandshakeVerdict {

@@ -1,16 +1,20 @@
-// The server's transmission phase of one connection: requests checked completely, then handed to the device in batches;
-// replies collected and sent together. Owner: one connection.
+// The server's transmission phase of one connection: requests parsed where they were received, checked completely, and handed to
+// the device in batches; replies collected and sent together. Owner: one connection.
 //
 // Invariants
-// - All complete requests that one socket read brought reach the device in one submit(), in the order they came.
+// - All complete requests that one received() brought reach the device in one submit(), in the order they came. Payloads are
+//   views of the receive slab; those the device still needs when submit() returns are moved into memory of their own.
+// - A header that can't be taken now (backpressure), or a write whose payload is not all there, is left in the stream with all
+//   that follows; nothing of it has taken effect.
 // - Payloads in flight plus replies the peer has not taken stay below limits.inFlightBytesMax (a single request is always
-//   let in, so the peer makes progress); above it the socket is paused. So a peer that never reads costs bounded memory.
+//   let in, so the peer makes progress); above it the stream is paused. So a peer that never reads costs bounded memory.
 // - Each request is answered exactly once, or the connection is gone.
 // - A request that is in flight when the connection goes is marked cancelled; `drained` resolves when the device has let go
 //   of all of them.
 
 import { assert } from '../base/index.js';
-import type { BlockDevice, BlockError, BlockOp, BlockRequest } from '../engine/index.js';
+import type { BlockDevice, BlockError, BlockOp } from '../engine/index.js';
+import type { ByteStream } from '../transport/index.js';
 import {
   CMD_DISC,
   CMD_FLAG_DF,
@@ -22,66 +26,17 @@ import {
   CMD_TRIM,
   CMD_WRITE,
   CMD_WRITE_ZEROES,
+  REQUEST_BYTES,
   REQUEST_MAGIC,
 } from './constants.js';
 import { wireErrno } from './errno.js';
 import type { NbdLimits } from './limits.js';
 import { readU64 } from './messages.js';
-import { type ReadReply, ReplyWriter } from './reply-writer.js';
-import {
-  HEADER_BLOCKED,
-  HEADER_DONE,
-  HEADER_PAYLOAD,
-  HEADER_SKIP,
-  HEADER_STOP,
-  RequestReader,
-  type RequestSink,
-} from './request-reader.js';
-import type { NbdSocket } from './socket.js';
-
-/** One request, as the device sees it and as the reply needs it. Plain fields: one is made per request. */
-class ServerRequest implements BlockRequest {
-  readonly op: BlockOp;
-  readonly offset: number;
-  readonly length: number;
-  readonly fua: boolean;
-  readonly owner: ServerTransmission;
-  readonly high: number;
-  readonly low: number;
-  data: Uint8Array | null = null;
-  dataAt = 0;
-  reply: ReadReply | null = null;
-  completed = false;
-
-  constructor(
-    owner: ServerTransmission,
-    op: BlockOp,
-    offset: number,
-    length: number,
-    fua: boolean,
-    high: number,
-    low: number,
-  ) {
-    this.owner = owner;
-    this.op = op;
-    this.offset = offset;
-    this.length = length;
-    this.fua = fua;
-    this.high = high;
-    this.low = low;
-  }
-
-  get cancelled(): boolean {
-    return this.owner.cancelled;
-  }
-
-  complete(error: BlockError | null): void {
-    this.owner.completed(this, error);
-  }
-}
+import { ReplyWriter } from './reply-writer.js';
+import { type RequestOwner, ServerRequest } from './server-request.js';
 
 export interface TransmissionOptions {
-  readonly socket: NbdSocket;
+  readonly stream: ByteStream;
   readonly device: BlockDevice;
   readonly structured: boolean;
   readonly limits: NbdLimits;
@@ -92,29 +47,37 @@ export interface TransmissionOptions {
   readonly onFinished: (broken?: string) => void;
 }
 
-export class ServerTransmission implements RequestSink {
+/** A write that was refused, while its payload is passed over. */
+interface Refused {
+  readonly error: BlockError;
+  readonly high: number;
+  readonly low: number;
+}
+
+export class ServerTransmission implements RequestOwner {
   /** True for all requests in flight once their answers are wanted no more. */
   cancelled = false;
-  payloadBytes = 0;
-  readonly #socket: NbdSocket;
+  /** See StreamHandler: the bytes of a write of which a part has come. */
+  wanted = 0;
+  readonly #stream: ByteStream;
   readonly #device: BlockDevice;
   readonly #structured: boolean;
   readonly #limits: NbdLimits;
   readonly #onFinished: (broken?: string) => void;
-  readonly #reader: RequestReader;
   readonly #replies: ReplyWriter;
   #batch: ServerRequest[] = [];
-  /** The write whose payload is awaited, or the errno and handle of one whose payload is passed over. */
-  #awaiting: ServerRequest | undefined;
-  #refused: { error: BlockError; high: number; low: number } | undefined;
-  /** Headers taken so far. */
-  #taken = 0;
+  #refused: Refused | null = null;
+  /** Bytes of payload still to be passed over. */
+  #skip = 0;
+  /** A request was begun and is not all there. */
+  #partial = false;
+  /** The next request waits in the stream until there is room. */
+  #blocked = false;
   #inFlight = 0;
   #inFlightBytes = 0;
-  /** receive() is on the stack: it will flush. */
+  /** received() is on the stack: it will flush. */
   #receiving = false;
   #flushScheduled = false;
-  #paused = false;
   #stopping = false;
   #broken: string | undefined;
   #gone = false;
@@ -124,13 +87,12 @@ export class ServerTransmission implements RequestSink {
   readonly drained: Promise<void>;
 
   constructor(options: TransmissionOptions) {
-    this.#socket = options.socket;
+    this.#stream = options.stream;
     this.#device = options.device;
     this.#structured = options.structured;
     this.#limits = options.limits;
     this.#onFinished = options.onFinished;
-    this.#reader = new RequestReader(this);
-    this.#replies = new ReplyWriter(options.socket, options.structured, () => this.#pump());
+    this.#replies = new ReplyWriter(options.stream, options.structured);
     this.drained = new Promise((resolve) => {
       this.#drained = resolve;
     });
@@ -147,23 +109,34 @@ export class ServerTransmission implements RequestSink {
 
   /** True when the stream may end here without cutting a request in two. */
   get atBoundary(): boolean {
-    return this.#reader.atBoundary;
+    return !this.#partial;
   }
 
-  /** Bytes from the socket. */
-  receive(chunk: Buffer): void {
-    if (this.#stopping || this.#gone) return;
+  /** Bytes from the stream; returns how many were consumed. */
+  received(bytes: Buffer, from: number, to: number): number {
     assert(!this.#receiving, 'bytes arrived while bytes were being taken');
     this.#receiving = true;
-    this.#reader.feed(chunk);
-    this.#takeTurns();
+    let at = from;
+    // What the device answers on the spot is sent in between: that is what keeps the replies of many requests within bounds.
+    for (;;) {
+      const before = at;
+      at = this.#take(bytes, at, to);
+      this.#submit();
+      if (!this.#blocked || this.#gone) break;
+      this.#replies.flush();
+      if (at === before) break;
+    }
+    this.#receiving = false;
+    if (this.#stopping || this.#gone) at = to;
+    else if (this.#blocked) this.#stream.pause();
+    this.#settle();
+    return at - from;
   }
 
   /** Takes no more requests; onFinished is called once those in flight are answered. */
   stop(): void {
     this.#stopping = true;
-    this.#reader.stop();
-    this.#dropAwaiting();
+    this.wanted = 0;
     if (!this.#receiving) this.#settle();
   }
 
@@ -171,75 +144,88 @@ export class ServerTransmission implements RequestSink {
   abandon(): void {
     this.cancelled = true;
     this.#gone = true;
-    this.#reader.stop();
-    this.#dropAwaiting();
     if (this.#inFlight === 0) this.#drained?.();
   }
 
-  /** A write whose payload did not come whole was never handed to the device. */
-  #dropAwaiting(): void {
-    if (this.#awaiting === undefined) return;
-    this.#inFlight--;
-    this.#inFlightBytes -= this.#awaiting.length;
-    this.#awaiting = undefined;
-  }
-
-  /**
-   * Submits what was read, sends what the device answered on the spot, and goes on reading as long as that made room:
-   * sending in between is what keeps the replies of a long chunk within bounds.
-   */
-  #takeTurns(): void {
-    for (;;) {
-      const taken = this.#taken;
-      this.#submit();
-      if (!this.#reader.blocked || this.#gone) break;
-      this.#replies.flush();
-      this.#reader.continue();
-      if (this.#taken === taken) break;
-    }
-    this.#receiving = false;
-    this.#settle();
+  /** The peer has taken all replies: there may be room again. */
+  sent(): void {
+    if (this.#gone) return;
+    this.#replies.flush();
+    this.#goOn();
   }
 
   // --- requests in
 
-  takeHeader(bytes: Buffer, at: number): number {
-    if (bytes.readUInt32BE(at) !== REQUEST_MAGIC) return this.#end('bad request magic');
+  /** Takes complete requests from bytes[at..to) until there are none, or no room for the next. Returns what is behind them. */
+  #take(bytes: Buffer, start: number, to: number): number {
+    let at = start;
+    this.wanted = 0;
+    this.#blocked = false;
+    while (!this.#stopping) {
+      if (this.#skip > 0) {
+        at += this.#passOver(to - at);
+        if (this.#skip > 0) break;
+      }
+      if (to - at < REQUEST_BYTES) break;
+      const size = this.#request(bytes, at, to - at);
+      if (size === 0) break;
+      at += size;
+    }
+    this.#partial = this.#skip > 0 || (at < to && !this.#blocked);
+    return at;
+  }
+
+  /** The request at `at`, of which `here` bytes have come. Returns its size, or 0 when it has to stay where it is. */
+  #request(bytes: Buffer, at: number, here: number): number {
+    if (bytes.readUInt32BE(at) !== REQUEST_MAGIC) {
+      this.#broken = 'bad request magic';
+      this.#stopping = true;
+      return 0;
+    }
     const flags = bytes.readUInt16BE(at + 4);
     const command = bytes.readUInt16BE(at + 6);
     const length = bytes.readUInt32BE(at + 24);
-    const carries = command === CMD_READ || command === CMD_WRITE;
-    if (!this.#hasRoom(carries ? length : 0)) return HEADER_BLOCKED;
-    this.#taken++;
-    if (command === CMD_DISC) return this.#end(undefined);
+    if (!this.#hasRoom(command === CMD_READ || command === CMD_WRITE ? length : 0)) {
+      this.#blocked = true;
+      return 0;
+    }
+    if (command === CMD_DISC) {
+      this.#stopping = true;
+      return 0;
+    }
     const high = bytes.readUInt32BE(at + 8);
     const low = bytes.readUInt32BE(at + 12);
     const offset = readU64(bytes, at + 16);
     const error = this.#check(command, flags, offset, length);
-    if (error !== null) return this.#refuse(command, error, length, high, low);
-    this.#admit(command, flags, offset, length, high, low);
-    if (command !== CMD_WRITE) return HEADER_DONE;
-    this.payloadBytes = length;
-    return HEADER_PAYLOAD;
-  }
-
-  takePayload(payload: Buffer): void {
-    const request = this.#awaiting!;
-    this.#awaiting = undefined;
-    request.data = payload;
+    if (error !== null) {
+      this.#refuse(command, error, length, high, low);
+      return REQUEST_BYTES;
+    }
+    const payload = command === CMD_WRITE ? length : 0;
+    if (here < REQUEST_BYTES + payload) {
+      this.wanted = REQUEST_BYTES + payload;
+      return 0;
+    }
+    const fua = (flags & CMD_FLAG_FUA) !== 0 && command !== CMD_READ && command !== CMD_FLUSH;
+    const data = payload > 0 ? bytes : null;
+    const op = opOf(command);
+    const request = new ServerRequest(this, op, offset, length, fua, high, low, data, at + REQUEST_BYTES);
+    this.#inFlight++;
+    if (command === CMD_READ) this.#replies.reserve(request);
+    if (request.data !== null) this.#inFlightBytes += length;
     this.#batch.push(request);
+    return REQUEST_BYTES + payload;
   }
 
-  payloadSkipped(): void {
-    const { error, high, low } = this.#refused!;
-    this.#refused = undefined;
-    this.#replies.simple(wireErrno(error), high, low);
-  }
-
-  #end(broken: string | undefined): number {
-    this.#stopping = true;
-    this.#broken ??= broken;
-    return HEADER_STOP;
+  #passOver(here: number): number {
+    const passed = Math.min(this.#skip, here);
+    this.#skip -= passed;
+    if (this.#skip === 0) {
+      const { error, high, low } = this.#refused!;
+      this.#refused = null;
+      this.#replies.simple(wireErrno(error), high, low);
+    }
+    return passed;
   }
 
   /** The order of proto.md's "Error values": what is unknown, then permission, then range. */
@@ -269,57 +255,37 @@ export class ServerTransmission implements RequestSink {
     }
   }
 
-  #refuse(command: number, error: BlockError, length: number, high: number, low: number): number {
+  #refuse(command: number, error: BlockError, length: number, high: number, low: number): void {
     if (command === CMD_WRITE && length > 0) {
       this.#refused = { error, high, low };
-      this.payloadBytes = length;
-      return HEADER_SKIP;
-    }
-    if (command === CMD_READ) this.#replies.readFailed(wireErrno(error), high, low);
+      this.#skip = length;
+    } else if (command === CMD_READ) this.#replies.readFailed(wireErrno(error), high, low, null);
     else this.#replies.simple(wireErrno(error), high, low);
-    return HEADER_DONE;
-  }
-
-  #admit(command: number, flags: number, offset: number, length: number, high: number, low: number): void {
-    const fua = (flags & CMD_FLAG_FUA) !== 0 && command !== CMD_READ && command !== CMD_FLUSH;
-    const request = new ServerRequest(this, opOf(command), offset, length, fua, high, low);
-    this.#inFlight++;
-    if (command === CMD_WRITE) {
-      this.#inFlightBytes += length;
-      this.#awaiting = request;
-      return;
-    }
-    if (command === CMD_READ) {
-      this.#inFlightBytes += length;
-      const reply = this.#replies.reserveRead(length);
-      request.reply = reply;
-      request.data = reply.slab;
-      request.dataAt = reply.at + this.#replies.headBytes;
-    }
-    this.#batch.push(request);
   }
 
   #hasRoom(bytes: number): boolean {
-    if (this.#inFlight === 0 && this.#replies.unsentWrites === 0) return true;
+    const { unsentBytes, unsentTurns } = this.#replies;
+    if (this.#inFlight === 0 && unsentBytes === 0) return true;
     const { inFlightRequestsMax, inFlightBytesMax } = this.#limits;
     return (
       this.#inFlight < inFlightRequestsMax &&
-      this.#replies.unsentWrites < inFlightRequestsMax &&
-      this.#inFlightBytes + this.#replies.unsentBytes + bytes <= inFlightBytesMax
+      unsentTurns < inFlightRequestsMax &&
+      this.#inFlightBytes + unsentBytes + bytes <= inFlightBytesMax
     );
   }
 
   #submit(): void {
-    if (this.#batch.length === 0) return;
     const batch = this.#batch;
+    if (batch.length === 0) return;
     this.#batch = [];
     this.#device.submit(batch);
+    for (let i = 0; i < batch.length; i++) batch[i]!.keepPayload();
   }
 
   // --- replies out
 
   completed(request: ServerRequest, error: BlockError | null): void {
-    assert(!request.completed, 'the device completed a request twice');
+    assert(!request.completed, 'a device completed a request twice');
     request.completed = true;
     this.#inFlight--;
     if (request.op === 'read' || request.op === 'write') this.#inFlightBytes -= request.length;
@@ -327,10 +293,10 @@ export class ServerTransmission implements RequestSink {
       if (this.#inFlight === 0) this.#drained?.();
       return;
     }
-    const { reply, high, low } = request;
-    if (reply === null) this.#replies.simple(error === null ? 0 : wireErrno(error), high, low);
-    else if (error !== null) this.#replies.readFailed(wireErrno(error), high, low);
-    else this.#replies.readDone(reply.slab, reply.at, high, low, request.offset, request.length);
+    const { high, low, slab } = request;
+    if (slab === null) this.#replies.simple(error === null ? 0 : wireErrno(error), high, low);
+    else if (error !== null) this.#replies.readFailed(wireErrno(error), high, low, slab);
+    else this.#replies.readDone(request);
     if (!this.#receiving && !this.#flushScheduled) {
       // Completions of one turn leave together.
       this.#flushScheduled = true;
@@ -343,27 +309,20 @@ export class ServerTransmission implements RequestSink {
     this.#flushScheduled = false;
     if (this.#gone) return;
     this.#settle();
-    this.#pump();
+    this.#goOn();
   }
 
-  /** There may be room again: go on with what waits. */
-  #pump(): void {
-    if (this.#receiving || this.#gone || this.#stopping || !this.#reader.blocked) return;
-    this.#receiving = true;
-    this.#reader.continue();
-    this.#takeTurns();
+  /** Offers what waits in the stream once more. */
+  #goOn(): void {
+    if (!this.#blocked || this.#receiving || this.#gone || this.#stopping) return;
+    this.#blocked = false;
+    this.#stream.resume();
   }
 
-  /** After each turn: replies out, the socket paused or not, the end noticed. */
+  /** After each turn: replies out, the end noticed. */
   #settle(): void {
     if (this.#gone || this.#finished) return;
     this.#replies.flush();
-    const pause = this.#reader.blocked;
-    if (pause !== this.#paused) {
-      this.#paused = pause;
-      if (pause) this.#socket.pause();
-      else this.#socket.resume();
-    }
     if (this.#broken !== undefined || (this.#stopping && this.#inFlight === 0)) {
       this.#finished = true;
       this.#onFinished(this.#broken);

@@ -1,17 +1,16 @@
-// The NBD server: takes sockets, knows its connections, drops those whose export goes. Owner: the process that opens volumes.
+// The NBD server: takes streams, knows its connections, drops those whose export goes. Owner: the process that opens volumes.
 //
 // Invariants
-// - At most limits.connectionsMax connections; further sockets are destroyed unread.
+// - At most limits.connectionsMax connections; further streams are destroyed unread.
 // - A client that names itself (OPT_HOLDFAST_CLIENT) has one connection: a newer one is served only after the older was
-//   destroyed, with what was unread in its socket, and the device has completed what it had in flight.
+//   destroyed, with what was unread in its stream, and the device has completed what it had in flight.
 // - Nothing here throws because of what a peer sends.
 
 import { assert, type Logger } from '../base/index.js';
+import type { ByteStream, StreamListener, StreamNet } from '../transport/index.js';
 import type { ExportTable, NbdExport } from './export-table.js';
 import { defaultLimits, type NbdLimits } from './limits.js';
 import { ServerConnection } from './server-connection.js';
-import type { NbdSocket } from './socket.js';
-import { listenUnix, type UnixListener } from './unix-listener.js';
 
 export interface NbdServerOptions {
   readonly exports: ExportTable;
@@ -36,7 +35,7 @@ export class NbdServer {
   readonly #connections = new Set<ServerConnection>();
   /** The newest connection of each client that named itself, and when all its predecessors are drained. */
   readonly #byClient = new Map<string, { connection: ServerConnection; quiet: Promise<void> }>();
-  readonly #listeners = new Set<UnixListener>();
+  readonly #listeners = new Set<StreamListener>();
   readonly #unsubscribe: () => void;
   #closing: Promise<void> | undefined;
 
@@ -52,10 +51,10 @@ export class NbdServer {
     return this.#connections;
   }
 
-  /** Speaks NBD with a freshly accepted socket until it ends. Never throws. */
-  serve(socket: NbdSocket): NbdConnection {
+  /** Speaks NBD over a freshly accepted stream until it ends. Never throws. */
+  serve(stream: ByteStream): NbdConnection {
     const connection = new ServerConnection({
-      socket,
+      stream,
       exports: this.#exports,
       limits: this.#limits,
       logger: this.#logger,
@@ -73,13 +72,10 @@ export class NbdServer {
     return connection;
   }
 
-  /**
-   * Listens on a unix socket (mode 0600). Throws INVALID_ARGUMENT for a path longer than 107 bytes, FAILED_PRECONDITION when
-   * something else is there or a live server listens; a dead server's socket is replaced.
-   */
-  async listen(path: string): Promise<void> {
+  /** Listens at an address of `net`, mostly "unix:PATH"; rejects as StreamNet.listen() does. */
+  async listen(net: StreamNet, address: string): Promise<void> {
     assert(this.#closing === undefined, 'listen() on a closed NbdServer');
-    const listener = await listenUnix(path, (socket) => this.serve(socket));
+    const listener = await net.listen(address, (stream) => this.serve(stream));
     if (this.#closing === undefined) this.#listeners.add(listener);
     else await listener.close();
   }

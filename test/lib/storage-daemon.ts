@@ -11,6 +11,7 @@ import { HoldfastError, realClock, silentLogger } from '../../src/base/index.js'
 import type { BlockDevice, BlockRequest } from '../../src/engine/index.js';
 import { ExportTable, NbdServer } from '../../src/nbd/index.js';
 import { createServer, holdfastServices, implement } from '../../src/rpc/index.js';
+import { openNet } from '../../src/transport/index.js';
 
 class FileDevice implements BlockDevice {
   readonly readOnly = false;
@@ -116,6 +117,6 @@ const volume = implement(holdfastServices.volume(), {
   Status: unused,
 });
 
-await nbd.listen(file('nbd'));
+await nbd.listen(openNet(realClock), `unix:${file('nbd')}`);
 await createServer({ address: file('grpc'), services: [volume], logger: silentLogger, clock: realClock });
 process.stdout.write('ready\n');

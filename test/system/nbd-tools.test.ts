@@ -7,9 +7,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it, type TestContext } from 'vitest';
-import { silentLogger } from '../../src/base/index.js';
+import { realClock, silentLogger } from '../../src/base/index.js';
 import type { BlockRequest } from '../../src/engine/index.js';
 import { ExportTable, NbdServer } from '../../src/nbd/index.js';
+import { openNet } from '../../src/transport/index.js';
 import { MemoryDevice } from '../lib/memory-device.js';
 
 const MiB = 1024 * 1024;
@@ -36,7 +37,7 @@ describe('NBD tools', () => {
     exports.add({ name: 'vol', description: 'a volume', device });
     exports.add({ name: 'frozen', device: Object.assign(new MemoryDevice(MiB), { readOnly: true }) });
     server = new NbdServer({ exports, logger: silentLogger });
-    await server.listen(join(dir, 's'));
+    await server.listen(openNet(realClock), `unix:${join(dir, 's')}`);
   });
   afterEach(async () => {
     await server.close();

@@ -9,6 +9,7 @@ import type { BlockRequest } from '../../../src/engine/index.js';
 import { ExportTable, type NbdConnection, NbdServer } from '../../../src/nbd/index.js';
 import { MemoryDevice } from '../../lib/memory-device.js';
 import { type FakeSocket, settle, socketPair } from '../../unit/nbd/fake-socket.js';
+import { streamOf } from '../../unit/nbd/fake-stream.js';
 import { go, Inbox, option, request, u16, u32 } from '../../unit/nbd/raw-peer.js';
 
 const SIZE = 64 * 1024;
@@ -61,7 +62,7 @@ function attack(): Attack {
   const [near, far] = socketPair();
   near.kernelBytes = 4096;
   far.kernelBytes = 4096;
-  const connection = new NbdServer({ exports, logger: silentLogger, limits }).serve(far);
+  const connection = new NbdServer({ exports, logger: silentLogger, limits }).serve(streamOf(far));
   return { device, near, far, inbox: new Inbox(near), connection };
 }
 

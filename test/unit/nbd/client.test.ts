@@ -1,9 +1,8 @@
 import { mkdtempSync, rmSync } from 'node:fs';
-import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { silentLogger } from '../../../src/base/index.js';
+import { realClock, silentLogger } from '../../../src/base/index.js';
 import {
   BlockRequestError,
   dialer,
@@ -12,6 +11,7 @@ import {
   NbdClient,
   NbdServer,
 } from '../../../src/nbd/index.js';
+import { openNet } from '../../../src/transport/index.js';
 import { MemoryDevice } from '../../lib/memory-device.js';
 import { type FakeSocket, settle, socketPair } from './fake-socket.js';
 import { Inbox, u16, u32, u64 } from './raw-peer.js';
@@ -30,7 +30,7 @@ describe('NbdClient over a real socket', () => {
     exports.remove('vol');
     exports.add({ name: 'vol', device });
     server = new NbdServer({ exports, logger: silentLogger });
-    await server.listen(address().path);
+    await server.listen(openNet(realClock), `unix:${address().path}`);
   });
   afterEach(async () => {
     await server.close();
@@ -85,14 +85,13 @@ describe('NbdClient over a real socket', () => {
   });
 
   it('speaks TCP as well', async () => {
-    const listener = createServer((socket) => server.serve(socket));
-    await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
-    const { port } = listener.address() as AddressInfo;
+    const listener = await openNet(realClock).listen('127.0.0.1:0', (stream) => void server.serve(stream));
+    const port = Number(listener.address.split(':')[1]);
     const client = await NbdClient.connect({ address: { host: '127.0.0.1', port }, exportName: 'vol' });
     await client.write(1000, Buffer.from('over tcp'));
     expect((await client.read(1000, 8)).toString()).toBe('over tcp');
     await client.close();
-    await new Promise((resolve) => listener.close(resolve));
+    await listener.close();
     await expect(NbdClient.connect({ address: { host: '127.0.0.1', port } })).rejects.toMatchObject({
       code: 'UNAVAILABLE',
     });

@@ -5,6 +5,7 @@ import type { BlockError, BlockRequest } from '../../../src/engine/index.js';
 import { type ClientRequest, ExportTable, NbdServer, ReconnectingNbdClient } from '../../../src/nbd/index.js';
 import { MemoryDevice } from '../../lib/memory-device.js';
 import { type FakeSocket, settle, socketPair } from './fake-socket.js';
+import { streamOf } from './fake-stream.js';
 import { ManualClock } from './manual-clock.js';
 
 const clientId = '00000000-0000-4000-8000-00000000000a';
@@ -30,7 +31,7 @@ class World {
         if (!this.up) return Promise.reject(new Error('connection refused'));
         const [near, far] = socketPair();
         this.sockets.push({ near, far });
-        this.server.serve(far);
+        this.server.serve(streamOf(far));
         return Promise.resolve(near);
       },
       exportName: 'vol',

@@ -3,6 +3,7 @@ import { silentLogger } from '../../../src/base/index.js';
 import { ExportTable, NbdServer } from '../../../src/nbd/index.js';
 import { MemoryDevice } from '../../lib/memory-device.js';
 import { type FakeSocket, settle, socketPair } from './fake-socket.js';
+import { streamOf } from './fake-stream.js';
 import { go, IHAVEOPT, Inbox, option, u16, u32 } from './raw-peer.js';
 
 const MiB = 1024 * 1024;
@@ -32,7 +33,7 @@ function table(): { exports: ExportTable; one: MemoryDevice; two: MemoryDevice }
 
 async function connect(exports: ExportTable, clientFlags: number | null = 3): Promise<Peer> {
   const [socket, far] = socketPair();
-  new NbdServer({ exports, logger: silentLogger }).serve(far);
+  new NbdServer({ exports, logger: silentLogger }).serve(streamOf(far));
   const inbox = new Inbox(socket);
   const say = async (...bytes: Buffer[]): Promise<void> => {
     for (const piece of bytes) socket.write(piece);

@@ -5,6 +5,7 @@ import type { BlockRequest } from '../../../src/engine/index.js';
 import { ExportTable, type NbdConnection, type NbdLimits, NbdServer } from '../../../src/nbd/index.js';
 import { MemoryDevice } from '../../lib/memory-device.js';
 import { type FakeSocket, settle, socketPair } from './fake-socket.js';
+import { streamOf } from './fake-stream.js';
 import { go, Inbox, option, request, u32 } from './raw-peer.js';
 
 const READ = 0;
@@ -60,7 +61,7 @@ async function session(
   exports.add({ name: 'vol', device });
   const server = new NbdServer({ exports, logger: silentLogger, limits: options.limits });
   const [near, far] = socketPair();
-  const connection = server.serve(far);
+  const connection = server.serve(streamOf(far));
   const inbox = new Inbox(near);
   const say = async (...bytes: Buffer[]): Promise<void> => {
     near.write(Buffer.concat(bytes));

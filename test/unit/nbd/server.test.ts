@@ -1,13 +1,14 @@
-import { mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { connect, createServer } from 'node:net';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { silentLogger } from '../../../src/base/index.js';
+import { describe, expect, it } from 'vitest';
+import { realClock, silentLogger } from '../../../src/base/index.js';
 import type { BlockRequest } from '../../../src/engine/index.js';
-import { ExportTable, type NbdLimits, NbdServer } from '../../../src/nbd/index.js';
+import { ExportTable, NbdClient, type NbdLimits, NbdServer } from '../../../src/nbd/index.js';
+import { openNet } from '../../../src/transport/index.js';
 import { MemoryDevice } from '../../lib/memory-device.js';
 import { type FakeSocket, settle, socketPair } from './fake-socket.js';
+import { streamOf } from './fake-stream.js';
 import { go, Inbox, option, request, u32 } from './raw-peer.js';
 
 const CLIENT = 0x48466331;
@@ -31,7 +32,7 @@ interface Client {
 async function attach(server: NbdServer, id?: Buffer): Promise<Client> {
   const [near, far] = socketPair();
   const inbox = new Inbox(near);
-  server.serve(far);
+  server.serve(streamOf(far));
   near.write(u32(3));
   if (id !== undefined) near.write(option(CLIENT, id));
   near.write(go('vol'));
@@ -59,7 +60,7 @@ describe('NbdServer', () => {
     const { near, inbox } = await attach(server);
     const [otherNear, otherFar] = socketPair();
     const other = new Inbox(otherNear);
-    server.serve(otherFar);
+    server.serve(streamOf(otherFar));
     otherNear.write(Buffer.concat([u32(3), go('other')]));
     near.write(write(1));
     await settle();
@@ -163,69 +164,19 @@ describe('NbdServer', () => {
   });
 });
 
-describe('listening on a unix socket', () => {
-  let dir = '';
-  beforeEach(() => {
-    dir = mkdtempSync(join(tmpdir(), 'nbd-'));
-  });
-  afterEach(() => rmSync(dir, { recursive: true }));
-
-  /** Connects, waits for the greeting. */
-  const greeted = (path: string) =>
-    new Promise<string>((resolve, reject) => {
-      const socket = connect({ path });
-      socket.once('error', reject);
-      socket.once('data', (chunk) => {
-        socket.destroy();
-        resolve(chunk.toString('latin1', 0, 8));
-      });
-    });
-
-  it('is for its owner only, is served, and is gone after close()', async () => {
+describe('listening', () => {
+  it('serves whoever connects, and is gone after close()', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'nbd-'));
     const { server, device } = served();
     device.intercept = undefined;
     const path = join(dir, 's');
-    await server.listen(path);
-    expect(statSync(path).mode & 0o777).toBe(0o600);
-    expect(await greeted(path)).toBe('NBDMAGIC');
+    await server.listen(openNet(realClock), `unix:${path}`);
+    const client = await NbdClient.connect({ address: { path }, exportName: 'vol' });
+    await client.write(5, Buffer.from('all the way'));
+    expect(device.bytes.toString('latin1', 5, 16)).toBe('all the way');
+    await client.close();
     await server.close();
-    expect(statSync(path, { throwIfNoEntry: false })).toBeUndefined();
-  });
-
-  it('takes the place of a dead server, not of a live one or of something else', async () => {
-    const path = join(dir, 's');
-    const first = served().server;
-    await first.listen(path);
-    await expect(served().server.listen(path)).rejects.toMatchObject({ reason: 'AddressInUse' });
-    expect(await greeted(path)).toBe('NBDMAGIC');
-    await first.close();
-    writeFileSync(path, '');
-    await expect(served().server.listen(path)).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
-    rmSync(path);
-    await leaveStaleSocket(path);
-    const next = served().server;
-    await next.listen(path);
-    expect(await greeted(path)).toBe('NBDMAGIC');
-    await next.close();
-  });
-
-  it('says what is wrong with a path', async () => {
-    const { server } = served();
-    const long = join(dir, 'x'.repeat(107 - dir.length));
-    expect(Buffer.byteLength(long)).toBe(108);
-    await expect(server.listen(long)).rejects.toThrowError(/108 bytes.*1 to 107/);
-    await expect(server.listen(join(dir, 'no', 's'))).rejects.toMatchObject({ code: 'NOT_FOUND' });
-    await server.listen(long.slice(0, 107));
-    await server.close();
+    expect(existsSync(path)).toBe(false);
+    rmSync(dir, { recursive: true });
   });
 });
-
-/** A socket file whose server is gone without having removed it, as after kill -9. */
-async function leaveStaleSocket(path: string): Promise<void> {
-  const other = `${path}.other`;
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(other, resolve));
-  renameSync(other, path);
-  await new Promise<void>((resolve) => server.close(() => resolve()));
-  expect(statSync(path).isSocket()).toBe(true);
-}
