@@ -1,7 +1,7 @@
 // Programs the bench starts. Owner: one bench run. Invariant: whatever was started here is gone when stopAll() has resolved,
 // and is killed when this process exits some other way.
 
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { type Clock, errnoOf, HoldfastError, precondition } from '../src/base/index.js';
 
 const OUTPUT_BYTES_MAX = 1 << 20;
@@ -105,6 +105,11 @@ export class Processes {
         else resolve({ code: code ?? -1, stdout: stdout.text, stderr: stderr.text });
       });
     });
+  }
+
+  /** Runs a program that undoes something, even after an interrupt, and waits for it. Whether it worked is not asked. */
+  undo(program: string, args: readonly string[], timeoutMs: number): void {
+    spawnSync(program, args, { stdio: 'ignore', timeout: timeoutMs });
   }
 
   /** The first line that `program --version` prints; undefined when it is not installed. */

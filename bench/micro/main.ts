@@ -1,28 +1,24 @@
 // The micro bench: the parts of the hot path, then the NBD server alone and with an engine on memory replicas, driven by fio
 // from outside so that the served process's CPU time is its own.
 
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { GiB, MiB } from '../../src/base/index.js';
+import { MiB } from '../../src/base/index.js';
 import { cpuSecondsOf } from '../cpu-time.js';
 import { rounded } from '../history.js';
 import { concludeRun, loadAverage, ROUNDS_MIN } from '../publish.js';
 import type { BenchRun } from '../run.js';
 import { short } from '../statistics.js';
-import { nbdTarget, nbdUri } from '../systems/system.js';
 import { renderTable } from '../table.js';
 import { type FioResult, requireFio, runFio } from '../volume/fio.js';
 import { fillJob, measureJob } from '../volume/jobs.js';
 import { type Workload, workloads } from '../volume/workload.js';
+import { budgetTable, measureBudgets } from './budget.js';
 import { measureEngine } from './engine.js';
 import { measure, type PrimitiveResult, primitives } from './primitives.js';
+import { Served } from './served.js';
 
 const SERVED_BYTES = 256 * MiB;
 const PRIMITIVE_MS = 300;
 const ENGINE_MS = 1_400;
-const READY_MS = 20_000;
-/** Wants the log's segments in memory: what is written in a run is all kept. */
-const HEAP_MIB = (8 * GiB) / MiB;
 
 const served = [
   { title: 'NBD server over memory', args: ['memory'] },
@@ -40,6 +36,8 @@ export async function runMicroBench(run: BenchRun): Promise<void> {
   parts.push(...(await measureEngine(run.directory, ENGINE_MS)));
   run.print(`${renderTable(['', 'operation', 'CPU us', 'MB/s'], parts.map(row))}\n\n`);
   await requireFio(run.processes);
+  const budgets = await measureBudgets(run);
+  run.print(`${budgetTable(budgets)}\n\n`);
   const selected = workloads.filter(({ name }) => measured.includes(name));
   const table: string[][] = [];
   const results: object[] = [];
@@ -79,16 +77,12 @@ async function serveOnce(
   workload: Workload,
 ): Promise<{ result: FioResult; cpuUs: number; cores: number }> {
   const { processes, directory, options } = run;
-  const socket = join(directory, 'micro.sock');
-  const program = fileURLToPath(new URL('./serve.js', import.meta.url));
   const profile = options.profile === '' ? [] : ['--cpu-prof', `--cpu-prof-dir=${options.profile}`];
-  const command = [...profile, `--max-old-space-size=${HEAP_MIB}`, program, socket, String(SERVED_BYTES), ...args];
-  const server = processes.start(process.execPath, command);
+  const server = await Served.start(processes, directory, SERVED_BYTES, args, profile);
   try {
-    await server.line((line) => line === 'ready', READY_MS);
-    const target = nbdTarget(nbdUri(socket, 'volume'));
-    await runFio(processes, directory, fillJob(target, SERVED_BYTES));
-    const job = measureJob(workload, target, { sizeBytes: SERVED_BYTES, seconds: options.seconds, flushLog: '' });
+    await runFio(processes, directory, fillJob(server.target, SERVED_BYTES));
+    const lasting = { sizeBytes: SERVED_BYTES, seconds: options.seconds, flushLog: '' };
+    const job = measureJob(workload, server.target, lasting);
     await runFio(processes, directory, job);
     const before = cpuSecondsOf([server.pid]);
     const result = await runFio(processes, directory, job);

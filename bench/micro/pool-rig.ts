@@ -7,7 +7,8 @@ import { type NodeId, realClock, realRandom, silentLogger } from '../../src/base
 import type { Engine, ReplicaConnector } from '../../src/engine/index.js';
 import { ReplicaHost } from '../../src/replica/index.js';
 import { NodeDisk, Pool } from '../../src/segment/index.js';
-import { connectReplica, NodeNet, WireServer } from '../../src/wire/index.js';
+import { openNet, type StreamNet } from '../../src/transport/index.js';
+import { connectReplica, WireServer } from '../../src/wire/index.js';
 import { EngineRig, rigLineage, rigVolume } from '../../test/lib/engine-rig.js';
 
 const CONNECT_MS = 5_000;
@@ -23,7 +24,7 @@ interface Node {
   readonly pool: Pool;
 }
 
-async function startNode(net: NodeNet, directory: string, nodeId: NodeId): Promise<Node> {
+async function startNode(net: StreamNet, directory: string, nodeId: NodeId): Promise<Node> {
   const path = join(directory, nodeId);
   mkdirSync(path, { recursive: true });
   const disk = new NodeDisk();
@@ -37,7 +38,7 @@ async function startNode(net: NodeNet, directory: string, nodeId: NodeId): Promi
 
 /** Makes `replicas` pools below `directory` and opens an encrypted, compressed volume over them. */
 export async function openOnPools(directory: string, replicas: number, sizeBytes: number): Promise<PoolEngine> {
-  const net = new NodeNet(realClock);
+  const net = openNet(realClock);
   const rig = new EngineRig(replicas, { sizeBytes, encrypted: true });
   const members = rig.members();
   const nodes: Node[] = [];

@@ -9,10 +9,18 @@ import { chosen } from '../options.js';
 import { concludeRun, LOAD_MAX, loadAverage } from '../publish.js';
 import type { BenchRun } from '../run.js';
 import { canDropPageCache } from '../volume/page-cache.js';
+import { backgroundStage } from './background-stage.js';
+import { budgetStage } from './budget-stage.js';
 import { targets } from './catalogue.js';
+import { idleStage } from './idle-stage.js';
+import { latencyStage } from './latency-stage.js';
 import { type PeersResult, peersStage } from './peers-stage.js';
+import { snapshotsStage } from './snapshots-stage.js';
+import { spaceStage } from './space-stage.js';
 import type { Stage } from './stage.js';
 import { type Judged, judge, type Measured } from './target.js';
+import { taxStage } from './tax-stage.js';
+import { throttledStage } from './throttled-stage.js';
 import { changeLines, changesSince, summary, verdictTable } from './verdicts.js';
 
 export async function runTargets(run: BenchRun): Promise<void> {
@@ -23,7 +31,14 @@ export async function runTargets(run: BenchRun): Promise<void> {
     peersStage((result) => {
       peers = result;
     }),
-    ...otherStages(() => peers),
+    budgetStage,
+    taxStage,
+    latencyStage,
+    backgroundStage,
+    throttledStage,
+    idleStage,
+    snapshotsStage,
+    spaceStage,
   ];
   const selected = chosen('stages', stages, run.options.stages);
   const found = new Map<string, Measured>();
@@ -88,8 +103,4 @@ function resultOf(
     }),
     rates: peers?.samples.summary() ?? [],
   };
-}
-
-function otherStages(_peers: () => PeersResult | undefined): Stage[] {
-  return [];
 }

@@ -1,0 +1,73 @@
+// Line 7, first half: the tail of latency at 70 % of what the volume can do, for reads and writes, with one replica and three.
+
+import { MiB } from '../../src/base/index.js';
+import { median, short } from '../statistics.js';
+import { HoldfastSystem, holdfast } from '../systems/holdfast.js';
+import { HoldfastCluster } from '../systems/holdfast-cluster.js';
+import { renderTable } from '../table.js';
+import { type FioResult, runFio } from '../volume/fio.js';
+import { fillJob, measureJob } from '../volume/jobs.js';
+import { type Workload, workloadOf } from '../volume/workload.js';
+import type { Stage, StageRun } from './stage.js';
+
+const SIZE = 256 * MiB;
+const ROUNDS_MAX = 5;
+const OF_PEAK = 0.7;
+
+interface Case {
+  readonly id: string;
+  readonly system: HoldfastSystem;
+  readonly workload: Workload;
+}
+
+function measure(stage: StageRun, { system, workload }: Case, rate: number): Promise<FioResult> {
+  const { processes, directory, options } = stage;
+  const job = measureJob(workload, system.target(), { sizeBytes: SIZE, seconds: options.seconds, flushLog: '', rate });
+  return runFio(processes, directory, job);
+}
+
+export const latencyStage: Stage = {
+  name: 'latency',
+  title: 'line 7: p50 and p99 at 70 % of peak',
+  async run(stage) {
+    const { options, processes, directory } = stage;
+    const cluster = new HoldfastCluster(stage);
+    const systems = [1, 3].map((copies) => new HoldfastSystem(cluster, holdfast(copies), SIZE));
+    const cases = systems.flatMap((system): Case[] => [
+      { id: `latency.write.h${system.copies}`, system, workload: workloadOf('w4k-q32') },
+      { id: `latency.read.h${system.copies}`, system, workload: workloadOf('r4k-q32') },
+    ]);
+    const results = new Map<string, { rate: number; p50Us: number; p99Us: number }[]>(cases.map(({ id }) => [id, []]));
+    try {
+      await cluster.start();
+      for (const system of systems) {
+        await system.open();
+        await runFio(processes, directory, fillJob(system.target(), SIZE));
+      }
+      // The first round warms up.
+      for (let round = -1; round < Math.min(options.rounds, ROUNDS_MAX); round++) {
+        for (const one of cases) {
+          stage.progress(`${one.workload.title}: ${one.system.title}`);
+          // The peak of the same minute.
+          const peak = await measure(stage, one, 0);
+          const rate = Math.max(1, Math.round(peak.iops * OF_PEAK));
+          const { p50Us, p99Us } = await measure(stage, one, rate);
+          if (round >= 0) results.get(one.id)!.push({ rate, p50Us, p99Us });
+        }
+      }
+    } finally {
+      for (const system of systems) await system.close().catch((error) => stage.progress(String(error)));
+      await cluster.stop();
+    }
+    const rows = cases.map(({ id, system, workload }) => {
+      const all = results.get(id)!;
+      const middle = (pick: (one: (typeof all)[number]) => number) => short(median(all.map(pick)));
+      const pair = `${middle(({ p50Us }) => p50Us)} / ${middle(({ p99Us }) => p99Us)} us`;
+      const rate = `${middle((one) => one.rate)}/s`;
+      const ratios = all.map(({ p50Us, p99Us }) => p99Us / p50Us);
+      stage.note(id, ratios, `${pair} at ${rate}`);
+      return [`${workload.title}, ${system.title}`, rate, pair];
+    });
+    stage.print(`${renderTable(['at 70 % of peak', 'rate', 'p50 / p99'], rows)}\n`);
+  },
+};
