@@ -169,8 +169,7 @@ export class WritePath {
       const run = Math.min(RUN_BLOCKS, count - i);
       const size = recordSizeMax(run);
       if (this.#batchBytes + size > DATA_FRAME_MAX) this.#seal();
-      const from = dataAt + i * BLOCK_SIZE;
-      this.#batch.add(block + i, run, data.subarray(from, from + run * BLOCK_SIZE));
+      this.#batch.add(block + i, run, data, dataAt + i * BLOCK_SIZE);
       this.#batchBytes += size;
     }
     if (request !== null) this.#finishing.push(request);
