@@ -41,16 +41,9 @@ function put<K extends keyof VolumeParameters>(draft: ClassDraft, field: K, valu
   draft.parameters[field] = value;
 }
 
-function oneOf<K extends keyof VolumeParameters>(
-  field: K,
-  words: readonly VolumeParameters[K][],
-  later = '',
-): KeyParser {
+function oneOf<K extends keyof VolumeParameters>(field: K, words: readonly VolumeParameters[K][]): KeyParser {
   return (value, draft, key) => {
     const word = words.find((known) => known === value);
-    if (later !== '' && value === later) {
-      throw invalid(`${key} ${printable(value)} is planned but not in this release; choose one of ${words.join(', ')}`);
-    }
     if (word === undefined) bad(key, value, `one of ${words.join(', ')}`);
     put(draft, field, word, key);
   };
@@ -125,7 +118,7 @@ export const fixedKeys: Readonly<Record<string, KeyParser>> = {
   dataLocality: oneOf('dataLocality', ['disabled', 'preferred', 'required']),
   nodeSelector: tagList('nodeSelector'),
   diskSelector: tagList('diskSelector'),
-  compression: oneOf('compression', ['none', 'lz4'], 'zstd'),
+  compression: oneOf('compression', ['none', 'lz4', 'zstd']),
   encryption: oneOf('encryption', ['none', 'aes-256-gcm', 'chacha20-poly1305']),
   keyProvider,
   fsType: oneOf('fsType', fsTypes),

@@ -1,7 +1,8 @@
 // Opens a volume: the common log of its in-sync replicas, the map out of it, and the engine of the new reign over both.
 
+import { HoldfastError } from '../base/index.js';
 import type { CheckpointPlace, Reign, Superblock } from '../format/index.js';
-import { type BlockMap, KeyRing, pagesOf } from '../hotpath/index.js';
+import { type BlockMap, KeyRing, kernel, pagesOf } from '../hotpath/index.js';
 import { VolumeEngine } from './engine.js';
 import type { Engine, EngineOptions } from './engine-api.js';
 import { LogReader } from './log-reader.js';
@@ -23,26 +24,38 @@ export interface LoadedLog {
  * the place when the log is damaged on all, ABORTED (StaleReign) when a higher epoch was granted meanwhile.
  */
 export async function openEngine(options: EngineOptions): Promise<Engine> {
+  checkCompression(options.volume);
   const log = await openLog(options);
+  const keys = new KeyRing(options.volume.lineageId, options.dataKey);
   try {
-    const engine = new VolumeEngine(options, log, await load(options, log));
+    const engine = new VolumeEngine(options, log, await load(options, log, keys));
     await engine.start();
     return engine;
   } catch (error) {
+    keys.destroy();
     for (const member of log.members) member.port.close();
     throw error;
   }
 }
 
-async function load(options: EngineOptions, log: OpenedLog): Promise<LoadedLog> {
-  const { volumeId, lineageId } = options.volume;
+/** Only zstd is not everywhere: said before anything is read or written. */
+function checkCompression({ volumeId, compression }: EngineOptions['volume']): void {
+  if (kernel.compressions.includes(compression)) return;
+  throw new HoldfastError(
+    'FAILED_PRECONDITION',
+    `volume ${volumeId} is compressed with ${compression}, which this node's Holdfast can't do: install cargo and run "npm run build" there, or run it on Node 22.15 or later`,
+    { reason: 'ToolMissing' },
+  );
+}
+
+async function load(options: EngineOptions, log: OpenedLog, keys: KeyRing): Promise<LoadedLog> {
+  const { volumeId } = options.volume;
   const source = log.members[0]!;
   const table = new SegmentTable();
   // Of all members: a file that one of them has lost is read from the others, not taken for a dropped one.
   for (const member of log.members)
     for (const info of await member.port.segments())
       if (!table.has(info) && table.bySlot(info.slot) === undefined) table.adopt(info);
-  const keys = new KeyRing(lineageId, options.dataKey);
   const described = source.status.superblock.reigns;
   for (const reign of described) keys.addReign(reign);
   const ports = log.members.map((member) => member.port);

@@ -15,6 +15,11 @@ export interface ReignKeys {
   readonly frame: KeyObject;
 }
 
+/** A ring that is forgotten without destroy() is an oversight, and no reason to keep its key. */
+const forgotten = new FinalizationRegistry<{ native: NativeKernel; handle: number }>(({ native, handle }) =>
+  native.ringDestroy(handle),
+);
+
 /** Derives and keeps the keys of every reign whose records the log holds. */
 export class KeyRing {
   readonly lineage: Buffer;
@@ -32,7 +37,10 @@ export class KeyRing {
     this.keyed = dataKey !== null;
     this.#native = native;
     this.#dataKey = dataKey === null || native !== null ? null : Buffer.from(dataKey);
-    if (dataKey !== null && native !== null) this.#handle = native.ringCreate(this.lineage, dataKey);
+    if (dataKey !== null && native !== null) {
+      this.#handle = native.ringCreate(this.lineage, dataKey);
+      forgotten.register(this, { native, handle: this.#handle }, this);
+    }
   }
   addReign(reign: Reign): void {
     this.#reigns.set(reign.epoch, reign.reignId);
@@ -66,6 +74,7 @@ export class KeyRing {
     this.#byEpoch.clear();
     if (this.#handle !== 0) this.#native!.ringDestroy(this.#handle);
     this.#handle = 0;
+    forgotten.unregister(this);
   }
 }
 

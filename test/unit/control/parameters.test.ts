@@ -36,7 +36,7 @@ describe('a storage class', () => {
     ['replicas', ''],
     ['minReplicas', 'two'],
     ['compression', 'gzip'],
-    ['compression', 'zstd'],
+    ['compression', 'zstd,lz4'],
     ['encryption', 'true'],
     ['keyProvider', 'vault'],
     ['dataLocality', 'yes'],
@@ -90,6 +90,11 @@ describe('a storage class', () => {
     });
     expect(resolveClass(none, { usableNodes: 7, zones: 3 }, false).failureDomain).toBe('topology.kubernetes.io/zone');
     expect(resolveClass(parse({ encryption: 'none' }), { usableNodes: 3, zones: 0 }, true).encryption).toBe('none');
+  });
+
+  it('takes every compression that a record can have', () => {
+    for (const compression of ['none', 'lz4', 'zstd'] as const)
+      expect(resolveClass(parse({ compression }), { usableNodes: 3, zones: 0 }, false).compression).toBe(compression);
   });
 
   it('compares a repeated request only in what it says', () => {
