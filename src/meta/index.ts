@@ -6,6 +6,7 @@ export {
   type ListOptions,
   type MetadataStore,
   type MetaEntry,
+  type Selection,
   type SwapResult,
   VALUE_BYTES_MAX,
   type WatchEvent,

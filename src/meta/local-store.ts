@@ -4,8 +4,24 @@
 
 import { HoldfastError, invalid } from '../base/index.js';
 import { ChangeFeed } from './change-feed.js';
-import type { JsonObject, ListOptions, MetadataStore, MetaEntry, SwapResult, WatchListener } from './port.js';
-import { checkKey, checkLimit, checkOperation, checkPrefix, checkVersion, encodeValue } from './validate.js';
+import type {
+  JsonObject,
+  ListOptions,
+  MetadataStore,
+  MetaEntry,
+  Selection,
+  SwapResult,
+  WatchListener,
+} from './port.js';
+import {
+  checkKey,
+  checkLimit,
+  checkOperation,
+  checkPrefix,
+  checkSelection,
+  checkVersion,
+  encodeValue,
+} from './validate.js';
 
 export interface Row {
   readonly key: string;
@@ -21,8 +37,8 @@ export interface EntryTable {
   /** The store's version as it was opened. */
   readonly openedVersion: number;
   get(key: string): Row | undefined;
-  /** Rows with startAfter < key, key beginning with prefix, by key, at most `limit`. */
-  range(prefix: string, startAfter: string, limit: number): Row[];
+  /** Rows with startAfter < key, key beginning with prefix, by key, at most `limit`; of these only those selected. */
+  range(prefix: string, startAfter: string, limit: number, only?: Selection): Row[];
   /** Puts (or, without text, deletes) the row and raises the store's version; durable and whole, or not at all. */
   write(change: { key: string; version: number; text: string | undefined; operationId: string | undefined }): void;
   close(): void;
@@ -57,7 +73,9 @@ export class LocalStore implements MetadataStore {
     checkPrefix(prefix);
     checkLimit(options.limit);
     if (options.startAfter !== undefined && options.startAfter !== '') checkKey(options.startAfter);
-    const rows = this.#table.range(prefix, options.startAfter ?? '', options.limit ?? Number.MAX_SAFE_INTEGER);
+    checkSelection(options.only);
+    const limit = options.limit ?? Number.MAX_SAFE_INTEGER;
+    const rows = this.#table.range(prefix, options.startAfter ?? '', limit, options.only);
     return { entries: rows.map((row) => entryOf<T>(row)), version: this.#feed.version };
   }
 

@@ -1,7 +1,7 @@
 // Entries in a map, for tests and simulation. Nothing survives the process.
 
 import { type EntryTable, LocalStore, type Row } from './local-store.js';
-import type { MetadataStore } from './port.js';
+import type { MetadataStore, Selection } from './port.js';
 
 class MemoryTable implements EntryTable {
   readonly openedVersion = 0;
@@ -11,8 +11,10 @@ class MemoryTable implements EntryTable {
     return this.#rows.get(key);
   }
 
-  range(prefix: string, startAfter: string, limit: number): Row[] {
-    const rows = [...this.#rows.values()].filter((row) => row.key.startsWith(prefix) && row.key > startAfter);
+  range(prefix: string, startAfter: string, limit: number, only?: Selection): Row[] {
+    const rows = [...this.#rows.values()].filter(
+      (row) => row.key.startsWith(prefix) && row.key > startAfter && isSelected(row, only),
+    );
     return rows.sort((a, b) => (a.key < b.key ? -1 : 1)).slice(0, limit);
   }
 
@@ -25,6 +27,12 @@ class MemoryTable implements EntryTable {
   close(): void {
     this.#rows.clear();
   }
+}
+
+function isSelected(row: Row, only: Selection | undefined): boolean {
+  if (only === undefined) return true;
+  const { state, volumeId } = JSON.parse(row.text) as { state?: unknown; volumeId?: unknown };
+  return 'unfinished' in only ? (state ?? 'ready') !== 'ready' : volumeId === only.volumeId;
 }
 
 export function openMemoryStore(): MetadataStore {

@@ -9,7 +9,7 @@ import {
   implement,
   type ServiceBinding,
 } from '../rpc/index.js';
-import type { JsonObject, MetadataStore, MetaEntry, WatchEvent } from './port.js';
+import type { JsonObject, MetadataStore, MetaEntry, Selection, WatchEvent } from './port.js';
 import { checkLimit, decodeForeignValue } from './validate.js';
 
 /** A page of a list: entries at most, and bytes after which it is cut (messages may be 16 MiB). */
@@ -34,13 +34,24 @@ function eventToWire(event: WatchEvent): WireEvent {
   }
 }
 
+function selectionOf(request: holdfast.ListEntriesRequest__Output): Selection | undefined {
+  const { only_unfinished: unfinished, only_volume_id: volumeId } = request;
+  if (unfinished && volumeId !== '') throw invalid('a list is of what is unfinished or of a volume, not of both');
+  if (unfinished) return { unfinished };
+  return volumeId === '' ? undefined : { volumeId };
+}
+
 async function listPage(
   store: MetadataStore,
   request: holdfast.ListEntriesRequest__Output,
 ): Promise<holdfast.ListEntriesResponse> {
   checkLimit(request.limit === 0 ? undefined : request.limit);
   const limit = Math.min(request.limit || PAGE_ENTRIES_MAX, PAGE_ENTRIES_MAX);
-  const { entries, version } = await store.list(request.prefix, { limit: limit + 1, startAfter: request.start_after });
+  const { entries, version } = await store.list(request.prefix, {
+    limit: limit + 1,
+    startAfter: request.start_after,
+    only: selectionOf(request),
+  });
   const page: WireEntry[] = [];
   let bytes = 0;
   for (const entry of entries.slice(0, limit)) {

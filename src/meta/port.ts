@@ -33,7 +33,14 @@ export interface ListOptions {
   readonly limit?: number;
   /** Only keys above this one. */
   readonly startAfter?: string;
+  readonly only?: Selection;
 }
+
+/**
+ * Which of the entries, by what their values say. Back ends keep an index of both, so that a list costs what it shows and not what it
+ * leaves out: `unfinished` are values with a `state` other than "ready", `volumeId` those with exactly that member.
+ */
+export type Selection = { readonly unfinished: true } | { readonly volumeId: string };
 
 /** Values are at most this many bytes of JSON. */
 export const VALUE_BYTES_MAX = 256 * 1024;

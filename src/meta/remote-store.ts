@@ -12,11 +12,20 @@ import type {
   ListOptions,
   MetadataStore,
   MetaEntry,
+  Selection,
   SwapResult,
   WatchEvent,
   WatchListener,
 } from './port.js';
-import { checkKey, checkLimit, checkOperation, checkPrefix, checkVersion, encodeValue } from './validate.js';
+import {
+  checkKey,
+  checkLimit,
+  checkOperation,
+  checkPrefix,
+  checkSelection,
+  checkVersion,
+  encodeValue,
+} from './validate.js';
 
 type MetadataClient = Client<holdfast.MetadataDefinition, holdfast.MetadataHandlers>;
 
@@ -45,6 +54,11 @@ function fromWire<T extends object>(entry: { key: string; version: number; value
   } catch {
     throw protocolError(`a value of ${entry.key} that is not JSON`);
   }
+}
+
+function selectionFields(only: Selection | undefined): { only_unfinished?: boolean; only_volume_id?: string } {
+  if (only === undefined) return {};
+  return 'unfinished' in only ? { only_unfinished: true } : { only_volume_id: only.volumeId };
 }
 
 function eventFromWire(event: holdfast.WatchEvent__Output): WatchEvent {
@@ -95,13 +109,15 @@ class RemoteStore implements MetadataStore {
     checkPrefix(prefix);
     checkLimit(options.limit);
     if (options.startAfter) checkKey(options.startAfter);
+    checkSelection(options.only);
+    const selected = selectionFields(options.only);
     const wanted = options.limit ?? Number.MAX_SAFE_INTEGER;
     const entries: MetaEntry<T>[] = [];
     let version: number | undefined;
     let startAfter = options.startAfter ?? '';
     for (;;) {
       const limit = options.limit === undefined ? 0 : wanted - entries.length;
-      const request = { prefix, limit, start_after: startAfter };
+      const request = { prefix, limit, start_after: startAfter, ...selected };
       const page = await this.#patiently(`listing ${prefix || 'everything'}`, (call) =>
         this.#client.List(request, call),
       );

@@ -3,6 +3,8 @@
 //
 //   entry(key, version, value, operation, crc)   one row an entry; without rowid, so that the key is stored once
 //   store(id = 1, version, entries, crc)         the store's version, and how many entries there must be
+//
+// Two indexes over members of the values, of those entries alone that have them: what is not finished, and what belongs to a volume.
 
 import { crc32c, HoldfastError } from '../base/index.js';
 import type { Database } from './sqlite-driver.js';
@@ -22,6 +24,10 @@ interface StoreColumns {
   readonly crc: number;
 }
 
+/** Terms of the indexes; a query uses one by the very same words. */
+export const IS_UNFINISHED = `json_extract(value, '$.state') <> 'ready'`;
+export const VOLUME_ID = `json_extract(value, '$.volumeId')`;
+
 const steps: readonly string[] = [
   `CREATE TABLE entry (
      key TEXT NOT NULL PRIMARY KEY, version INTEGER NOT NULL, value TEXT NOT NULL, operation TEXT NOT NULL, crc INTEGER NOT NULL
@@ -29,6 +35,8 @@ const steps: readonly string[] = [
    CREATE TABLE store (
      id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL, entries INTEGER NOT NULL, crc INTEGER NOT NULL
    ) STRICT;
+   CREATE INDEX entry_unfinished ON entry (key) WHERE ${IS_UNFINISHED};
+   CREATE INDEX entry_of_volume ON entry (${VOLUME_ID}, key) WHERE ${VOLUME_ID} IS NOT NULL;
    INSERT INTO store VALUES (1, 0, 0, ${storeCrc(0, 0)});`,
 ];
 

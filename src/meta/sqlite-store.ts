@@ -6,11 +6,19 @@
 import type BetterSqlite3 from 'better-sqlite3';
 import { HoldfastError, type Random } from '../base/index.js';
 import { type EntryTable, LocalStore, type Row } from './local-store.js';
-import type { MetadataStore } from './port.js';
+import type { MetadataStore, Selection } from './port.js';
 import { type Database, loadSqlite, type OpenDatabase } from './sqlite-driver.js';
 import { damaged, sqliteError } from './sqlite-errors.js';
 import { type OwnedFile, openOwned } from './sqlite-file.js';
-import { type EntryColumns, entryCrc, isEntrySound, readStore, storeCrc } from './sqlite-schema.js';
+import {
+  type EntryColumns,
+  entryCrc,
+  IS_UNFINISHED,
+  isEntrySound,
+  readStore,
+  storeCrc,
+  VOLUME_ID,
+} from './sqlite-schema.js';
 import { upperBound } from './validate.js';
 
 type Change = Parameters<EntryTable['write']>[0];
@@ -21,6 +29,8 @@ class SqliteTable implements EntryTable {
   readonly #file: string;
   readonly #get: BetterSqlite3.Statement<[string], EntryColumns>;
   readonly #range: BetterSqlite3.Statement<[string, string, string, number], EntryColumns>;
+  readonly #unfinished: BetterSqlite3.Statement<[string, string, string, number], EntryColumns>;
+  readonly #ofVolume: BetterSqlite3.Statement<[string, string, string, string, number], EntryColumns>;
   readonly #write: (change: Change) => void;
   #entries: number;
   #failed: HoldfastError | undefined;
@@ -30,7 +40,10 @@ class SqliteTable implements EntryTable {
     this.#owned = owned;
     this.#file = file;
     this.#get = database.prepare('SELECT * FROM entry WHERE key = ?');
-    this.#range = database.prepare('SELECT * FROM entry WHERE key >= ? AND key > ? AND key < ? ORDER BY key LIMIT ?');
+    const keys = 'key >= ? AND key > ? AND key < ? ORDER BY key LIMIT ?';
+    this.#range = database.prepare(`SELECT * FROM entry WHERE ${keys}`);
+    this.#unfinished = database.prepare(`SELECT * FROM entry WHERE ${IS_UNFINISHED} AND ${keys}`);
+    this.#ofVolume = database.prepare(`SELECT * FROM entry WHERE ${VOLUME_ID} = ? AND ${keys}`);
     this.#write = this.#prepareWrite(database);
     const { version, entries } = readStore(database, file);
     this.openedVersion = version;
@@ -44,10 +57,17 @@ class SqliteTable implements EntryTable {
     });
   }
 
-  range(prefix: string, startAfter: string, limit: number): Row[] {
-    return this.#guard(() =>
-      this.#range.all(prefix, startAfter, upperBound(prefix), limit).map((columns) => this.#checked(columns)),
-    );
+  range(prefix: string, startAfter: string, limit: number, only?: Selection): Row[] {
+    const keys = [prefix, startAfter, upperBound(prefix), limit] as const;
+    return this.#guard(() => {
+      const rows =
+        only === undefined
+          ? this.#range.all(...keys)
+          : 'unfinished' in only
+            ? this.#unfinished.all(...keys)
+            : this.#ofVolume.all(only.volumeId, ...keys);
+      return rows.map((columns) => this.#checked(columns));
+    });
   }
 
   write(change: Change): void {

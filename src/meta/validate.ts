@@ -2,7 +2,7 @@
 // they can be object names elsewhere and their order as text is the order of their bytes.
 
 import { invalid, messageOf, printable } from '../base/index.js';
-import { type JsonObject, VALUE_BYTES_MAX } from './port.js';
+import { type JsonObject, type Selection, VALUE_BYTES_MAX } from './port.js';
 
 const keyPattern = /^[a-z-]{1,63}\/[A-Za-z0-9._@-]{1,253}$/;
 const prefixPattern = /^(?:[a-z-]{1,63}\/[A-Za-z0-9._@-]{0,253})?$/;
@@ -44,6 +44,13 @@ export function checkOperation(id: string | undefined): void {
 export function checkLimit(limit: number | undefined): void {
   if (limit !== undefined && (!Number.isSafeInteger(limit) || limit < 1)) {
     throw invalid(`a list's limit must be an integer from 1, not ${String(limit)}`);
+  }
+}
+
+export function checkSelection(only: Selection | undefined): void {
+  if (only === undefined || 'unfinished' in only) return;
+  if (typeof only.volumeId !== 'string' || only.volumeId === '') {
+    throw invalid('a list of what belongs to a volume needs the volume’s id');
   }
 }
 

@@ -15,6 +15,7 @@ import {
   openMemoryStore,
   openRemoteStore,
   openSqliteStore,
+  type Selection,
   update,
   VALUE_BYTES_MAX,
   type WatchEvent,
@@ -212,6 +213,47 @@ describe.each(Object.keys(backEnds))('metadata store: %s', (name) => {
     }
     expect(paged).toEqual(sorted);
     expect((await store.list('group/')).entries).toEqual([]);
+  });
+
+  it('lists what is unfinished and what belongs to a volume, in pages like everything', async () => {
+    const states = ['ready', 'creating', 'deleting', undefined, null, 'snapshots-only'] as const;
+    const made = Array.from({ length: 60 }, (_, i) => ({
+      id: String(i).padStart(2, '0'),
+      state: states[i % states.length],
+      ...(i % 2 === 0 ? { volumeId: `v${i % 8}` } : {}),
+      other: { state: 'creating', volumeId: 'v0' },
+    }));
+    for (const value of made) await put(store, `snapshot/${value.id}`, value);
+    await put(store, 'volume/a', { state: 'creating', volumeId: 'v0' });
+    await put(store, 'snapshot-name/a', { volumeId: 'v0' });
+    const listed = async (only: Selection, limit = 1_000, startAfter?: string) =>
+      (await store.list<{ id: string }>('snapshot/', { only, limit, startAfter })).entries.map(({ value }) => value.id);
+    const unfinished = made.filter(({ state }) => typeof state === 'string' && state !== 'ready').map(({ id }) => id);
+    const ofV0 = made.filter(({ volumeId }) => volumeId === 'v0').map(({ id }) => id);
+    expect(unfinished.length).toBe(30);
+    expect(ofV0.length).toBe(8);
+    expect(await listed({ unfinished: true })).toEqual(unfinished);
+    expect(await listed({ volumeId: 'v0' })).toEqual(ofV0);
+    expect(await listed({ volumeId: 'v1' })).toEqual([]);
+    expect(await listed({ unfinished: true }, 7)).toEqual(unfinished.slice(0, 7));
+    expect(await listed({ unfinished: true }, 7, `snapshot/${unfinished[6]}`)).toEqual(unfinished.slice(7, 14));
+    expect(await listed({ volumeId: 'v0' }, 3, `snapshot/${ofV0[4]}`)).toEqual(ofV0.slice(5));
+    // Members that come, change and go.
+    const { entries } = await store.list<Record<string, unknown>>('snapshot/', {
+      only: { unfinished: true },
+      limit: 2,
+    });
+    const [first, second] = entries.map(({ key, version, value }) => ({ key, version, value })) as [
+      (typeof entries)[number],
+      (typeof entries)[number],
+    ];
+    await store.compareAndSwap(first.key, first.version, { ...first.value, state: 'ready', volumeId: 'v1' });
+    await store.compareAndSwap(second.key, second.version, undefined);
+    expect(await listed({ unfinished: true })).toEqual(unfinished.slice(2));
+    expect(await listed({ volumeId: 'v1' })).toEqual([first.value.id]);
+    await expect(store.list('snapshot/', { only: { volumeId: '' } })).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+    });
   });
 
   it.runIf(name.startsWith('remote'))('lists more than one message can carry', async () => {

@@ -22,6 +22,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { HoldfastError, realRandom } from '../../../src/base/index.js';
 import { type MetadataStore, openSqliteStore } from '../../../src/meta/index.js';
 import { loadSqlite } from '../../../src/meta/sqlite-driver.js';
+import { IS_UNFINISHED, VOLUME_ID } from '../../../src/meta/sqlite-schema.js';
 import { walDamage } from '../../../src/meta/sqlite-wal.js';
 
 const driver = loadSqlite();
@@ -69,7 +70,13 @@ function digests(): Record<string, string> {
 
 async function fill(store: MetadataStore, count: number): Promise<void> {
   for (let i = 0; i < count; i++) {
-    await store.compareAndSwap(`volume/${String(i).padStart(4, '0')}`, 0, { i, text: 'x'.repeat((i * 67) % 400) });
+    const value = {
+      i,
+      text: 'x'.repeat((i * 67) % 400),
+      state: i % 2 === 0 ? 'ready' : 'creating',
+      volumeId: `v${i % 5}`,
+    };
+    await store.compareAndSwap(`volume/${String(i).padStart(4, '0')}`, 0, value);
   }
 }
 
@@ -209,6 +216,30 @@ describe('a SQLite metadata file', () => {
       for (const suffix of ['-wal', '-shm']) rmSync(file + suffix, { force: true });
     }
     expect(refused).toBeGreaterThan(70);
+  });
+
+  it('finds what is unfinished and what belongs to a volume through an index', async () => {
+    const store = await open();
+    await fill(store, 300);
+    await store.close();
+    const database = driver(file);
+    const plan = (where: string) =>
+      (
+        database
+          .prepare(
+            `EXPLAIN QUERY PLAN SELECT * FROM entry WHERE ${where} AND key >= 'a' AND key > 'b' AND key < 'w' ORDER BY key LIMIT 5`,
+          )
+          .all() as { detail: string }[]
+      )
+        .map((step) => step.detail)
+        .join('; ');
+    expect(plan(IS_UNFINISHED)).toMatch(
+      /^SEARCH entry USING (COVERING )?INDEX entry_unfinished \(key>\? AND key<\?\)$/,
+    );
+    expect(plan(`${VOLUME_ID} = 'v1'`)).toMatch(
+      /^SEARCH entry USING (COVERING )?INDEX entry_of_volume \(<expr>=\? AND key>\? AND key<\?\)$/,
+    );
+    database.close();
   });
 
   it('names the entry when a value was changed without a trace in the structure', async () => {
