@@ -60,6 +60,7 @@ export {
   readSafe,
   writeSafe,
 } from './frame.js';
+export { decodeMove, encodeMove, INDEX_MOVED_RECORD, moveEntrySize } from './move-entry.js';
 export { placeIndex, placeLength, placeOffset, placeSlot, placeWord0, placeWord1 } from './place.js';
 export {
   decodeSegmentHeader,

@@ -49,6 +49,7 @@ describe('format version 1', () => {
         "FRAME_MAC_SIZE": 16,
         "FRAME_MAGIC": 826689096,
         "FRAME_SIZE_MAX": 4194304,
+        "INDEX_MOVED_RECORD": 2,
         "INDEX_TRAILER_MAGIC": 826885704,
         "NODE_CHILDREN": 512,
         "PAGE_ENTRIES": 1024,
@@ -167,6 +168,23 @@ describe('format version 1', () => {
         "64:e8dfceff2b13084a449e85c0b405b30b",
       ]
     `);
+  });
+
+  it('a move entry', () => {
+    const from = [0x03_000007, 0x1040_0101, 0x00_000008, 0x1040_0202];
+    const entry = format.encodeMove(from);
+    const head = format.decodeEntry(entry, 0, entry.length);
+    if (typeof head === 'string') throw new Error(head);
+    expect(format.decodeMove(entry, 0, head.length)).toEqual(from);
+    expect(entry.length).toBe(format.moveEntrySize(2));
+    expect([format.INDEX_MOVED_RECORD, entry.toString('base64')]).toMatchInlineSnapshot(`
+      [
+        2,
+        "SEZFMQQ4Sv0wAAAAFQAAAAIAAAAAAAAAAAAAAAAAAAAHAAADAQFAEAgAAAACAkAQAAAAAAAAAAAAAAAAAAAAAA==",
+      ]
+    `);
+    entry.writeUInt32LE(5, 16);
+    expect(() => format.decodeMove(entry, 0, head.length)).toThrow(/5 items/);
   });
 
   it('map, checkpoint and index entries', () => {
