@@ -8,6 +8,7 @@ import {
   type Compression,
   type ControlEntry,
   encodeControl,
+  encodeMove,
   encodeSegmentHeader,
   entryKind,
   FRAME_FLAG_MAC,
@@ -15,6 +16,7 @@ import {
   FRAME_HEADER_SIZE,
   FRAME_SIZE_MAX,
   frameDigest,
+  INDEX_MOVED_RECORD,
   IndexBuilder,
   indexEntrySize,
   placeWord0,
@@ -24,7 +26,7 @@ import {
   SEGMENT_SIZE_DEFAULT,
 } from '../format/index.js';
 import { FramePlan, type Kernel, type KeyRing, SealBatch } from '../hotpath/index.js';
-import { FrameSlab } from './frame-slab.js';
+import { type FrameMemory, FrameSlab } from './frame-slab.js';
 import type { SegmentTable, TableEntry } from './segment-table.js';
 
 /**
@@ -36,10 +38,21 @@ export interface Frame {
   readonly segment: TableEntry;
   readonly offset: number;
   readonly bytes: Buffer;
+  /** Where `bytes` lies: whoever forgets the frame releases it there, once. */
+  readonly memory: FrameMemory;
   /** Places of its records, parallel arrays; empty for control frames. */
   readonly blocks: readonly number[];
   readonly runs: readonly number[];
   readonly words: readonly number[];
+}
+
+/** A record that is copied as it is: `length` stored bytes (padded) at `at` of `bytes`. */
+export interface MovedRecord {
+  readonly block: number;
+  readonly run: number;
+  readonly bytes: Buffer;
+  readonly at: number;
+  readonly length: number;
 }
 
 /** What the next frame names as the one before it. */
@@ -164,6 +177,44 @@ export class LogWriter {
     return { frame: this.#finish(segment, bytes, nothing, nothing, nothing), places };
   }
 
+  /**
+   * One frame of moved records: `copies` as they are, then what is sealed anew of others. `from` has the old map entry (two words) of
+   * each in that order. Returns the new ones, too; the map changes only where it still has the old one.
+   */
+  writeMove(
+    from: readonly number[],
+    copies: readonly MovedRecord[],
+    resealed: SealBatch,
+  ): { frame: Frame; to: number[] } {
+    assert(from.length === 2 * (copies.length + resealed.count), 'a move says where each of its records was');
+    const entry = encodeMove(from);
+    const copied = copies.reduce((sum, record) => sum + record.length, entry.length);
+    assert(copied + resealed.bytesMax <= FRAME_SIZE_MAX - FRAME_HEADER_SIZE, 'moved records fit one frame');
+    const { segment, headerLength } = this.#place(copied + resealed.bytesMax, 1 + copies.length + resealed.count);
+    this.#reserve(headerLength, copied + resealed.bytesMax);
+    const shift = segment.length - this.#slab.at;
+    const word0 = placeWord0(segment.slot, 0);
+    const to: number[] = [];
+    const place = (at: number, length: number, block: number, run: number) => {
+      this.#index.add(INDEX_MOVED_RECORD, shift + at, length, block, run);
+      to.push(word0, placeWord1(shift + at, length));
+    };
+    let at = this.#slab.at + headerLength + FRAME_HEADER_SIZE;
+    entry.copy(this.#slab.bytes, at);
+    this.#index.add(entryKind.move, shift + at, entry.length, this.#nextSeq, 0);
+    at += entry.length;
+    for (const record of copies) {
+      record.bytes.copy(this.#slab.bytes, at, record.at, record.at + record.length);
+      place(at, record.length, record.block, record.run);
+      at += record.length;
+    }
+    const bytes = this.#seal(segment, headerLength, copied, 1 + copies.length, resealed, 0);
+    this.#recordNumber += resealed.count;
+    for (let i = 0; i < resealed.count; i++)
+      place(resealed.offset(i), resealed.storedLength(i), resealed.block(i), resealed.run(i));
+    return { frame: this.#finish(segment, bytes, nothing, nothing, nothing), to };
+  }
+
   writeControl(...entries: ControlEntry[]): Frame {
     return this.writeEntries(entries.map(encodeControl)).frame;
   }
@@ -251,7 +302,7 @@ export class LogWriter {
     segment.length = offset + bytes.length;
     segment.lastSeq = seq;
     this.bytesWritten += bytes.length;
-    const frame: Frame = { seq, segment, offset, bytes, blocks, runs, words };
+    const frame: Frame = { seq, segment, offset, bytes, memory: this.#slab.memory, blocks, runs, words };
     this.#emit(frame);
     return frame;
   }
