@@ -15,7 +15,10 @@ export class FrameTail {
     this.#frames.push(frame);
     this.#bytes += frame.bytes.length;
   }
-  /** Forgets the oldest committed frames beyond the bound. `whole`: no replica is away. The last committed frame always stays. */
+  /**
+   * Forgets the oldest committed frames beyond the bound. `whole`: every replica there is has appended what is committed, so that
+   * nobody is away and nobody is still being sent such a frame. The last committed frame always stays.
+   */
   trim(committedThrough: number, whole: boolean): void {
     const most = whole ? TAIL_BYTES_WHOLE : TAIL_BYTES;
     while (this.#bytes > most && this.#head < this.#frames.length) {
@@ -23,6 +26,7 @@ export class FrameTail {
       if (oldest.seq >= committedThrough) break;
       this.#bytes -= oldest.bytes.length;
       this.#head++;
+      oldest.memory.release(whole);
     }
     // Only when half of the array is forgotten: moving thousands of small frames at every commit costs more than the commit.
     if (this.#head > 0 && this.#head * 2 >= this.#frames.length) {
