@@ -1,5 +1,5 @@
 export { AssertionError, assert, assertSafe, unreachable } from './assert.js';
-export { crc32c, crc32cTable } from './crc32c.js';
+export { crc32c, crc32cShort, crc32cTable } from './crc32c.js';
 export {
   KEY_SIZE,
   SECRET_FIELD,

@@ -15,7 +15,7 @@ import { type BlockDevice, openEngine } from '../engine/index.js';
 import { ExportTable, NbdServer } from '../nbd/index.js';
 import { ReplicaHost } from '../replica/index.js';
 import { NodeDisk, Pool } from '../segment/index.js';
-import { openNet, openNet } from '../transport/index.js';
+import { openNet } from '../transport/index.js';
 import { connectReplica, WireServer } from '../wire/index.js';
 import type { WorkerSeed } from './storage-threads.js';
 
@@ -26,7 +26,6 @@ const noteCallMs = 35_000;
 const seed = workerData as WorkerSeed;
 const logger = createLogger('storage', seed.logLevel).child({ node: seed.nodeId, worker: seed.index });
 const net = openNet(realClock);
-const streams = openNet(realClock);
 
 /** The replicas of this worker, from `start` on. */
 class Replicas implements WorkerReplicas {
@@ -81,7 +80,7 @@ async function serveExport(options: { device: BlockDevice; name: string; socketP
   const exports = new ExportTable();
   exports.add({ name: options.name, device: options.device });
   const server = new NbdServer({ exports, logger: options.logger });
-  await server.listen(streams, `unix:${options.socketPath}`);
+  await server.listen(net, `unix:${options.socketPath}`);
   return { close: () => server.close() };
 }
 

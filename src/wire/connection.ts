@@ -1,69 +1,95 @@
 // One framed connection: sends messages, hands received ones on, ends once. Shared by client and server.
+//
+// What is sent in a turn leaves together at its end, or with flush(). Received bodies are views; see MessageHandler.
 
-import { asHoldfastError, type Clock, crc32c, HoldfastError } from '../base/index.js';
+import { asHoldfastError, type Clock, crc32c, HoldfastError, type TimerHandle } from '../base/index.js';
+import type { ByteStream, ReceiveSlab, StreamHandler } from '../transport/index.js';
 import { BUFFERED_BYTES_MAX } from './limits.js';
 import { encodeHeader, MESSAGE_HEADER_SIZE, type MessageFields, messageType, noReign } from './message.js';
 import { type MessageHandler, MessageReader } from './message-reader.js';
-import type { WireSocket } from './net.js';
+import { Outbox } from './outbox.js';
 
 export interface ConnectionHandler extends MessageHandler {
+  /** Everything that one read brought was handled. */
+  batchEnd(): void;
   /** The peer sent what it may not send. The connection is ended after this call. */
   malformed(error: HoldfastError): void;
   /** Once. Nothing was or will be delivered after it. */
   closed(error: HoldfastError): void;
 }
 
-/** Bodies up to this size are copied behind their header: one buffer to send costs less than two. */
-const COPY_BODY_BYTES = 16 * 1024;
-
 const LINGER_MS = 5_000;
 
-const emptyBody = Buffer.alloc(0);
-
-export class WireConnection {
+export class WireConnection implements StreamHandler {
   /** What the headers of this connection say of the reign. */
   reign: Buffer = noReign;
   /** When a ping was sent that nothing was received after, in monotonic milliseconds; null otherwise. */
   pingSentMs: number | null = null;
   readonly peer: string;
-  readonly #socket: WireSocket;
+  readonly outbox: Outbox;
+  readonly #stream: ByteStream;
   readonly #handler: ConnectionHandler;
   readonly #reader: MessageReader;
   readonly #clock: Clock;
+  #linger: TimerHandle | null = null;
   #ended = false;
 
-  constructor(socket: WireSocket, handler: ConnectionHandler, clock: Clock) {
-    this.#socket = socket;
+  constructor(stream: ByteStream, handler: ConnectionHandler, clock: Clock) {
+    this.#stream = stream;
     this.#handler = handler;
     this.#reader = new MessageReader(handler);
     this.#clock = clock;
-    this.peer = socket.peer;
-    socket.listen({
-      data: (chunk) => this.#received(chunk),
-      drained: () => socket.resume(),
-      closed: (error) => this.#end(closedBy(this.peer, error)),
-    });
+    this.outbox = new Outbox(stream);
+    this.peer = stream.peer;
+    stream.start(this);
   }
 
-  get ended(): boolean {
+  get isEnded(): boolean {
     return this.#ended;
   }
-  get bufferedBytes(): number {
-    return this.#socket.bufferedBytes;
+  /** Written and not yet taken by the system. */
+  get unsentBytes(): number {
+    return this.#stream.unsentBytes;
   }
 
-  #received(chunk: Buffer): void {
-    if (this.#ended) return;
+  // --- As the stream's handler
+
+  get wanted(): number {
+    return this.#reader.wanted;
+  }
+
+  received(slab: ReceiveSlab, from: number, to: number): number {
+    if (this.#ended) return to - from;
     this.pingSentMs = null;
+    let used: number;
     try {
-      this.#reader.feed(chunk);
+      used = this.#reader.read(slab, from, to);
+      if (!this.#ended) this.#handler.batchEnd();
     } catch (error) {
       // A broken invariant of ours is not the peer's fault and must not be hidden as one.
       if (!(error instanceof HoldfastError)) throw error;
       this.#handler.malformed(error);
       this.destroy(error);
+      return to - from;
     }
+    return this.#ended ? to - from : used;
   }
+
+  drained(): void {
+    if (!this.#ended) this.#stream.resume();
+  }
+
+  /** Neither end of this protocol goes on with a peer that has ended; last words that are on their way are still sent. */
+  ended(): void {
+    if (!this.#ended) this.destroy(closedBy(this.peer, null));
+  }
+
+  closed(error: Error | null): void {
+    this.#linger?.cancel();
+    this.#end(closedBy(this.peer, error));
+  }
+
+  // --- Sending
 
   /** Asks for a sign of life, unless the last question is still open. */
   ping(): void {
@@ -72,75 +98,96 @@ export class WireConnection {
     this.send({ type: messageType.ping, requestId: 0 });
   }
 
-  /** Sends a message whose body needs no checksum of its own. `body` must not change until it was sent. */
-  send(fields: MessageFields, body: Uint8Array = emptyBody): void {
+  /** Sends a message without a body. */
+  send(fields: MessageFields): void {
     if (this.#ended) return;
-    const copied = body.length <= COPY_BODY_BYTES;
-    const header = Buffer.allocUnsafe(copied ? MESSAGE_HEADER_SIZE + body.length : MESSAGE_HEADER_SIZE);
-    encodeHeader(header, fields, this.reign, body.length, null);
-    if (copied) {
-      header.set(body, MESSAGE_HEADER_SIZE);
-      this.#socket.write(header);
-    } else {
-      this.#socket.cork();
-      this.#socket.write(header);
-      this.#socket.write(body);
-      this.#socket.uncork();
-    }
-    this.#checkBuffered();
+    this.outbox.reserve(MESSAGE_HEADER_SIZE);
+    this.sendFilled(fields, this.outbox.bytes, this.outbox.at, 0);
   }
 
-  /** Sends a message around `bytes`, which has MESSAGE_HEADER_SIZE bytes of room before its body. */
-  sendPrepared(fields: MessageFields, bytes: Buffer): void {
+  /** Sends a message at a place of the outbox, whose body of `length` bytes was filled in behind room for its header. */
+  sendFilled(fields: MessageFields, bytes: Buffer, at: number, length: number): void {
+    if (this.#ended) return this.outbox.dropped();
+    encodeHeader(bytes, at, fields, this.reign, length, null);
+    this.outbox.sent(bytes, at, MESSAGE_HEADER_SIZE + length);
+    this.#checkUnsent();
+  }
+
+  /** Sends a message with a body that does not change until it was sent, with its checksum where it has none of its own. */
+  sendBody(fields: MessageFields, body: Uint8Array, checksum: number | null = null): void {
     if (this.#ended) return;
-    encodeHeader(bytes, fields, this.reign, bytes.length - MESSAGE_HEADER_SIZE, null);
-    this.#socket.write(bytes);
-    this.#checkBuffered();
+    const { outbox } = this;
+    outbox.reserve(MESSAGE_HEADER_SIZE);
+    encodeHeader(outbox.bytes, outbox.at, fields, this.reign, body.length, checksum);
+    outbox.sent(outbox.bytes, outbox.at, MESSAGE_HEADER_SIZE);
+    this.#stream.write(body);
+    this.#checkUnsent();
+  }
+
+  /** The same with a header made by somebody else, at bytes[at], which does not change either. */
+  sendEncoded(bytes: Buffer, at: number, body: Uint8Array): void {
+    if (this.#ended) return;
+    this.#stream.write(bytes, at, at + MESSAGE_HEADER_SIZE);
+    this.#stream.write(body);
+    this.#checkUnsent();
   }
 
   sendJson(fields: MessageFields, value: unknown): void {
-    if (this.#ended) return;
     const body = Buffer.from(JSON.stringify(value), 'utf8');
-    const header = Buffer.allocUnsafe(MESSAGE_HEADER_SIZE);
-    encodeHeader(header, fields, this.reign, body.length, crc32c(body));
-    this.#socket.cork();
-    this.#socket.write(header);
-    this.#socket.write(body);
-    this.#socket.uncork();
-    this.#checkBuffered();
+    this.sendBody(fields, body, crc32c(body));
   }
 
-  #checkBuffered(): void {
-    const { bufferedBytes } = this.#socket;
-    if (bufferedBytes <= BUFFERED_BYTES_MAX) return;
+  /** What was sent since the turn began leaves now. */
+  flush(): void {
+    this.#stream.flush();
+  }
+
+  #checkUnsent(): void {
+    const { unsentBytes } = this.#stream;
+    if (unsentBytes <= BUFFERED_BYTES_MAX) return;
     this.destroy(
-      new HoldfastError('RESOURCE_EXHAUSTED', `${this.peer} does not take what is sent: ${bufferedBytes} bytes wait`),
+      new HoldfastError('RESOURCE_EXHAUSTED', `${this.peer} does not take what is sent: ${unsentBytes} bytes wait`),
     );
   }
 
-  /** Stops reading until what is buffered was sent. */
-  holdUntilDrained(): void {
-    if (!this.#ended) this.#socket.pause();
+  /** Reads nothing more, not even of what was received already, while more than `bytes` wait to be sent. */
+  holdAbove(bytes: number): void {
+    if (this.#ended || this.#stream.unsentBytes <= bytes) return;
+    this.#stream.flush();
+    if (this.#ended || this.#stream.unsentBytes <= bytes) return;
+    this.#stream.pause();
+    this.#reader.stop();
   }
+
+  /** Reads nothing more until goOn(). */
+  hold(): void {
+    if (!this.#ended) this.#stream.pause();
+  }
+  goOn(): void {
+    if (!this.#ended) this.#stream.resume();
+  }
+
+  // --- The end
 
   /** Ends it at once. The handler hears of `error`. */
   destroy(error: Error): void {
-    this.#socket.destroy();
+    this.#stream.destroy();
     this.#end(asHoldfastError(error));
   }
 
   /** Sends what is queued, then ends; the handler hears of `error` now. */
   finish(error: HoldfastError): void {
     if (this.#ended) return;
-    this.#socket.end();
-    // A peer that does not end its side must not keep the socket.
-    this.#clock.after(LINGER_MS, () => this.#socket.destroy());
+    this.#stream.end();
+    // A peer that does not end its side must not keep the stream.
+    this.#linger = this.#clock.after(LINGER_MS, () => this.#stream.destroy());
     this.#end(error);
   }
 
   #end(error: HoldfastError): void {
     if (this.#ended) return;
     this.#ended = true;
+    this.#reader.stop();
     this.#handler.closed(error);
   }
 }

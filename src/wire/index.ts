@@ -1,5 +1,3 @@
-export type { SocketEvents, WireListener, WireNet, WireSocket } from './net.js';
-export { NodeNet, parseAddress } from './node-net.js';
 export { connectReplica, type RemoteReplicaOptions } from './remote-replica.js';
 export type {
   AppendItem,

@@ -1,7 +1,8 @@
-// Cuts a byte stream into messages. Small bodies are views of what was read, larger ones are gathered in a buffer of their
-// own, and bodies for which the receiver names a place go straight there.
+// Cuts a byte stream into messages, in place: bodies are views of what was received, and bodies for which the receiver names a
+// place go straight there, in the pieces in which they come.
 
 import { crc32c } from '../base/index.js';
+import type { ReceiveSlab } from '../transport/index.js';
 import { MESSAGE_HEADER_SIZE, MessageHead, protocolError } from './message.js';
 
 export interface MessageHandler {
@@ -9,99 +10,87 @@ export interface MessageHandler {
   bodyMax(head: MessageHead): number;
   /** Where the body goes, in order, or null. The lengths must add up to head.length. */
   sink(head: MessageHead): readonly Uint8Array[] | null;
-  /** A whole message. `body` is empty when it went to a sink; a view keeps all of what was read in memory. */
-  message(head: MessageHead, body: Buffer): void;
-  /** Everything that one read brought was handled. */
-  batchEnd(): void;
+  /**
+   * A whole message. `body` lies in `slab`: who keeps it beyond the call retains the slab or copies. It is empty when it went to a
+   * sink; `head` has no reign then.
+   */
+  message(head: MessageHead, body: Buffer, slab: ReceiveSlab): void;
 }
 
 const empty = Buffer.alloc(0);
 
 export class MessageReader {
+  /** Bytes without which nothing can be done; see StreamHandler. */
+  wanted = MESSAGE_HEADER_SIZE;
   readonly #handler: MessageHandler;
   readonly #head = new MessageHead();
-  readonly #partialHeader = Buffer.alloc(MESSAGE_HEADER_SIZE);
-  #headerBytes = 0;
-  /** The body being gathered, or null between messages. */
-  #body: Buffer | null = null;
   #sink: readonly Uint8Array[] | null = null;
   #sinkIndex = 0;
   #sinkAt = 0;
-  #received = 0;
+  #stopped = false;
 
   constructor(handler: MessageHandler) {
     this.#handler = handler;
   }
 
-  /** Throws FAILED_PRECONDITION/Protocol on malformed input; the connection must then be closed. */
-  feed(chunk: Buffer): void {
-    let at = 0;
-    while (at < chunk.length) {
-      if (this.#body !== null) at = this.#gather(chunk, at);
-      else if (this.#sink !== null) at = this.#pour(chunk, at);
-      else at = this.#start(chunk, at);
-    }
-    this.#handler.batchEnd();
+  /** Nothing more is delivered, not even of what is being read, until it is read again. */
+  stop(): void {
+    this.#stopped = true;
   }
 
-  #start(chunk: Buffer, from: number): number {
+  /**
+   * Returns how many of slab.bytes[from..to) were used; the rest is to be offered again with what follows it. Throws
+   * FAILED_PRECONDITION/Protocol on malformed input; the connection must then be closed.
+   */
+  read(slab: ReceiveSlab, from: number, to: number): number {
+    const { bytes } = slab;
+    this.#stopped = false;
     let at = from;
-    if (this.#headerBytes > 0 || chunk.length - at < MESSAGE_HEADER_SIZE) {
-      const count = Math.min(MESSAGE_HEADER_SIZE - this.#headerBytes, chunk.length - at);
-      chunk.copy(this.#partialHeader, this.#headerBytes, at, at + count);
-      this.#headerBytes += count;
-      at += count;
-      if (this.#headerBytes < MESSAGE_HEADER_SIZE) return at;
-      this.#headerBytes = 0;
-      this.#head.decode(this.#partialHeader, 0);
-    } else {
-      this.#head.decode(chunk, at);
-      at += MESSAGE_HEADER_SIZE;
+    while (!this.#stopped) {
+      if (this.#sink !== null) {
+        if (at === to) break;
+        at = this.#pour(slab, at, to);
+        continue;
+      }
+      if (to - at < this.wanted) break;
+      const head = this.#head;
+      head.decode(bytes, at);
+      const end = this.#check() + at;
+      if (head.length > 0) {
+        this.#sink = this.#handler.sink(head);
+        if (this.#sink !== null) {
+          at += MESSAGE_HEADER_SIZE;
+          this.#sinkIndex = 0;
+          this.#sinkAt = 0;
+          continue;
+        }
+      }
+      if (end > to) {
+        this.wanted = end - at;
+        break;
+      }
+      this.wanted = MESSAGE_HEADER_SIZE;
+      this.#deliver(head.length === 0 ? empty : bytes.subarray(at + MESSAGE_HEADER_SIZE, end), slab);
+      at = end;
     }
-    return this.#startBody(chunk, at);
+    return at - from;
   }
 
-  #startBody(chunk: Buffer, at: number): number {
-    const head = this.#head;
-    const max = this.#handler.bodyMax(head);
-    if (head.length > max)
-      throw protocolError(`message of type ${head.type} with ${head.length} bytes, at most ${max}`);
-    if (head.length === 0) {
-      this.#deliver(empty);
-      return at;
-    }
-    this.#sink = this.#handler.sink(head);
-    this.#sinkIndex = 0;
-    this.#sinkAt = 0;
-    this.#received = 0;
-    if (this.#sink !== null) return at;
-    if (chunk.length - at >= head.length) {
-      this.#deliver(chunk.subarray(at, at + head.length));
-      return at + head.length;
-    }
-    this.#body = Buffer.allocUnsafeSlow(head.length);
-    return at;
+  /** The whole message's length. */
+  #check(): number {
+    const { type, length } = this.#head;
+    const max = this.#handler.bodyMax(this.#head);
+    if (length > max) throw protocolError(`message of type ${type} with ${length} bytes, at most ${max}`);
+    return MESSAGE_HEADER_SIZE + length;
   }
 
-  #gather(chunk: Buffer, at: number): number {
-    const body = this.#body!;
-    const count = Math.min(body.length - this.#received, chunk.length - at);
-    chunk.copy(body, this.#received, at, at + count);
-    this.#received += count;
-    if (this.#received === body.length) {
-      this.#body = null;
-      this.#deliver(body);
-    }
-    return at + count;
-  }
-
-  #pour(chunk: Buffer, from: number): number {
+  #pour(slab: ReceiveSlab, from: number, to: number): number {
     let at = from;
     const sink = this.#sink!;
-    while (at < chunk.length && this.#sinkIndex < sink.length) {
+    while (at < to && this.#sinkIndex < sink.length) {
       const target = sink[this.#sinkIndex]!;
-      const count = Math.min(target.length - this.#sinkAt, chunk.length - at);
-      target.set(chunk.subarray(at, at + count), this.#sinkAt);
+      const count = Math.min(target.length - this.#sinkAt, to - at);
+      slab.bytes.copy(target, this.#sinkAt, at, at + count);
       at += count;
       this.#sinkAt += count;
       if (this.#sinkAt < target.length) continue;
@@ -110,16 +99,16 @@ export class MessageReader {
     }
     if (this.#sinkIndex === sink.length) {
       this.#sink = null;
-      this.#handler.message(this.#head, empty);
+      this.#handler.message(this.#head, empty, slab);
     }
     return at;
   }
 
-  #deliver(body: Buffer): void {
+  #deliver(body: Buffer, slab: ReceiveSlab): void {
     const head = this.#head;
     if (head.checksummed && crc32c(body) !== head.bodyChecksum) {
       throw protocolError(`message of type ${head.type} with a wrong body checksum`);
     }
-    this.#handler.message(head, body);
+    this.#handler.message(head, body, slab);
   }
 }

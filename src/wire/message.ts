@@ -1,25 +1,25 @@
-// The envelope of the replica protocol: 80 bytes of header, then a body. Integers are little-endian.
+// The envelope of the replica protocol: 72 bytes of header, then a body. Integers are little-endian.
 //
 //    0  magic "HFW1"          24  reign: epoch (uint64), id (16 bytes); zeroes before a fence
 //    4  protocol version u16  48  a (uint64 below 2^53)  \
 //    6  type u8               56  b (uint64 below 2^53)   | arguments, by type
-//    7  flags u8              64  c (uint32)              |
-//    8  request id u32        68  d (uint32)             /
-//   12  body length u32       72  zeroes
-//   16  CRC-32C of the header with this field zero
-//   20  CRC-32C of the body when flag bit 0 is set, else 0 (frames and records carry their own checksums)
+//    7  flags u8              20  c (uint32)              |
+//    8  request id u32        64  d (uint32)             /
+//   12  body length u32       68  CRC-32C of the header before it
+//   16  CRC-32C of the body when flag bit 0 is set, else 0 (frames and records carry their own checksums)
 //
 // Protocol versions: 1 first.
 
-import { crc32c, HoldfastError, uuidToBytes } from '../base/index.js';
+import { crc32cShort, HoldfastError, uuidToBytes } from '../base/index.js';
 import { type Reign, readSafe, writeSafe } from '../format/index.js';
 import { APPEND_BYTES_MAX, JSON_BYTES_MAX, READ_BYTES_MAX, READ_RANGES_MAX } from './limits.js';
 
 export const PROTOCOL_MIN = 1;
 export const PROTOCOL_MAX = 1;
-export const MESSAGE_HEADER_SIZE = 80;
+export const MESSAGE_HEADER_SIZE = 72;
 const WIRE_MAGIC = 0x31574648; // "HFW1"
 const FLAG_BODY_CHECKSUM = 1;
+const CHECKSUM_AT = 68;
 const REIGN_AT = 24;
 const REIGN_SIZE = 24;
 
@@ -84,6 +84,8 @@ export const answerBodies: Readonly<Partial<Record<number, number>>> = {
   [messageType.pong]: 0,
 };
 
+export const noReign: Buffer = Buffer.alloc(REIGN_SIZE);
+
 /** A received header. The reader reuses one: keep nothing of it beyond the call it is handed to. */
 export class MessageHead {
   type = 0;
@@ -95,15 +97,13 @@ export class MessageHead {
   b = 0;
   c = 0;
   d = 0;
-  /** Epoch and reign id as sent. */
-  readonly reign: Buffer = Buffer.alloc(REIGN_SIZE);
+  #bytes = noReign;
+  #reignAt = 0;
 
-  /** Throws FAILED_PRECONDITION/Protocol when the 80 bytes at `at` are no header of this protocol. */
+  /** Throws FAILED_PRECONDITION/Protocol when the 72 bytes at `at` are no header of this protocol. */
   decode(bytes: Buffer, at: number): void {
     if (bytes.readUInt32LE(at) !== WIRE_MAGIC) throw protocolError('no message of the replica protocol');
-    let crc = crc32c(bytes.subarray(at, at + 16));
-    crc = crc32c(zeroes4, crc);
-    if (crc32c(bytes.subarray(at + 20, at + MESSAGE_HEADER_SIZE), crc) !== bytes.readUInt32LE(at + 16)) {
+    if (crc32cShort(bytes, at, at + CHECKSUM_AT) !== bytes.readUInt32LE(at + CHECKSUM_AT)) {
       throw protocolError('message header with a wrong checksum');
     }
     const version = bytes.readUInt16LE(at + 4);
@@ -112,16 +112,30 @@ export class MessageHead {
     this.checksummed = (bytes[at + 7]! & FLAG_BODY_CHECKSUM) !== 0;
     this.requestId = bytes.readUInt32LE(at + 8);
     this.length = bytes.readUInt32LE(at + 12);
-    this.bodyChecksum = bytes.readUInt32LE(at + 20);
+    this.bodyChecksum = bytes.readUInt32LE(at + 16);
+    this.c = bytes.readUInt32LE(at + 20);
     this.a = readSafe(bytes, at + 48);
     this.b = readSafe(bytes, at + 56);
-    this.c = bytes.readUInt32LE(at + 64);
-    this.d = bytes.readUInt32LE(at + 68);
-    bytes.copy(this.reign, 0, at + REIGN_AT, at + REIGN_AT + REIGN_SIZE);
+    this.d = bytes.readUInt32LE(at + 64);
+    this.#bytes = bytes;
+    this.#reignAt = at + REIGN_AT;
+  }
+
+  /** Whether it carries this reign, without making anything. */
+  hasReign(reign: Buffer): boolean {
+    const bytes = this.#bytes;
+    const at = this.#reignAt;
+    for (let i = 0; i < REIGN_SIZE; i += 4) {
+      if (bytes.readUInt32LE(at + i) !== reign.readUInt32LE(i)) return false;
+    }
+    return true;
+  }
+
+  /** A copy of the epoch and reign id as sent. */
+  copyReign(): Buffer {
+    return Buffer.from(this.#bytes.subarray(this.#reignAt, this.#reignAt + REIGN_SIZE));
   }
 }
-
-const zeroes4 = Buffer.alloc(4);
 
 export interface MessageFields {
   readonly type: MessageType;
@@ -139,31 +153,29 @@ export function encodeReign(reign: Reign): Buffer {
   uuidToBytes(reign.reignId, bytes, 8);
   return bytes;
 }
-export const noReign: Buffer = Buffer.alloc(REIGN_SIZE);
 
-/** Writes a header at the start of `bytes` for a body of `length` bytes with checksum `bodyChecksum` (null: none). */
+/** Writes a header at `at` for a body of `length` bytes with checksum `bodyChecksum` (null: none). */
 export function encodeHeader(
   bytes: Buffer,
+  at: number,
   fields: MessageFields,
   reign: Buffer,
   length: number,
   bodyChecksum: number | null,
 ): void {
-  bytes.writeUInt32LE(WIRE_MAGIC, 0);
-  bytes.writeUInt16LE(PROTOCOL_MAX, 4);
-  bytes[6] = fields.type;
-  bytes[7] = bodyChecksum === null ? 0 : FLAG_BODY_CHECKSUM;
-  bytes.writeUInt32LE(fields.requestId, 8);
-  bytes.writeUInt32LE(length, 12);
-  bytes.writeUInt32LE(0, 16);
-  bytes.writeUInt32LE(bodyChecksum ?? 0, 20);
-  reign.copy(bytes, REIGN_AT);
-  writeSafe(bytes, fields.a ?? 0, 48);
-  writeSafe(bytes, fields.b ?? 0, 56);
-  bytes.writeUInt32LE(fields.c ?? 0, 64);
-  bytes.writeUInt32LE(fields.d ?? 0, 68);
-  bytes.fill(0, 72, MESSAGE_HEADER_SIZE);
-  bytes.writeUInt32LE(crc32c(bytes.subarray(0, MESSAGE_HEADER_SIZE)), 16);
+  bytes.writeUInt32LE(WIRE_MAGIC, at);
+  bytes.writeUInt16LE(PROTOCOL_MAX, at + 4);
+  bytes[at + 6] = fields.type;
+  bytes[at + 7] = bodyChecksum === null ? 0 : FLAG_BODY_CHECKSUM;
+  bytes.writeUInt32LE(fields.requestId, at + 8);
+  bytes.writeUInt32LE(length, at + 12);
+  bytes.writeUInt32LE(bodyChecksum ?? 0, at + 16);
+  bytes.writeUInt32LE(fields.c ?? 0, at + 20);
+  for (let i = 0; i < REIGN_SIZE; i++) bytes[at + REIGN_AT + i] = reign[i]!;
+  writeSafe(bytes, fields.a ?? 0, at + 48);
+  writeSafe(bytes, fields.b ?? 0, at + 56);
+  bytes.writeUInt32LE(fields.d ?? 0, at + 64);
+  bytes.writeUInt32LE(crc32cShort(bytes, at, at + CHECKSUM_AT), at + CHECKSUM_AT);
 }
 
 export function protocolError(message: string): HoldfastError {

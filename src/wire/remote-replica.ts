@@ -16,6 +16,8 @@ import {
   type VolumeId,
 } from '../base/index.js';
 import { type Reign, type SegmentName, writeSafe } from '../format/index.js';
+import type { StreamNet } from '../transport/index.js';
+import { AppendHeaders } from './append-headers.js';
 import {
   type Hello,
   type Page,
@@ -33,6 +35,7 @@ import {
   answerBodies,
   type Channel,
   encodeReign,
+  MESSAGE_HEADER_SIZE,
   type MessageFields,
   type MessageHead,
   messageType,
@@ -41,7 +44,6 @@ import {
   protocolError,
   READ_RANGE_SIZE,
 } from './message.js';
-import type { WireNet } from './net.js';
 import { PeerWatch } from './peer-watch.js';
 import { PendingRequests } from './pending-requests.js';
 import { readPlan } from './read-plan.js';
@@ -69,6 +71,9 @@ export interface RemoteReplicaOptions {
   readonly requestTimeoutMs?: number;
 }
 
+/** Of all replicas of this thread: what one sends, the next sends, too. */
+const appendHeaders = new AppendHeaders();
+
 type Done = (error: Error | null) => void;
 type Request = Omit<MessageFields, 'requestId'>;
 
@@ -77,7 +82,7 @@ type Request = Omit<MessageFields, 'requestId'>;
  * error (NOT_FOUND/ReplicaLost among them) when it refuses.
  */
 export async function connectReplica(
-  net: WireNet,
+  net: StreamNet,
   address: string,
   options: RemoteReplicaOptions,
   timeoutMs: number,
@@ -138,15 +143,15 @@ class RemoteReplica implements ReplicaPort {
       timeoutMs: options.ackTimeoutMs ?? ACK_TIMEOUT_MS,
       pending: this.#pending,
       connections: this.#connections,
-      appendsWait: () => this.#ackedSeq < this.#sentSeq,
+      appends: () => ({ sent: this.#sentSeq, acked: this.#ackedSeq }),
       giveUp: (what) => this.fail(unavailable(`replica ${this.replicaId} at ${address} ${what}`)),
     });
   }
 
-  async open(net: WireNet, channel: Channel, session: string, timeoutMs: number): Promise<void> {
-    const socket = await net.connect(this.#address, timeoutMs);
+  async open(net: StreamNet, channel: Channel, session: string, timeoutMs: number): Promise<void> {
+    const stream = await net.connect(this.#address, timeoutMs);
     if (this.#lost !== null) {
-      socket.destroy();
+      stream.destroy();
       throw this.#lost;
     }
     const { clock, volumeId } = this.#options;
@@ -158,7 +163,7 @@ class RemoteReplica implements ReplicaPort {
       malformed: (error: HoldfastError) => this.fail(error),
       closed: (error: HoldfastError) => this.fail(error),
     };
-    const connection = new WireConnection(socket, handler, clock);
+    const connection = new WireConnection(stream, handler, clock);
     this.#connections.set(channel, connection);
     if (channel === 'data') this.#data = connection;
     else if (channel === 'bulk') this.#bulk = connection;
@@ -205,13 +210,15 @@ class RemoteReplica implements ReplicaPort {
       this.#held.push(() => this.append(segment, offset, bytes, lastSeq));
       return;
     }
-    if (this.#ackedSeq >= this.#sentSeq) this.#watch.acknowledged();
     this.#sentSeq = lastSeq;
-    this.#data!.send(
-      { type: messageType.append, requestId: 0, a: segment.epoch, b: lastSeq, c: segment.ordinal, d: offset },
-      bytes,
-    );
+    const data = this.#data!;
+    const at = appendHeaders.encode(segment, offset, bytes, lastSeq, data.reign);
+    data.sendEncoded(appendHeaders.bytes, at, bytes);
     this.#watch.start();
+  }
+
+  flush(): void {
+    this.#data?.flush();
   }
 
   sync(throughSeq: number, done: Done): void {
@@ -219,11 +226,13 @@ class RemoteReplica implements ReplicaPort {
       this.#held.push(() => this.sync(throughSeq, done));
       return;
     }
-    this.#request(this.#data, { type: messageType.sync, a: throughSeq }, null, null, done);
+    const requestId = this.#expect(this.#data, null, done);
+    if (requestId !== 0) this.#data!.send({ type: messageType.sync, requestId, a: throughSeq });
   }
 
   confirm(done: Done): void {
-    this.#request(this.#control, { type: messageType.confirm }, null, null, done);
+    const requestId = this.#expect(this.#control, null, done);
+    if (requestId !== 0) this.#control!.send({ type: messageType.confirm, requestId });
   }
 
   read(ranges: readonly ReadRange[], done: Done): void {
@@ -236,38 +245,49 @@ class RemoteReplica implements ReplicaPort {
       failed ??= error;
       if (--waiting === 0) done(failed);
     };
-    for (const request of requests) {
-      const body = Buffer.alloc(request.length * READ_RANGE_SIZE);
-      const sink: Uint8Array[] = [];
-      for (const [i, range] of request.entries()) {
-        const at = i * READ_RANGE_SIZE;
-        writeSafe(body, range.segment.epoch, at);
-        body.writeUInt32LE(range.segment.ordinal, at + 8);
-        body.writeUInt32LE(range.offset, at + 12);
-        body.writeUInt32LE(range.into.length, at + 16);
-        sink.push(range.into);
-      }
-      this.#request(connection, { type: messageType.read }, body, sink, one);
-    }
+    for (const request of requests) this.#read(connection, request, one);
   }
 
-  #request(
+  #read(connection: WireConnection | null, ranges: readonly ReadRange[], done: Done): void {
+    const sink: Uint8Array[] = [];
+    for (const range of ranges) sink.push(range.into);
+    const requestId = this.#expect(connection, sink, done);
+    if (requestId === 0) return;
+    const { outbox } = connection!;
+    const size = ranges.length * READ_RANGE_SIZE;
+    outbox.reserve(MESSAGE_HEADER_SIZE + size);
+    const { bytes, at } = outbox;
+    for (let i = 0, place = at + MESSAGE_HEADER_SIZE; i < ranges.length; i++, place += READ_RANGE_SIZE) {
+      const { segment, offset, into } = ranges[i]!;
+      writeSafe(bytes, segment.epoch, place);
+      bytes.writeUInt32LE(segment.ordinal, place + 8);
+      bytes.writeUInt32LE(offset, place + 12);
+      bytes.writeUInt32LE(into.length, place + 16);
+      bytes.writeUInt32LE(0, place + 20);
+    }
+    connection!.sendFilled({ type: messageType.read, requestId }, bytes, at, size);
+  }
+
+  /** The id to send a request with, 0 when `done` has been told that there will be no answer. */
+  #expect(
     connection: WireConnection | null,
-    fields: Request,
-    body: Uint8Array | null,
     sink: Uint8Array[] | null,
     done: (error: Error | null, body: Buffer | null) => void,
-  ): void {
-    if (this.#lost !== null) return done(this.#lost, null);
+  ): number {
+    if (this.#lost !== null) {
+      done(this.#lost, null);
+      return 0;
+    }
     const deadlineMs = this.#options.clock.monotonicMs() + this.#requestTimeoutMs;
     let requestId: number;
     try {
       requestId = this.#pending.add({ connection: connection!, deadlineMs, sink, finish: done });
     } catch (error) {
-      return done(error as Error, null);
+      done(error as Error, null);
+      return 0;
     }
-    connection!.send({ ...fields, requestId }, body ?? undefined);
     this.#watch.start();
+    return requestId;
   }
 
   // --- Everything else ------------------------------------------------------------------------------------------------
@@ -336,8 +356,10 @@ class RemoteReplica implements ReplicaPort {
 
   async repair(segment: SegmentName, offset: number, bytes: Uint8Array): Promise<void> {
     await new Promise<void>((resolve, reject) => {
-      const fields = { type: messageType.repair, a: segment.epoch, c: segment.ordinal, d: offset };
-      this.#request(this.#bulk, fields, bytes, null, (error) => (error ? reject(error) : resolve()));
+      const requestId = this.#expect(this.#bulk, null, (error) => (error ? reject(error) : resolve()));
+      if (requestId === 0) return;
+      const fields = { type: messageType.repair, requestId, a: segment.epoch, c: segment.ordinal, d: offset };
+      this.#bulk!.sendBody(fields, bytes);
     });
   }
 
@@ -362,7 +384,8 @@ class RemoteReplica implements ReplicaPort {
         connection,
         deadlineMs: this.#options.clock.monotonicMs() + timeoutMs,
         sink: null,
-        finish: (error, body) => (error ? reject(error) : resolve(body!)),
+        // The body lies in memory that is used again after this call.
+        finish: (error, body) => (error ? reject(error) : resolve(Buffer.from(body!))),
       });
       if (json === undefined) connection.send({ ...fields, requestId });
       else connection.sendJson({ ...fields, requestId }, json);
@@ -410,7 +433,6 @@ class RemoteReplica implements ReplicaPort {
   #acknowledged(seq: number, freeBytes: number): void {
     if (seq > this.#sentSeq) throw protocolError(`seq ${seq} was acknowledged, ${this.#sentSeq} was the last sent`);
     this.#freeBytes = freeBytes;
-    this.#watch.acknowledged();
     if (seq <= this.#ackedSeq) return;
     this.#ackedSeq = seq;
     this.#events?.appended(seq);

@@ -94,7 +94,7 @@ export interface ReplicaPort {
    * Appends whole frames at `offset` of `segment`. At offset 0 `bytes` starts with the segment's header (4096 bytes), which
    * creates the file. Frames must follow the log's end (seq and digest) exactly, except that while `joining` stands in the superblock a
    * new segment may start at a later seq (the segments between were dropped). Buffers must not change until acknowledged.
-   * Never waits; events.appended() acknowledges.
+   * Never waits; events.appended() acknowledges. May be held back until flush() or the end of the turn.
    */
   append(segment: SegmentName, offset: number, bytes: Uint8Array, lastSeq: number): void;
   /** What append() was given so far leaves now and not at the end of the turn. A port without it sends at once. */

@@ -1,7 +1,9 @@
 // One remote port on the server: three connections that act on one local port.
 //
 // Owner: WireServer. Invariants: requests of the data connection reach the port in the order in which they were sent, appends
-// that arrived together as one batch; every request gets one answer; when any connection or the port ends, all of it ends.
+// that arrived together as one batch; every request gets one answer, and no answer overtakes the acknowledgement of an append
+// before it; memory that appends lie in is kept until they are acknowledged (the port writes them at once unless something
+// before them holds it up); when any connection or the port ends, all of it ends.
 
 import {
   AssertionError,
@@ -12,9 +14,10 @@ import {
   uuidFromBytes,
 } from '../base/index.js';
 import { type Reign, readSafe } from '../format/index.js';
+import type { ReceiveSlab } from '../transport/index.js';
 import { errorBody, type Hello, type Page, parseClone, parseDescribe, parseJson, parseSegments } from './bodies.js';
 import type { WireConnection } from './connection.js';
-import { PAGE_ITEMS_MAX, READ_BYTES_MAX, REPLY_BACKLOG_BYTES, REQUESTS_MAX } from './limits.js';
+import { KEPT_BYTES_MAX, PAGE_ITEMS_MAX, READ_BYTES_MAX, REPLY_BACKLOG_BYTES, REQUESTS_MAX } from './limits.js';
 import {
   type Channel,
   MESSAGE_HEADER_SIZE,
@@ -26,14 +29,30 @@ import {
 } from './message.js';
 import type { AppendItem, BatchReplicaPort, ReadRange } from './replica-port.js';
 
+/** Appends that the port has taken and not acknowledged, and the memory they lie in. */
+interface KeptAppends {
+  readonly slab: ReceiveSlab;
+  readonly lastSeq: number;
+  readonly bytes: number;
+}
+
 export class ServerSession {
   readonly #hello: Hello;
   readonly #port: BatchReplicaPort;
   readonly #logger: Logger;
   readonly #onEnd: () => void;
   readonly #connections = new Map<Channel, WireConnection>();
-  /** Appends of the read being handled. */
+  /** Appends of the read being handled; all lie in one slab. */
   #batch: AppendItem[] = [];
+  #batchBytes = 0;
+  #batchSlab: ReceiveSlab | null = null;
+  /** Oldest first. */
+  readonly #kept: KeptAppends[] = [];
+  #keptBytes = 0;
+  /** The data connection is being read: one acknowledgement at the end does for all. */
+  #receiving = false;
+  #ackDue = false;
+  #ackSeq = 0;
   /** As the fence sent it; every later message must carry the same. */
   #reign: Buffer | null = null;
   #outstanding = 0;
@@ -45,9 +64,7 @@ export class ServerSession {
     this.#logger = logger;
     this.#onEnd = onEnd;
     port.listen({
-      appended: (seq) => {
-        this.#connections.get('data')?.send({ type: messageType.ack, requestId: 0, a: seq, b: port.freeBytes() });
-      },
+      appended: (seq) => this.#appended(seq),
       lost: (error) => this.#lost(asHoldfastError(error)),
     });
   }
@@ -75,37 +92,70 @@ export class ServerSession {
     return rule.body;
   }
 
-  message(channel: Channel, head: MessageHead, body: Buffer): void {
+  message(channel: Channel, head: MessageHead, body: Buffer, slab: ReceiveSlab): void {
     if (this.#ended) return;
+    const data = channel === 'data';
+    if (data) this.#receiving = true;
     const connection = this.#connections.get(channel)!;
     if (head.type === messageType.ping) return connection.send({ type: messageType.pong, requestId: head.requestId });
     if (head.type === messageType.fence) return this.#fence(connection, head);
-    if (this.#reign === null || !this.#reign.equals(head.reign)) return this.#refuseReign(connection, head);
+    if (this.#reign === null || !head.hasReign(this.#reign)) return this.#refuseReign(connection, head);
     if (head.type === messageType.append) {
       this.#batch.push({ segment: { epoch: head.a, ordinal: head.c }, offset: head.d, bytes: body, lastSeq: head.b });
+      this.#batchBytes += body.length;
+      this.#batchSlab = slab;
       return;
     }
-    if (channel === 'data') this.#flushBatch();
+    if (data) this.#flushBatch();
     this.#request(connection, head, body);
+    if (!data) connection.holdAbove(REPLY_BACKLOG_BYTES);
   }
 
   batchEnd(channel: Channel): void {
-    if (channel !== 'data') {
-      const connection = this.#connections.get(channel);
-      if (connection && connection.bufferedBytes > REPLY_BACKLOG_BYTES) connection.holdUntilDrained();
-    } else this.#flushBatch();
+    if (channel !== 'data') return;
+    this.#flushBatch();
+    this.#receiving = false;
+    if (this.#ackDue) this.#acknowledge();
+    if (this.#keptBytes > KEPT_BYTES_MAX) this.#connections.get('data')?.hold();
   }
 
   #flushBatch(): void {
-    if (this.#batch.length === 0) return;
     const batch = this.#batch;
+    if (batch.length === 0) return;
+    const slab = this.#batchSlab!;
+    const { lastSeq } = batch[batch.length - 1]!;
+    const bytes = this.#batchBytes;
     this.#batch = [];
+    this.#batchBytes = 0;
+    this.#ackSeq = 0;
     this.#port.appendBatch(batch);
+    if (this.#ended || this.#ackSeq >= lastSeq) return;
+    slab.retain();
+    this.#kept.push({ slab, lastSeq, bytes });
+    this.#keptBytes += bytes;
+  }
+
+  #appended(seq: number): void {
+    this.#ackSeq = seq;
+    while (this.#kept.length > 0 && this.#kept[0]!.lastSeq <= seq) {
+      const { slab, bytes } = this.#kept.shift()!;
+      slab.release();
+      this.#keptBytes -= bytes;
+      if (this.#keptBytes <= KEPT_BYTES_MAX) this.#connections.get('data')?.goOn();
+    }
+    this.#ackDue = true;
+    if (!this.#receiving) this.#acknowledge();
+  }
+
+  #acknowledge(): void {
+    this.#ackDue = false;
+    const fields = { type: messageType.ack, requestId: 0, a: this.#ackSeq, b: this.#port.freeBytes() } as const;
+    this.#connections.get('data')?.send(fields);
   }
 
   #fence(connection: WireConnection, head: MessageHead): void {
     this.#flushBatch();
-    const sent = Buffer.from(head.reign);
+    const sent = head.copyReign();
     const reign: Reign = { epoch: readSafe(sent, 0), reignId: uuidFromBytes(sent, 8) as ReignId };
     this.#answer(
       connection,
@@ -135,11 +185,11 @@ export class ServerSession {
     };
     switch (head.type) {
       case messageType.sync:
-        return this.#answer(
-          connection,
-          requestId,
-          new Promise<void>((resolve, reject) => port.sync(head.a, (error) => (error ? reject(error) : resolve()))),
-        );
+        this.#begin();
+        return port.sync(head.a, (error) => {
+          this.#outstanding--;
+          done(error);
+        });
       case messageType.confirm:
         return port.confirm(done);
       case messageType.read:
@@ -159,7 +209,11 @@ export class ServerSession {
       case messageType.usage:
         return this.#answer(connection, requestId, port.usage());
       case messageType.repair:
-        return this.#answer(connection, requestId, port.repair({ epoch: head.a, ordinal: head.c }, head.d, body));
+        return this.#answer(
+          connection,
+          requestId,
+          port.repair({ epoch: head.a, ordinal: head.c }, head.d, Buffer.from(body)),
+        );
       default:
         throw protocolError(`message of type ${head.type} is no request`);
     }
@@ -181,9 +235,12 @@ export class ServerSession {
     let total = 0;
     for (let at = 0; at < body.length; at += READ_RANGE_SIZE) total += body.readUInt32LE(at + 16);
     if (total > READ_BYTES_MAX) throw protocolError(`a read of ${total} bytes, at most ${READ_BYTES_MAX}`);
-    const answer = Buffer.allocUnsafe(MESSAGE_HEADER_SIZE + total);
+    const { outbox } = connection;
+    outbox.reserve(MESSAGE_HEADER_SIZE + total);
+    const answer = outbox.bytes;
+    const answerAt = outbox.at;
     const ranges: ReadRange[] = [];
-    let filled = MESSAGE_HEADER_SIZE;
+    let filled = answerAt + MESSAGE_HEADER_SIZE;
     for (let at = 0; at < body.length; at += READ_RANGE_SIZE) {
       const length = body.readUInt32LE(at + 16);
       const segment = { epoch: readSafe(body, at), ordinal: body.readUInt32LE(at + 8) };
@@ -191,15 +248,25 @@ export class ServerSession {
       filled += length;
     }
     this.#port.read(ranges, (error) => {
-      if (error) this.#fail(connection, requestId, error);
-      else connection.sendPrepared({ type: messageType.readData, requestId }, answer);
+      if (error) {
+        outbox.dropped();
+        this.#fail(connection, requestId, error);
+      } else connection.sendFilled({ type: messageType.readData, requestId }, answer, answerAt, total);
     });
   }
 
+  /** One more request without an answer. */
+  #begin(): void {
+    if (this.#outstanding >= REQUESTS_MAX) throw protocolError(`more than ${REQUESTS_MAX} requests without an answer`);
+    this.#outstanding++;
+  }
+
   #answer(connection: WireConnection, requestId: number, result: Promise<unknown>): void {
-    if (++this.#outstanding > REQUESTS_MAX) {
+    try {
+      this.#begin();
+    } catch (error) {
       result.catch(() => {});
-      throw protocolError(`more than ${REQUESTS_MAX} requests without an answer`);
+      throw error;
     }
     result.then(
       (value) => {
@@ -215,15 +282,18 @@ export class ServerSession {
   }
 
   #reply(connection: WireConnection, requestId: number, value: unknown): void {
+    if (this.#ackDue) this.#acknowledge();
     if (value === undefined) connection.send({ type: messageType.reply, requestId });
     else connection.sendJson({ type: messageType.reply, requestId }, value);
   }
   #fail(connection: WireConnection, requestId: number, error: unknown): void {
+    if (this.#ackDue) this.#acknowledge();
     connection.sendJson({ type: messageType.failure, requestId }, errorBody(asHoldfastError(error)));
   }
 
   /** The local port is lost: the other side is told why before the connections go. */
   #lost(error: HoldfastError): void {
+    if (this.#ackDue) this.#acknowledge();
     this.#connections.get('data')?.sendJson({ type: messageType.lost, requestId: 0 }, errorBody(error));
     this.end(error);
   }
@@ -232,6 +302,8 @@ export class ServerSession {
     if (this.#ended) return;
     this.#ended = true;
     this.#batch = [];
+    // The port may still have something to write from what it was given: that memory is left to the collector.
+    this.#kept.length = 0;
     if (error.reason === 'Protocol')
       this.#logger.warn({ error: error.message }, 'replica session ended by a bad message');
     else this.#logger.info({ why: error.message }, 'replica session ended');

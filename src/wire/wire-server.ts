@@ -13,6 +13,7 @@ import {
   type ReplicaId,
   type VolumeId,
 } from '../base/index.js';
+import type { ByteStream, ReceiveSlab, StreamListener, StreamNet } from '../transport/index.js';
 import { errorBody, type Hello, parseHello } from './bodies.js';
 import { WireConnection } from './connection.js';
 import { CONNECTIONS_MAX, HELLO_BYTES_MAX, HELLO_TIMEOUT_MS } from './limits.js';
@@ -25,7 +26,6 @@ import {
   PROTOCOL_MIN,
   protocolError,
 } from './message.js';
-import type { WireListener, WireNet, WireSocket } from './net.js';
 import type { BatchReplicaPort } from './replica-port.js';
 import { ServerSession } from './server-session.js';
 
@@ -44,7 +44,7 @@ export interface WireServerOptions {
 
 export class WireServer {
   readonly #options: WireServerOptions;
-  readonly #listener: { current: WireListener | null } = { current: null };
+  readonly #listener: { current: StreamListener | null } = { current: null };
   readonly #greeting = new Set<Greeting>();
   readonly #sessions = new Map<string, ServerSession>();
   #connections = 0;
@@ -55,9 +55,9 @@ export class WireServer {
   }
 
   /** Listens on "host:port"; port 0 takes a free one. FAILED_PRECONDITION/AddressInUse when it is taken. */
-  static async listen(net: WireNet, address: string, options: WireServerOptions): Promise<WireServer> {
+  static async listen(net: StreamNet, address: string, options: WireServerOptions): Promise<WireServer> {
     const server = new WireServer(options);
-    server.#listener.current = await net.listen(address, (socket) => server.#accept(socket));
+    server.#listener.current = await net.listen(address, (stream) => server.#accept(stream));
     return server;
   }
 
@@ -66,14 +66,14 @@ export class WireServer {
     return this.#listener.current!.address;
   }
 
-  #accept(socket: WireSocket): void {
+  #accept(stream: ByteStream): void {
     if (this.#closed || this.#connections >= CONNECTIONS_MAX) {
-      this.#options.logger.warn({ peer: socket.peer, connections: this.#connections }, 'connection refused');
-      socket.destroy();
+      this.#options.logger.warn({ peer: stream.peer, connections: this.#connections }, 'connection refused');
+      stream.destroy();
       return;
     }
     this.#connections++;
-    const greeting = new Greeting(socket, this.#options, {
+    const greeting = new Greeting(stream, this.#options, {
       hello: (hello) => this.#welcome(greeting, hello),
       closed: () => {
         this.#connections--;
@@ -130,18 +130,18 @@ class Greeting {
   #channel: Channel = 'data';
 
   constructor(
-    socket: WireSocket,
+    stream: ByteStream,
     options: WireServerOptions,
     events: { hello(hello: Hello): Promise<void>; closed(): void },
   ) {
     this.#options = options;
     this.#events = events;
     this.#connection = new WireConnection(
-      socket,
+      stream,
       {
         bodyMax: (head) => this.#bodyMax(head),
         sink: () => null,
-        message: (head, body) => this.#message(head, body),
+        message: (head, body, slab) => this.#message(head, body, slab),
         batchEnd: () => this.#session?.batchEnd(this.#channel),
         malformed: (error) => this.refuse(messageType.lost, 0, error),
         closed: (error) => this.#closed(error),
@@ -154,7 +154,7 @@ class Greeting {
   }
 
   get ended(): boolean {
-    return this.#connection.ended;
+    return this.#connection.isEnded;
   }
   get peer(): string {
     return this.#connection.peer;
@@ -169,8 +169,8 @@ class Greeting {
     throw protocolError(`message of type ${head.type} before a HELLO was answered`);
   }
 
-  #message(head: MessageHead, body: Buffer): void {
-    if (this.#session !== null) return this.#session.message(this.#channel, head, body);
+  #message(head: MessageHead, body: Buffer, slab: ReceiveSlab): void {
+    if (this.#session !== null) return this.#session.message(this.#channel, head, body, slab);
     const { requestId } = head;
     this.#state = 'opening';
     this.#events.hello(parseHello(body)).then(

@@ -1,7 +1,8 @@
 import { realClock, realRandom, silentLogger } from '../../src/base/index.js';
 import type { Reign } from '../../src/format/index.js';
 import { ReplicaHost } from '../../src/replica/index.js';
-import { connectReplica, NodeNet, WireServer } from '../../src/wire/index.js';
+import { NodeNet, openNet, type StreamNet } from '../../src/transport/index.js';
+import { connectReplica, WireServer } from '../../src/wire/index.js';
 import { volumeA } from '../lib/frame-maker.js';
 import { freshHost, nodeA, replicaA } from '../lib/replica-setup.js';
 import { type PortRig, replicaPortConformance } from './replica-port.js';
@@ -26,9 +27,8 @@ replicaPortConformance('local', async () => {
   });
 });
 
-replicaPortConformance('remote', async () => {
+async function remoteRig(net: StreamNet): Promise<PortRig> {
   const { rig, host } = await hostRig();
-  const net = new NodeNet(realClock);
   const server = await WireServer.listen(net, '127.0.0.1:0', {
     source: host,
     nodeId: nodeA,
@@ -51,4 +51,7 @@ replicaPortConformance('remote', async () => {
       await host.close();
     },
   });
-});
+}
+
+replicaPortConformance('remote', () => remoteRig(openNet(realClock)));
+replicaPortConformance('remote, over node:net', () => remoteRig(new NodeNet(realClock)));

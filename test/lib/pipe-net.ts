@@ -1,49 +1,73 @@
-// Stream sockets within one process: bytes arrive in later turns, split as the test says, and can be held back or cut off.
+// Byte streams within one process: bytes arrive in later turns, split as the test says, and can be held back or cut off. What a
+// handler has consumed is overwritten, unless it retained it: who keeps a view must not get away with it.
 
 import { unavailable } from '../../src/base/index.js';
-import type { SocketEvents, WireListener, WireNet, WireSocket } from '../../src/wire/index.js';
+import type { ByteStream, ReceiveSlab, StreamHandler, StreamListener, StreamNet } from '../../src/transport/index.js';
 
-export class PipeSocket implements WireSocket {
+class PipeSlab implements ReceiveSlab {
+  readonly bytes: Buffer;
+  users = 1;
+
+  constructor(bytes: Buffer) {
+    this.bytes = bytes;
+  }
+  retain(): void {
+    this.users++;
+  }
+  release(): void {
+    if (--this.users === 0) this.bytes.fill(0xdd);
+  }
+}
+
+export class PipeStream implements ByteStream {
   readonly peer: string;
-  other: PipeSocket | null = null;
-  events: SocketEvents | null = null;
+  other: PipeStream | null = null;
+  handler: StreamHandler | null = null;
   /** Bytes written here stay here while set. */
   stalled = false;
   /** Largest piece handed over at once. */
   pieceBytes = Number.MAX_SAFE_INTEGER;
+  /** Slabs that this side's handler has retained and not released. */
+  readonly retained = new Set<PipeSlab>();
   #queue: Buffer[] = [];
   #queued = 0;
+  /** Arrived here and not consumed. */
+  #unconsumed: Buffer = Buffer.alloc(0);
   #paused = false;
-  #closed = false;
+  #destroyed = false;
   #scheduled = false;
-  #endAfterQueue = false;
+  /** A flush could not send all. */
+  #left = false;
+  #ending = false;
+  #peerEnded = false;
 
   constructor(peer: string) {
     this.peer = peer;
   }
-  get bufferedBytes(): number {
+  get unsentBytes(): number {
     return this.#queued;
   }
-  get closed(): boolean {
-    return this.#closed;
+  get destroyed(): boolean {
+    return this.#destroyed;
   }
-  listen(events: SocketEvents): void {
-    this.events = events;
+  start(handler: StreamHandler): void {
+    this.handler = handler;
     this.other?.schedule();
   }
-  write(bytes: Uint8Array): void {
-    if (this.#closed) return;
-    this.#queue.push(Buffer.from(bytes));
-    this.#queued += bytes.length;
+  write(bytes: Uint8Array, from = 0, to: number = bytes.length): void {
+    if (this.#destroyed || this.#ending) return;
+    this.#queue.push(Buffer.from(bytes.subarray(from, to)));
+    this.#queued += to - from;
     this.schedule();
   }
-  cork(): void {}
-  uncork(): void {}
+  flush(): void {}
   pause(): void {
     this.#paused = true;
   }
   resume(): void {
+    if (!this.#paused) return;
     this.#paused = false;
+    if (this.#unconsumed.length > 0) setImmediate(() => this.#offer(Buffer.alloc(0)));
     this.other?.schedule();
   }
   schedule(): void {
@@ -56,50 +80,74 @@ export class PipeSocket implements WireSocket {
   }
   #deliver(): void {
     const other = this.other!;
-    if (this.stalled || this.#closed || other.#closed || other.#paused || other.events === null) return;
+    if (this.#destroyed || other.#destroyed) return;
+    if (this.stalled || other.#paused || other.handler === null) {
+      this.#left = this.#queued > 0;
+      return;
+    }
     const all = Buffer.concat(this.#queue);
     const piece = all.subarray(0, this.pieceBytes);
     const rest = all.subarray(piece.length);
     this.#queue = rest.length > 0 ? [rest] : [];
-    const drained = this.#queued > 0 && rest.length === 0;
     this.#queued = rest.length;
-    if (piece.length > 0) other.events.data(piece);
-    if (drained) this.events?.drained();
-    if (this.#queued > 0) this.schedule();
-    else if (this.#endAfterQueue) this.destroy();
+    if (piece.length > 0) other.#offer(piece);
+    if (this.#queued > 0) {
+      this.#left = true;
+      this.schedule();
+    } else if (this.#left) {
+      this.#left = false;
+      this.handler?.drained();
+    }
+    if (this.#queued === 0 && this.#ending) other.#ended();
   }
-  destroy(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    setImmediate(() => this.events?.closed(null));
+  #offer(piece: Buffer): void {
+    if (this.#destroyed || this.#paused) return;
+    const slab = new PipeSlab(Buffer.concat([Buffer.alloc(3, 0xee), this.#unconsumed, piece]));
+    const consumed = this.handler!.received(slab, 3, slab.bytes.length);
+    this.#unconsumed = Buffer.from(slab.bytes.subarray(3 + consumed));
+    if (slab.users > 1) this.retained.add(slab);
+    slab.release();
+    for (const one of this.retained) if (one.users === 0) this.retained.delete(one);
+  }
+  #ended(): void {
+    if (this.#peerEnded || this.#destroyed) return;
+    this.#peerEnded = true;
+    this.handler?.ended();
+    if (this.#ending) this.destroy();
+  }
+  destroy(error?: Error): void {
+    if (this.#destroyed) return;
+    this.#destroyed = true;
+    this.#queued = 0;
+    setImmediate(() => this.handler?.closed(error ?? null));
     setImmediate(() => this.other?.destroy());
   }
   end(): void {
-    this.#endAfterQueue = true;
+    this.#ending = true;
     this.schedule();
   }
 }
 
-export class PipeNet implements WireNet {
-  readonly #listeners = new Map<string, (socket: WireSocket) => void>();
+export class PipeNet implements StreamNet {
+  readonly #listeners = new Map<string, (stream: ByteStream) => void>();
   /** The connecting ends, in order. */
-  readonly clients: PipeSocket[] = [];
+  readonly clients: PipeStream[] = [];
   #nextPort = 1;
 
-  async connect(address: string): Promise<WireSocket> {
+  async connect(address: string): Promise<PipeStream> {
     const accept = this.#listeners.get(address);
     if (!accept) throw unavailable(`${address} can't be reached`);
-    const client = new PipeSocket(address);
-    const server = new PipeSocket(`client-${this.clients.length}`);
+    const client = new PipeStream(address);
+    const server = new PipeStream(`client-${this.clients.length}`);
     client.other = server;
     server.other = client;
     this.clients.push(client);
     accept(server);
     return client;
   }
-  async listen(_address: string, accept: (socket: WireSocket) => void): Promise<WireListener> {
+  async listen(_address: string, accepted: (stream: ByteStream) => void): Promise<StreamListener> {
     const address = `pipe:${this.#nextPort++}`;
-    this.#listeners.set(address, accept);
+    this.#listeners.set(address, accepted);
     return {
       address,
       close: async () => {

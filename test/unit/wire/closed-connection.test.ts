@@ -16,7 +16,7 @@ describe('a connection that closes', () => {
     const heard = hear(port);
     await port.fence(reignOf(1));
     const asked = port.segments();
-    for (const socket of net.clients) socket.destroy();
+    for (const stream of net.clients) stream.destroy();
     await expect(asked).rejects.toMatchObject({ code: 'UNAVAILABLE' });
     await expect(asked).rejects.not.toMatchObject({ reason: 'ReplicaLost' });
     expect(heard.lost).not.toMatchObject({ reason: 'ReplicaLost' });

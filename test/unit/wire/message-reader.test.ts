@@ -15,6 +15,7 @@ function message(requestId: number, body: Buffer, checksummed = true): Buffer {
   const header = Buffer.alloc(MESSAGE_HEADER_SIZE);
   encodeHeader(
     header,
+    0,
     { type: messageType.reply, requestId, a: requestId * 3, b: 2 ** 52, c: 7, d: 8 },
     noReign,
     body.length,
@@ -25,9 +26,9 @@ function message(requestId: number, body: Buffer, checksummed = true): Buffer {
 
 class Collector implements MessageHandler {
   readonly seen: { id: number; a: number; body: Buffer }[] = [];
-  batches = 0;
   sinks: Uint8Array[] | null = null;
   max = 1 << 20;
+  afterwards: () => void = () => {};
   bodyMax(): number {
     return this.max;
   }
@@ -36,35 +37,45 @@ class Collector implements MessageHandler {
   }
   message(head: MessageHead, body: Buffer): void {
     this.seen.push({ id: head.requestId, a: head.a, body: Buffer.from(body) });
-  }
-  batchEnd(): void {
-    this.batches++;
+    this.afterwards();
   }
 }
 
+/** Feeds a stream in steps: what was not used is offered again, elsewhere, and the old place is overwritten. */
+function feed(collector: Collector, stream: Buffer, step: number): MessageReader {
+  const reader = new MessageReader(collector);
+  let left = Buffer.alloc(0);
+  for (let at = 0; at < stream.length; at += step) {
+    const bytes = Buffer.concat([Buffer.alloc(at % 5), left, stream.subarray(at, at + step)]);
+    const used = reader.read({ bytes, retain() {}, release() {} }, at % 5, bytes.length);
+    left = Buffer.from(bytes.subarray((at % 5) + used));
+    // What is asked for is never there already, else nothing would ever happen again.
+    expect(reader.wanted).toBeGreaterThan(left.length);
+    bytes.fill(0xdd);
+  }
+  return reader;
+}
+
 describe('message reader', () => {
-  const bodies = [0, 1, 80, 5000, 0, 200_000, 3].map((size, i) => Buffer.alloc(size, i + 1));
+  const bodies = [0, 1, 80, 5000, 0, 20_000, 3].map((size, i) => Buffer.alloc(size, i + 1));
   const stream = Buffer.concat(bodies.map((body, i) => message(i, body, i % 2 === 0)));
 
   it('finds the same messages however the stream is cut', () => {
-    for (const step of [1, 7, 79, 80, 81, 4096, 65_536, stream.length]) {
+    for (const step of [1, 7, 71, 72, 73, 4096, 65_536, stream.length]) {
       const collector = new Collector();
-      const reader = new MessageReader(collector);
-      for (let at = 0; at < stream.length; at += step) reader.feed(stream.subarray(at, at + step));
+      feed(collector, stream, step);
       expect(collector.seen.map(({ id, a }) => [id, a])).toEqual(bodies.map((_, i) => [i, i * 3]));
       for (const [i, body] of bodies.entries()) expect(collector.seen[i]!.body.equals(body)).toBe(true);
-      expect(collector.batches).toBe(Math.ceil(stream.length / step));
     }
   });
 
   it('pours a body into the places named for it', () => {
     const data = Buffer.from(Array.from({ length: 1000 }, (_, i) => i & 0xff));
     const bytes = Buffer.concat([message(99, data, false), message(5, Buffer.from('x'))]);
-    for (const step of [1, 13, 80, bytes.length]) {
+    for (const step of [1, 13, 72, bytes.length]) {
       const collector = new Collector();
       collector.sinks = [Buffer.alloc(1), Buffer.alloc(500), Buffer.alloc(499)];
-      const reader = new MessageReader(collector);
-      for (let at = 0; at < bytes.length; at += step) reader.feed(bytes.subarray(at, at + step));
+      feed(collector, bytes, step);
       expect(Buffer.concat(collector.sinks).equals(data)).toBe(true);
       expect(collector.seen.map(({ id }) => id)).toEqual([99, 5]);
     }
@@ -76,17 +87,35 @@ describe('message reader', () => {
       const bad = Buffer.from(bytes);
       bad[bit >> 3] = bad[bit >> 3]! ^ (1 << (bit & 7));
       const collector = new Collector();
-      expect(() => new MessageReader(collector).feed(bad), `bit ${bit}`).toThrow(
+      expect(() => feed(collector, bad, bad.length), `bit ${bit}`).toThrow(
         expect.objectContaining({ reason: 'Protocol' }),
       );
       expect(collector.seen).toEqual([]);
     }
   });
 
+  it('names the room that a large message needs as soon as its header is there', () => {
+    const bytes = message(7, Buffer.alloc(100_000, 1));
+    expect(feed(new Collector(), bytes.subarray(0, 72), 72).wanted).toBe(bytes.length);
+    expect(feed(new Collector(), bytes.subarray(0, 99_000), 50_000).wanted).toBe(bytes.length);
+    expect(feed(new Collector(), bytes, 50_000).wanted).toBe(72);
+  });
+
+  it('delivers nothing more once it is stopped in a message, and goes on where it was', () => {
+    const bytes = Buffer.concat([message(1, Buffer.from('a')), message(2, Buffer.from('b'))]);
+    const slab = { bytes, retain() {}, release() {} };
+    const collector = new Collector();
+    const reader: MessageReader = new MessageReader(collector);
+    collector.afterwards = () => reader.stop();
+    const used = reader.read(slab, 0, bytes.length);
+    expect([used, collector.seen.length]).toEqual([73, 1]);
+    expect([reader.read(slab, used, bytes.length), collector.seen.length]).toEqual([73, 2]);
+  });
+
   it('refuses a body above the bound before it takes memory for it', () => {
     const header = Buffer.alloc(MESSAGE_HEADER_SIZE);
-    encodeHeader(header, { type: messageType.reply, requestId: 1 }, noReign, 0xffff_ffff, null);
-    expect(() => new MessageReader(new Collector()).feed(header)).toThrow(/4294967295 bytes, at most 1048576/);
+    encodeHeader(header, 0, { type: messageType.reply, requestId: 1 }, noReign, 0xffff_ffff, null);
+    expect(() => feed(new Collector(), header, header.length)).toThrow(/4294967295 bytes, at most 1048576/);
   });
 
   it('throws nothing but protocol errors at random bytes', () => {
@@ -95,7 +124,7 @@ describe('message reader', () => {
       const bytes = Buffer.from(stream.subarray(0, 6000));
       for (let i = 0; i < 1 + (round % 5); i++) bytes[Math.floor(random() * bytes.length)] = Math.floor(random() * 256);
       try {
-        new MessageReader(new Collector()).feed(bytes);
+        feed(new Collector(), bytes, 1 + (round % 7) * 100);
       } catch (error) {
         expect(error).toMatchObject({ reason: 'Protocol' });
       }
