@@ -10,6 +10,8 @@ export interface RegistrationOptions {
   readonly client: NodeClient;
   /** The node as it is now; asked before each message. */
   readonly describe: () => Promise<holdfast.NodeDescription>;
+  /** Told with each answer which version the metadata store has. */
+  readonly storeVersion: (version: number) => void;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -81,11 +83,14 @@ export class Registration {
 
   async #register(node: holdfast.NodeDescription): Promise<number> {
     const answer = await this.#options.client.Register({ node }, this.#call());
+    this.#options.storeVersion(answer.store_version);
     return Math.min(intervalMaxMs, Math.max(intervalMinMs, answer.heartbeat_interval_ms));
   }
 
   async #heartbeat(node: holdfast.NodeDescription): Promise<boolean> {
-    return (await this.#options.client.Heartbeat({ node }, this.#call())).known;
+    const answer = await this.#options.client.Heartbeat({ node }, this.#call());
+    this.#options.storeVersion(answer.store_version);
+    return answer.known;
   }
 
   #call() {

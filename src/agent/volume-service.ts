@@ -206,7 +206,7 @@ function statusOf(open: OpenVolumeStatus): holdfast.VolumeStatus {
       appended_through: replica.appendedThrough,
       behind_bytes: replica.behindBytes,
     })),
-    snapshot_ids: [...engine.snapshotIds],
+    snapshot_count: engine.snapshotCount,
     counters: {
       reads: engine.counters.reads,
       writes: engine.counters.writes,

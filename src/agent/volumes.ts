@@ -17,7 +17,6 @@ import {
   type TimerHandle,
   type VolumeId,
 } from '../base/index.js';
-import type { EngineStatus } from '../engine/index.js';
 import type { Reign } from '../format/index.js';
 import type { VolumeRecord } from '../meta/index.js';
 import { closeTimeoutMs, type EngineStartParts, startEngine } from './engine-start.js';
@@ -33,7 +32,7 @@ import {
 } from './reigns.js';
 import { SerialQueues } from './serial-queues.js';
 import { openVolumeKey } from './volume-key.js';
-import type { Addressed, WorkerMethods } from './worker-api.js';
+import type { Addressed, OpenEngineStatus, WorkerMethods } from './worker-api.js';
 
 export interface VolumesOptions extends EngineStartParts {
   readonly random: Random;
@@ -57,7 +56,7 @@ export interface OpenVolumeStatus {
   readonly exported: boolean;
   readonly socketPath: string;
   /** Null while it opens. */
-  readonly engine: EngineStatus | null;
+  readonly engine: OpenEngineStatus | null;
 }
 
 interface OpenVolume {

@@ -65,6 +65,9 @@ export interface ChangedOrder {
   readonly maxResults: number;
 }
 
+/** An engine's status without the names of its snapshots: there may be ten thousand. */
+export type OpenEngineStatus = Omit<EngineStatus, 'snapshotIds'> & { readonly snapshotCount: number };
+
 /** Orders to an open engine name its reign: an order meant for an engine that is gone must not reach its successor's. */
 export interface Addressed {
   readonly volumeId: VolumeId;
@@ -117,7 +120,7 @@ export interface WorkerMethods {
   setQos: { readonly params: Addressed & { readonly qos: QosLimits }; readonly result: null };
   deleteSnapshot: { readonly params: Addressed & { readonly snapshotId: SnapshotId }; readonly result: null };
   changed: { readonly params: Addressed & { readonly order: ChangedOrder }; readonly result: ChangedExtents };
-  engineStatus: { readonly params: Addressed; readonly result: EngineStatus };
+  engineStatus: { readonly params: Addressed; readonly result: OpenEngineStatus };
 
   createReplica: { readonly params: CreateReplicaOrder; readonly result: null };
   retireReplica: {

@@ -53,7 +53,10 @@ export function workerHandlers(room: EngineRoom, replicas: WorkerReplicas): RpcH
       return null;
     },
     changed: ({ order, ...at }) => room.engine(at).changed(order),
-    engineStatus: (at) => room.status(at),
+    engineStatus(at) {
+      const { snapshotIds, ...status } = room.status(at);
+      return { ...status, snapshotCount: snapshotIds.length };
+    },
     async createReplica(order) {
       await replicas.create(order);
       return null;

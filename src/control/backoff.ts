@@ -10,8 +10,9 @@ export class Backoff {
     this.#maxMs = maxMs;
   }
 
-  ready(key: string, nowMs: number): boolean {
-    return nowMs >= (this.#waits.get(key)?.untilMs ?? 0);
+  /** When it may be tried again; 0 when nothing is known against it. */
+  readyMs(key: string): number {
+    return this.#waits.get(key)?.untilMs ?? 0;
   }
 
   failed(key: string, nowMs: number): void {

@@ -17,11 +17,15 @@ export const REPLICAS_MAX = 5;
 export const GROUP_MEMBERS_MAX = 64;
 /** Part of a pool that new replicas leave alone, so that those already there can still write. */
 export const POOL_RESERVE = 0.05;
-/** A daemon that was silent for this long gets no new replicas and counts as unreachable. Four missed heartbeats. */
-export const NODE_SILENT_MS = 10_000;
-export const HEARTBEAT_INTERVAL_MS = 2_500;
+/**
+ * A daemon that was silent for this long gets no new replicas and counts as unreachable: two heartbeats missed and half of a third.
+ * Nothing that serves data waits for it; Kubernetes itself takes 40 s.
+ */
+export const NODE_SILENT_MS = 25_000;
+/** An idle node's whole cost: 5 ms of CPU a heartbeat, on both sides together. */
+export const HEARTBEAT_INTERVAL_MS = 10_000;
 /** A heartbeat that tells nothing new is written to the store this often only. */
-export const HEARTBEAT_WRITE_MS = 60_000;
+export const HEARTBEAT_WRITE_MS = 600_000;
 /** One order to a daemon: below the 10 s that Kubernetes' sidecars wait at least. */
 export const ORDER_DEADLINE_MS = 8_000;
 /** Opening an engine may read its log first. */
@@ -34,12 +38,12 @@ export const GROUP_HOLD_MS = 3_000;
 export const ORDER_ATTEMPTS_MAX = 4;
 /** An unfinished create, snapshot or group that nobody repeated for this long is undone. Sidecars back off up to five minutes. */
 export const UNFINISHED_MS = 15 * 60_000;
-/** Between two rounds of the reconcile loop. */
+/** From something unfinished that appears to the round that looks at it, and between two such rounds. */
 export const RECONCILE_INTERVAL_MS = 5_000;
+/** Between two looks at everything, for what no change has announced. */
+export const RECONCILE_EVERYTHING_MS = 3_600_000;
 /** Longest pause between two attempts at one unfinished deletion. */
 export const RECONCILE_BACKOFF_MAX_MS = 60_000;
-/** Between two looks for replicas that no record names. */
-export const STRAY_INTERVAL_MS = 60_000;
 /** Extents of changed blocks asked of an engine and sent to a caller at once: 100 KB, some milliseconds of work. */
 export const CHANGED_PART_EXTENTS = 4_096;
 /** Entries read from the store at once. */

@@ -2,7 +2,7 @@
 // removed between two pages moves nothing else.
 
 import { HoldfastError, invalid, isUuid, printable } from '../base/index.js';
-import type { MetadataStore } from '../meta/index.js';
+import type { MetadataStore, Selection } from '../meta/index.js';
 import { PAGE_ENTRIES } from './limits.js';
 
 export interface PageRequest {
@@ -22,6 +22,13 @@ const TOKEN_PREFIX = 'after-';
 /** Of a page that the caller left unbounded: it has to fit one message. */
 const ITEMS_MAX = 5_000;
 
+/** What is listed: all under a prefix, or a selection of it. */
+export interface Listed {
+  readonly store: MetadataStore;
+  readonly prefix: string;
+  readonly only?: Selection;
+}
+
 function startAfter(token: string, prefix: string): string | undefined {
   if (token === '') return undefined;
   const id = token.slice(TOKEN_PREFIX.length);
@@ -38,18 +45,25 @@ function startAfter(token: string, prefix: string): string | undefined {
 }
 
 /** Throws ABORTED for a token that is none, INVALID_ARGUMENT for a negative page size. */
+export function checkPage(request: PageRequest): void {
+  if (request.maxEntries < 0) throw invalid(`max_entries is negative: ${request.maxEntries}`);
+  startAfter(request.startingToken, '');
+}
+
+/** Throws as checkPage does. */
 export async function pageOf<T extends { readonly id: string }>(
-  store: MetadataStore,
-  prefix: string,
+  { store, prefix, only }: Listed,
   request: PageRequest,
   wanted: (item: T) => boolean,
 ): Promise<Page<T>> {
-  if (request.maxEntries < 0) throw invalid(`max_entries is negative: ${request.maxEntries}`);
+  checkPage(request);
   let after = startAfter(request.startingToken, prefix);
   const limit = request.maxEntries === 0 ? ITEMS_MAX : Math.min(request.maxEntries, ITEMS_MAX);
   const items: T[] = [];
+  // One more than a page, to know whether another follows.
+  const most = Math.min(limit + 1, PAGE_ENTRIES);
   for (;;) {
-    const { entries } = await store.list<T>(prefix, { limit: PAGE_ENTRIES, startAfter: after });
+    const { entries } = await store.list<T>(prefix, { limit: most, startAfter: after, only });
     for (const { value } of entries) {
       if (!wanted(value)) continue;
       if (items.length === limit) {
@@ -57,7 +71,7 @@ export async function pageOf<T extends { readonly id: string }>(
       }
       items.push(value);
     }
-    if (entries.length < PAGE_ENTRIES) return { items, nextToken: '' };
+    if (entries.length < most) return { items, nextToken: '' };
     after = entries.at(-1)!.key;
   }
 }

@@ -8,6 +8,7 @@ import {
   type MetadataStore,
   type NameRecord,
   type NodeRecord,
+  type Selection,
   type SnapshotRecord,
   update,
   type VolumeRecord,
@@ -64,12 +65,17 @@ export class Records {
     return this.#all<VolumeRecord>('volume/');
   }
 
-  snapshots(): Promise<SnapshotEntry[]> {
-    return this.#all<SnapshotEntry>('snapshot/');
+  /** Not ready, whatever the reason. */
+  unfinishedVolumes(): Promise<VolumeRecord[]> {
+    return this.#all<VolumeRecord>('volume/', { unfinished: true });
   }
 
-  groups(): Promise<GroupRecord[]> {
-    return this.#all<GroupRecord>('group/');
+  unfinishedSnapshots(): Promise<SnapshotEntry[]> {
+    return this.#all<SnapshotEntry>('snapshot/', { unfinished: true });
+  }
+
+  unfinishedGroups(): Promise<GroupRecord[]> {
+    return this.#all<GroupRecord>('group/', { unfinished: true });
   }
 
   nodes(): Promise<NodeRecord[]> {
@@ -84,8 +90,10 @@ export class Records {
     return found;
   }
 
-  async snapshotsOf(volumeId: VolumeId): Promise<SnapshotEntry[]> {
-    return (await this.snapshots()).filter((snapshot) => snapshot.volumeId === volumeId);
+  /** Whether any snapshot of the volume is left, in whatever state. */
+  async hasSnapshots(volumeId: VolumeId): Promise<boolean> {
+    const { entries } = await this.store.list('snapshot/', { limit: 1, only: { volumeId } });
+    return entries.length > 0;
   }
 
   /** Writes a record that must not exist yet; false when it does. */
@@ -113,16 +121,16 @@ export class Records {
     await this.change<NameRecord>(key, (entry) => (entry.id === id ? undefined : 'unchanged'));
   }
 
-  async #all<T extends object>(prefix: string): Promise<T[]> {
+  async #all<T extends object>(prefix: string, only?: Selection): Promise<T[]> {
     const found: T[] = [];
-    for await (const entry of this.#entries<T>(prefix)) found.push(entry.value);
+    for await (const entry of this.#entries<T>(prefix, only)) found.push(entry.value);
     return found;
   }
 
-  async *#entries<T extends object>(prefix: string) {
+  async *#entries<T extends object>(prefix: string, only?: Selection) {
     let startAfter: string | undefined;
     for (;;) {
-      const { entries } = await this.store.list<T>(prefix, { limit: PAGE_ENTRIES, startAfter });
+      const { entries } = await this.store.list<T>(prefix, { limit: PAGE_ENTRIES, startAfter, only });
       yield* entries;
       const last = entries.at(-1);
       if (last === undefined || entries.length < PAGE_ENTRIES) return;

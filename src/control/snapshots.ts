@@ -19,7 +19,7 @@ import { changedMeanwhile, claimName } from './claim-name.js';
 import type { EngineOrders } from './engine-orders.js';
 import { ORDER_DEADLINE_MS } from './limits.js';
 import { nameHash } from './names.js';
-import { type Page, type PageRequest, pageOf } from './paging.js';
+import { checkPage, type Page, type PageRequest, pageOf } from './paging.js';
 import type { Records, SnapshotEntry } from './records.js';
 import type { SerialQueue } from './serial-queue.js';
 import type { Tombstones } from './tombstones.js';
@@ -111,11 +111,17 @@ export class Snapshots {
   }
 
   async list(filter: SnapshotFilter, request: PageRequest): Promise<Page<SnapshotEntry>> {
-    const wanted = (snapshot: SnapshotEntry) =>
-      snapshot.state === 'ready' &&
-      (filter.snapshotId === '' || snapshot.id === filter.snapshotId) &&
-      (filter.sourceVolumeId === '' || snapshot.volumeId === filter.sourceVolumeId);
-    return pageOf(this.#options.records.store, 'snapshot/', request, wanted);
+    const { records } = this.#options;
+    const { snapshotId, sourceVolumeId } = filter;
+    const isReady = (snapshot: SnapshotEntry) => snapshot.state === 'ready';
+    if (snapshotId === '') {
+      const only = sourceVolumeId === '' ? undefined : { volumeId: sourceVolumeId };
+      return pageOf({ store: records.store, prefix: 'snapshot/', only }, request, isReady);
+    }
+    checkPage(request);
+    const found = isUuid(snapshotId) ? await records.snapshot(snapshotId as SnapshotId) : undefined;
+    const wanted = found !== undefined && isReady(found) && ['', found.volumeId].includes(sourceVolumeId);
+    return { items: wanted ? [found] : [], nextToken: '' };
   }
 
   /** Resolves once the deletion is certain to happen. An id that names nothing is no error. */
@@ -159,7 +165,7 @@ export class Snapshots {
 /** Throws FAILED_PRECONDITION while a volume is being made from the snapshot. */
 export async function refuseInUse(records: Records, id: SnapshotId): Promise<void> {
   const isFrom = (volume: VolumeRecord) => volume.source?.id === id || cloneSnapshotId(volume.id) === id;
-  const clone = (await records.volumes()).find((volume) => volume.state === 'creating' && isFrom(volume));
+  const clone = (await records.unfinishedVolumes()).find((volume) => volume.state === 'creating' && isFrom(volume));
   if (clone !== undefined)
     throw precondition(`volume ${clone.id} is being made from snapshot ${id}; delete it when that is done`, 'Busy');
 }

@@ -47,7 +47,7 @@ export class Tombstones {
     const { records, logger } = this.#options;
     const record = await records.volume(id);
     if (record?.state !== 'deleting') return;
-    if ((await records.snapshotsOf(id)).length > 0) {
+    if (await records.hasSnapshots(id)) {
       await this.#move(id, 'deleting', 'snapshots-only');
       return;
     }
@@ -86,7 +86,7 @@ export class Tombstones {
   async lastSnapshotGone(id: VolumeId): Promise<void> {
     const { records } = this.#options;
     const volume = await records.volume(id);
-    if (volume?.state !== 'snapshots-only' || (await records.snapshotsOf(id)).length > 0) return;
+    if (volume?.state !== 'snapshots-only' || (await records.hasSnapshots(id))) return;
     await this.#move(id, 'snapshots-only', 'deleting');
     await this.tryVolume(id);
   }

@@ -63,7 +63,8 @@ export class Volumes {
 
   list(request: PageRequest): Promise<Page<VolumeRecord>> {
     const { records } = this.#options;
-    return pageOf(records.store, 'volume/', request, (record: VolumeRecord) => record.state === 'ready');
+    const where = { store: records.store, prefix: 'volume/' };
+    return pageOf(where, request, (record: VolumeRecord) => record.state === 'ready');
   }
 
   /** Resolves once the deletion is certain to happen. An id that names nothing is no error. */
@@ -92,7 +93,7 @@ export class Volumes {
   }
 
   async #refuseSource(id: VolumeId): Promise<void> {
-    const clone = (await this.#options.records.volumes()).find(
+    const clone = (await this.#options.records.unfinishedVolumes()).find(
       (volume) =>
         volume.state === 'creating' && volume.source?.sourceVolumeId === id && volume.source.kind === 'volume',
     );

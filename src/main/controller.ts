@@ -84,7 +84,7 @@ async function listen(
   const forDaemons = await createServer({
     ...common,
     address: config.controlAddress,
-    services: [metadataService(store), nodeService(control.nodes)],
+    services: [metadataService(store), nodeService(control.nodes, store)],
   });
   try {
     const ready = async () => (await store.version()) >= 0;

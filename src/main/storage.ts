@@ -20,14 +20,13 @@ import {
   createLogger,
   invalid,
   type Logger,
-  messageOf,
   type NodeId,
   parseNodeId,
   realClock,
   realRandom,
   type VolumeId,
 } from '../base/index.js';
-import { type MetadataStore, openRemoteStore } from '../meta/index.js';
+import { openRemoteStore } from '../meta/index.js';
 import { makeDirectory } from '../platform/index.js';
 import {
   createClient,
@@ -154,7 +153,6 @@ interface Daemon {
   readonly config: StorageConfig;
   readonly runDirectory: RunDirectory;
   readonly logger: Logger;
-  readonly store: MetadataStore;
   readonly storeVersion: StoreVersion;
   readonly threads: StorageThreads;
   readonly volumes: Volumes;
@@ -210,7 +208,7 @@ export async function runStorage(argv: readonly string[], signal: AbortSignal): 
     const onUnexpected = (error: unknown) => {
       if (error instanceof Error && error.name === 'AssertionError') onBroken(error);
     };
-    const daemon = { config, runDirectory, logger, store, storeVersion, threads, volumes, workerFor, onUnexpected };
+    const daemon = { config, runDirectory, logger, storeVersion, threads, volumes, workerFor, onUnexpected };
     await serve(daemon, AbortSignal.any([signal, broken.signal]), broken.signal);
   } finally {
     await store.close();
@@ -237,6 +235,7 @@ async function serve(daemon: Daemon, end: AbortSignal, broken: AbortSignal): Pro
     registration = new Registration({
       client,
       describe: () => describe(daemon, tcp.port!),
+      storeVersion: (version) => daemon.storeVersion.note(version),
       clock: realClock,
       logger,
     });
@@ -279,13 +278,8 @@ async function listen(daemon: Daemon): Promise<Server[]> {
 const instance = realRandom.uuid();
 
 async function describe(daemon: Daemon, port: number): Promise<holdfast.NodeDescription> {
-  const { config, threads, store, storeVersion } = daemon;
+  const { config, threads, storeVersion } = daemon;
   const reports = await threads.calls[0]!.call('poolStatus', null, poolsTimeoutMs);
-  // Behind its back: a store that is away must not hold up the heartbeat that says so.
-  void store.version().then(
-    (version) => storeVersion.note(version),
-    (error) => daemon.logger.debug({ error: messageOf(error) }, 'the store version was not read'),
-  );
   return {
     node_id: config.nodeId,
     control_address: hostPort(config.advertise, port),

@@ -9,19 +9,21 @@ test('registers through failures, registers again when forgotten, stops at once'
   const log: string[] = [];
   let known = true;
   let away = 2;
+  const versions: number[] = [];
   const registration = new Registration({
     clock: realClock,
     logger: silentLogger,
     describe: async () => ({ node_id: 'node-a' }),
+    storeVersion: (version) => versions.push(version),
     client: {
       async Register({ node }) {
         log.push(`register ${node?.node_id}`);
         if (away-- > 0) throw unavailable('controller away');
-        return { heartbeat_interval_ms: 1 };
+        return { heartbeat_interval_ms: 1, store_version: 7 };
       },
       async Heartbeat() {
         log.push('heartbeat');
-        return { known };
+        return { known, store_version: 8 };
       },
     },
   });
@@ -35,6 +37,7 @@ test('registers through failures, registers again when forgotten, stops at once'
   registration.announce();
   await until(() => log.length === 6);
   expect(log.slice(3)).toEqual(['heartbeat', 'heartbeat', 'register node-a']);
+  expect(versions).toEqual([7, 8, 8, 7]);
   const begin = performance.now();
   await registration.stop();
   expect(performance.now() - begin).toBeLessThan(200);

@@ -99,21 +99,23 @@ const threeNodes: readonly TestNode[] = [{ id: 'n1' }, { id: 'n2' }, { id: 'n3' 
 const poolIdOf = (index: number) => `00000000-0000-4000-8000-${String(index + 1).padStart(12, '0')}`;
 
 export class TestCluster {
-  readonly clock = new TestClock();
+  readonly clock: TestClock;
   readonly store = openMemoryStore();
-  readonly daemons = new FakeDaemons(this.store, this.clock);
+  readonly daemons: FakeDaemons;
   readonly point = new CrashPoint();
   readonly #options: TestOptions;
   #counter = 0;
   control: Control;
 
-  private constructor(options: TestOptions) {
+  private constructor(options: TestOptions, clock: TestClock) {
     this.#options = options;
+    this.clock = clock;
+    this.daemons = new FakeDaemons(this.store, clock);
     this.control = this.#start();
   }
 
-  static async make(options: TestOptions = {}): Promise<TestCluster> {
-    const cluster = new TestCluster(options);
+  static async make(options: TestOptions = {}, clock = new TestClock()): Promise<TestCluster> {
+    const cluster = new TestCluster(options, clock);
     for (const [index, node] of (options.nodes ?? threeNodes).entries())
       cluster.daemons.addNode(node.id, poolIdOf(index));
     await cluster.heartbeats();
