@@ -17,6 +17,7 @@ import { createInterface } from 'node:readline';
 import { messageOf, realClock, silentLogger } from '../../src/base/index.js';
 import type { BlockDevice, Engine } from '../../src/engine/index.js';
 import { ExportTable, NbdServer } from '../../src/nbd/index.js';
+import { openNet } from '../../src/transport/index.js';
 import { EngineRig } from '../../test/lib/engine-rig.js';
 import { MemoryDevice } from '../../test/lib/memory-device.js';
 import { openOnPools } from './pool-rig.js';
@@ -106,7 +107,7 @@ const exports = new ExportTable();
 const { device, engine } = await open(kind, Number(size), Number(replicas ?? 1), directory ?? '');
 exports.add({ name: 'volume', device });
 const server = new NbdServer({ exports, logger: silentLogger });
-await server.listen(socket);
+await server.listen(openNet(realClock), `unix:${socket}`);
 const commands = new Commands(engine);
 createInterface({ input: process.stdin }).on('line', async (line) => {
   const [number, command, argument] = line.split(' ');
