@@ -27,8 +27,7 @@ export class PipeStream implements ByteStream {
   stalled = false;
   /** Largest piece handed over at once. */
   pieceBytes = Number.MAX_SAFE_INTEGER;
-  /** Slabs that this side's handler has retained and not released. */
-  readonly retained = new Set<PipeSlab>();
+  #retained: PipeSlab[] = [];
   #queue: Buffer[] = [];
   #queued = 0;
   /** Arrived here and not consumed. */
@@ -50,6 +49,11 @@ export class PipeStream implements ByteStream {
   get destroyed(): boolean {
     return this.#destroyed;
   }
+  /** Slabs that this side's handler has retained and not released. */
+  get retained(): number {
+    this.#retained = this.#retained.filter(({ users }) => users > 0);
+    return this.#retained.length;
+  }
   start(handler: StreamHandler): void {
     this.handler = handler;
     this.other?.schedule();
@@ -60,7 +64,10 @@ export class PipeStream implements ByteStream {
     this.#queued += to - from;
     this.schedule();
   }
-  flush(): void {}
+  /** Nothing leaves before a later turn. */
+  flush(): void {
+    if (this.#queued > 0) this.#left = true;
+  }
   pause(): void {
     this.#paused = true;
   }
@@ -105,9 +112,8 @@ export class PipeStream implements ByteStream {
     const slab = new PipeSlab(Buffer.concat([Buffer.alloc(3, 0xee), this.#unconsumed, piece]));
     const consumed = this.handler!.received(slab, 3, slab.bytes.length);
     this.#unconsumed = Buffer.from(slab.bytes.subarray(3 + consumed));
-    if (slab.users > 1) this.retained.add(slab);
     slab.release();
-    for (const one of this.retained) if (one.users === 0) this.retained.delete(one);
+    if (slab.users > 0) this.#retained.push(slab);
   }
   #ended(): void {
     if (this.#peerEnded || this.#destroyed) return;
