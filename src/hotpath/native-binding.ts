@@ -60,8 +60,10 @@ export interface NativeNet {
   openNet(ready: (id: number, events: number) => void): NativeSockets;
 }
 
-/** native/src/disk.rs. Twin: node:fs. */
-// biome-ignore lint/suspicious/noEmptyInterface: filled by the disk port
-export interface NativeDisk {}
+/** native/src/disk.rs. Twin: log-tail.ts of segment/. Byte arrays are borrowed for the call only. */
+export interface NativeDisk {
+  /** Checks the frames in bytes[from..) against a tail (segment/log-tail.ts) and moves it along: 0, or the fault's number. */
+  verifyFrames(bytes: Uint8Array, from: number, tail: Uint8Array): number;
+}
 
 export interface NativeBinding extends NativeKernel, NativeNet, NativeDisk {}

@@ -1,23 +1,9 @@
 // Checks and writes appends that arrived together: one write for each run of items in one segment.
 
 import type { SegmentHeader } from '../format/index.js';
-import type { SegmentLog } from '../segment/index.js';
+import { LogTail, type SegmentLog } from '../segment/index.js';
 import type { AppendItem } from '../wire/index.js';
-import { type AcceptRules, checkAppend, type Tail } from './accept.js';
-
-/** Where the log ends. `flushedThrough` is the highest claim known so far. */
-export function tailOf(log: SegmentLog, flushedThrough: number): Tail {
-  const { last, end } = log;
-  return {
-    seq: end.seq,
-    digest: end.digest,
-    context: last === undefined ? null : { name: last.name, volumeId: last.header.volumeId },
-    offset: last?.length ?? 0,
-    sealed: last?.sealed ?? false,
-    flushedThrough,
-    opened: null,
-  };
-}
+import { type AcceptRules, checkAppend } from './accept.js';
 
 /**
  * Writes the items up to the first that is refused or fails, and moves `tail` along. Throws what refused or failed it; what
@@ -25,37 +11,49 @@ export function tailOf(log: SegmentLog, flushedThrough: number): Tail {
  */
 export function writeBatch(
   log: SegmentLog,
-  tail: Tail,
+  tail: LogTail,
   rules: AcceptRules,
   items: readonly AppendItem[],
   opened: (header: SegmentHeader) => void,
 ): void {
-  let next = 0;
-  while (next < items.length) {
+  if (items.length === 1) {
+    const header = checkAppend(tail, rules, items[0]!);
+    one[0] = items[0]!.bytes;
+    return writeRun(log, tail, header, one, opened);
+  }
+  for (let next = 0; next < items.length; ) {
     const buffers: Uint8Array[] = [];
-    let bytes = 0;
-    let { seq, digest, sealed } = tail;
+    let header: SegmentHeader | null = null;
     let refused: unknown = null;
     do {
       const item = items[next]!;
       try {
-        checkAppend(tail, rules, item);
+        header = checkAppend(tail, rules, item) ?? header;
       } catch (error) {
         refused = error;
         break;
       }
-      ({ seq, digest, sealed } = tail);
+      checked.copyFrom(tail);
       buffers.push(item.bytes);
-      bytes += item.bytes.length;
       next++;
     } while (next < items.length && items[next]!.offset !== 0);
-    if (bytes > 0) {
-      const header = tail.opened;
-      tail.opened = null;
-      const segment = header === null ? log.last! : log.create(header);
-      log.append(segment, buffers, bytes, seq, digest, sealed);
-      if (header !== null) opened(header);
-    }
+    if (buffers.length > 0) writeRun(log, checked, header, buffers, opened);
     if (refused !== null) throw refused;
   }
+}
+
+/** Behind the last item of a run that was accepted. */
+const checked = new LogTail();
+/** The list of the usual run. */
+const one: Uint8Array[] = [];
+
+function writeRun(
+  log: SegmentLog,
+  tail: LogTail,
+  header: SegmentHeader | null,
+  buffers: readonly Uint8Array[],
+  opened: (header: SegmentHeader) => void,
+): void {
+  log.append(header === null ? log.last! : log.create(header), buffers, tail);
+  if (header !== null) opened(header);
 }

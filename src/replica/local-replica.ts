@@ -20,6 +20,8 @@ import type {
 } from '../wire/index.js';
 import type { Done, PortHandle, Replica } from './replica.js';
 
+const nothing: Uint8Array = new Uint8Array(0);
+
 export class LocalReplica implements BatchReplicaPort {
   readonly replicaId: ReplicaId;
   readonly nodeId: NodeId;
@@ -28,6 +30,9 @@ export class LocalReplica implements BatchReplicaPort {
   readonly #handle: PortHandle;
   #events: ReplicaEvents | null = null;
   #lost: HoldfastError | null = null;
+  /** The batch of an append that ends before the call does: used again and again. */
+  readonly #item = { segment: { epoch: 0, ordinal: 0 } as SegmentName, offset: 0, bytes: nothing, lastSeq: 0 };
+  readonly #items: readonly AppendItem[] = [this.#item];
 
   constructor(replica: Replica) {
     this.#replica = replica;
@@ -87,7 +92,14 @@ export class LocalReplica implements BatchReplicaPort {
   }
 
   append(segment: SegmentName, offset: number, bytes: Uint8Array, lastSeq: number): void {
-    this.appendBatch([{ segment, offset, bytes, lastSeq }]);
+    if (this.#replica.blocked) return this.appendBatch([{ segment, offset, bytes, lastSeq }]);
+    const item = this.#item;
+    item.segment = segment;
+    item.offset = offset;
+    item.bytes = bytes;
+    item.lastSeq = lastSeq;
+    this.appendBatch(this.#items);
+    item.bytes = nothing;
   }
 
   appendBatch(items: readonly AppendItem[]): void {

@@ -29,14 +29,15 @@ import {
   directoryUsage,
   type HandleCache,
   type LogSegment,
+  LogTail,
   type Pool,
   type RecoveryVerdict,
   SegmentLog,
   SuperblockStore,
 } from '../segment/index.js';
 import type { AppendItem, CloneOrder, DescribeUpdate, ReplicaStatus } from '../wire/index.js';
-import type { AcceptRules, Tail } from './accept.js';
-import { tailOf, writeBatch } from './batch-writer.js';
+import type { AcceptRules } from './accept.js';
+import { writeBatch } from './batch-writer.js';
 import { checkNotMarked, markFailed } from './failure-marker.js';
 import {
   type CacheIdentity,
@@ -93,7 +94,7 @@ export class Replica {
   readonly #cacheNow: CacheIdentity;
   #promised: Reign;
   #port: PortHandle | null = null;
-  #tail: Tail;
+  readonly #tail = new LogTail();
   #rules: AcceptRules;
   #failure: HoldfastError | null = null;
   /** Set once when the replica may no longer be used through this object; the host then forgets it. */
@@ -108,7 +109,7 @@ export class Replica {
     this.#cacheSurvived = opened.cacheSurvived;
     this.#cacheNow = cacheIdentity(parts.pool);
     this.#promised = opened.store.current.promised;
-    this.#tail = tailOf(opened.log, opened.verdict.flushedThrough);
+    this.#log.tailInto(this.#tail, opened.verdict.flushedThrough);
     this.#rules = this.#currentRules();
     this.#log.sync.onFailure = (error) => this.#fail(error);
   }
@@ -177,7 +178,7 @@ export class Replica {
       if (promised.epoch !== reign.epoch || promised.reignId !== reign.reignId)
         await this.#update({ ...this.#store.current, promised: reign });
       this.#checkCurrent(port);
-      this.#tail = tailOf(this.#log, this.#tail.flushedThrough);
+      this.#log.tailInto(this.#tail, this.#tail.flushedThrough);
       return this.#status(stoppedEngine);
     });
   }
@@ -226,9 +227,14 @@ export class Replica {
 
   // --- The way of a write ---------------------------------------------------------------------------------------------
 
+  /** Whether an append now would have to wait behind something else, and keep its items. */
+  get blocked(): boolean {
+    return this.#queue.blocked;
+  }
+
   /** Appends in order, contiguous items with one write, and acknowledges once. On any refusal the port is lost. */
   append(port: PortHandle, items: readonly AppendItem[]): void {
-    if (!this.#queue.blocked) this.#append(port, items);
+    if (!this.blocked) this.#append(port, items);
     else if (!this.#queue.pass(() => this.#append(port, items))) this.#losePort(port, tooMany(this.volumeId));
   }
 
@@ -239,11 +245,11 @@ export class Replica {
     try {
       if (this.#log.damage !== null) throw damagedLog(this.#log.damage);
       writeBatch(this.#log, this.#tail, this.#rules, items, this.#opened);
-      for (const item of items) this.#parts.space.taken(item.bytes.length);
+      for (let i = 0; i < items.length; i++) this.#parts.space.taken(items[i]!.bytes.length);
     } catch (caught) {
       if (caught instanceof AssertionError) throw caught;
       error = caught;
-      this.#tail = tailOf(this.#log, this.#tail.flushedThrough);
+      this.#log.tailInto(this.#tail, this.#tail.flushedThrough);
     }
     if (this.#log.end.seq > before) port.appended(this.#log.end.seq);
     if (error !== null) this.#appendFailed(port, asHoldfastError(error));
@@ -331,7 +337,7 @@ export class Replica {
         this.#shutFor(asHoldfastError(error));
         throw error;
       }
-      this.#tail = tailOf(this.#log, Math.min(this.#tail.flushedThrough, this.#log.end.seq));
+      this.#log.tailInto(this.#tail, Math.min(this.#tail.flushedThrough, this.#log.end.seq));
     });
   }
 

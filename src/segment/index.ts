@@ -8,8 +8,8 @@ export {
   synced,
 } from './disk.js';
 export { diskError } from './disk-error.js';
-export { type ChainFault, chainFault, type SegmentContext } from './frame-walk.js';
 export { HandleCache } from './handle-cache.js';
+export { isChecksumFault, LogTail } from './log-tail.js';
 export { NodeDisk } from './node-disk.js';
 export { Pool, type PoolIdentity, removeTree } from './pool.js';
 export type { RecoveryEvidence, RecoveryVerdict } from './recovery.js';

@@ -9,12 +9,19 @@
 // sealed, or nothing is expected to be written to it. May fail: full or failing disk, at any call.
 
 import { assert, corrupt, HoldfastError, notFound } from '../base/index.js';
-import { SEGMENT_HEADER_SIZE, type SegmentHeader, type SegmentName, segmentFileName } from '../format/index.js';
+import {
+  DIGEST_SIZE,
+  SEGMENT_HEADER_SIZE,
+  type SegmentHeader,
+  type SegmentName,
+  segmentFileName,
+} from '../format/index.js';
 import { type Disk, type DiskFile, synced } from './disk.js';
 import { type WalkedFrame, walkFrames } from './frame-walk.js';
 import type { HandleCache } from './handle-cache.js';
 import { scanLog } from './log-scan.js';
 import { LogSync } from './log-sync.js';
+import type { LogTail } from './log-tail.js';
 import { LogZeroes } from './log-zeroes.js';
 import { decideRecovery, type RecoveryEvidence, type RecoveryVerdict } from './recovery.js';
 import { copyBytes } from './replica-directory.js';
@@ -27,7 +34,7 @@ export interface LogSegment {
   readonly path: string;
   /** header.firstSeq - 1 while it holds no frame. */
   lastSeq: number;
-  lastDigest: Buffer;
+  readonly lastDigest: Buffer;
   /** Header and valid frames. */
   length: number;
   sealed: boolean;
@@ -42,6 +49,7 @@ export interface LogSegment {
   removed: boolean;
 }
 
+/** That of an open log is changed in place. */
 export interface LogEnd {
   readonly epoch: number;
   readonly seq: number;
@@ -66,7 +74,7 @@ export class SegmentLog {
   #segments: LogSegment[] = [];
   /** By ordinal, which rises through a log and so names a segment. */
   readonly #byOrdinal = new Map<number, LogSegment>();
-  #end: LogEnd = emptyEnd;
+  readonly #end = { epoch: 0, seq: 0, digest: Buffer.alloc(DIGEST_SIZE) };
   #damage: string | null = null;
   /** Segments beyond a damaged place: on disk, but no part of the log. */
   #beyond: SegmentName[] = [];
@@ -110,7 +118,7 @@ export class SegmentLog {
     const scans = scanLog(disk, directory, evidence);
     const verdict = decideRecovery(scans, evidence);
     for (const scan of scans.slice(0, verdict.kept)) log.#adopt(scan);
-    log.#end = verdict.end;
+    log.#endAt(verdict.end.epoch, verdict.end.seq, verdict.end.digest);
     log.#beyond = scans.slice(verdict.kept).map((scan) => scan.name);
     // What a former process wrote may still wait in the page cache.
     const proven = verdict.durableThrough;
@@ -148,7 +156,7 @@ export class SegmentLog {
       header: scan.header,
       path: segmentPath(this.directory, scan.name),
       lastSeq: scan.seq,
-      lastDigest: scan.digest,
+      lastDigest: Buffer.from(scan.digest),
       length: scan.length,
       sealed: scan.sealed,
       remains: scan.fault !== null,
@@ -175,7 +183,7 @@ export class SegmentLog {
       header,
       path,
       lastSeq: header.firstSeq - 1,
-      lastDigest: header.previousDigest,
+      lastDigest: Buffer.from(header.previousDigest),
       length: 0,
       sealed: false,
       remains: false,
@@ -192,30 +200,40 @@ export class SegmentLog {
     return segment;
   }
 
-  /** Writes whole, already checked frames at the end of the last segment. On failure nothing counts as appended. */
-  append(
-    segment: LogSegment,
-    buffers: readonly Uint8Array[],
-    bytes: number,
-    lastSeq: number,
-    lastDigest: Buffer,
-    seals: boolean,
-  ): void {
+  /** Writes whole frames, checked up to `tail`, at the end of the last segment. On failure nothing counts as appended. */
+  append(segment: LogSegment, buffers: readonly Uint8Array[], tail: LogTail): void {
     assert(!segment.sealed && segment === this.last, `append to ${segment.path}, which is not the open end of its log`);
     const file = this.#handle(segment, true);
-    this.sync.touched(segment, bytes);
+    this.sync.touched(segment, tail.offset - segment.length);
     try {
       file.write(buffers, segment.length);
     } catch (error) {
       segment.remains = true;
       throw error;
     }
-    segment.length += bytes;
-    segment.lastSeq = lastSeq;
-    segment.lastDigest = lastDigest;
-    segment.sealed = seals;
-    this.#end = { epoch: segment.name.epoch, seq: lastSeq, digest: lastDigest };
-    this.sync.appended(lastSeq, seals);
+    const { seq, sealed } = tail;
+    segment.length = tail.offset;
+    segment.lastSeq = seq;
+    segment.lastDigest.set(tail.digest);
+    segment.sealed = sealed;
+    this.#endAt(segment.name.epoch, seq, tail.digest);
+    this.sync.appended(seq, sealed);
+  }
+
+  #endAt(epoch: number, seq: number, digest: Buffer): void {
+    this.#end.epoch = epoch;
+    this.#end.seq = seq;
+    this.#end.digest.set(digest);
+  }
+
+  /** Sets `tail` to the log's end. `flushedThrough` is the highest claim known so far. */
+  tailInto(tail: LogTail, flushedThrough: number): void {
+    const { last } = this;
+    tail.clear();
+    tail.setFlushedThrough(flushedThrough);
+    if (last === undefined) return;
+    const context = { name: last.name, volumeId: last.header.volumeId };
+    tail.enter(context, this.#end.seq, this.#end.digest, last.length, last.sealed);
   }
 
   /** Cuts off zeroes that were written ahead: nothing is expected to be appended soon. */
@@ -297,10 +315,10 @@ export class SegmentLog {
       await this.#rewrite(last, place.offset);
       last.length = place.offset;
       last.lastSeq = place.seq;
-      last.lastDigest = place.digest;
+      last.lastDigest.set(place.digest);
       last.sealed = false;
     }
-    this.#end = { epoch: place.epoch, seq: place.seq, digest: place.digest };
+    this.#endAt(place.epoch, place.seq, place.digest);
     this.sync.cutTo(this.#end.seq);
     await this.sync.all();
   }

@@ -12,7 +12,8 @@ import {
   SEGMENT_HEADER_SIZE,
   type SegmentHeader,
 } from '../../../src/format/index.js';
-import { type AcceptRules, checkAppend, type Tail } from '../../../src/replica/accept.js';
+import { type AcceptRules, checkAppend } from '../../../src/replica/accept.js';
+import { LogTail } from '../../../src/segment/index.js';
 import type { AppendItem } from '../../../src/wire/index.js';
 import { FrameMaker, lineageA, type MadeFrame, reignOf, volumeA } from '../../lib/frame-maker.js';
 
@@ -24,19 +25,17 @@ const rules: AcceptRules = {
   joining: false,
 };
 
-function emptyTail(): Tail {
-  return { seq: 0, digest: Buffer.alloc(16), context: null, offset: 0, sealed: false, flushedThrough: 0, opened: null };
-}
-
-function tailAfter(items: readonly AppendItem[], withRules = rules): Tail {
-  const tail = emptyTail();
+function tailAfter(items: readonly AppendItem[], withRules = rules): LogTail {
+  const tail = new LogTail();
   for (const item of items) checkAppend(tail, withRules, item);
   return tail;
 }
 
-function refusal(tail: Tail, item: AppendItem, withRules = rules): HoldfastError {
+function refusal(tail: LogTail, item: AppendItem, withRules = rules): HoldfastError {
+  const trial = new LogTail();
+  trial.copyFrom(tail);
   try {
-    checkAppend({ ...tail }, withRules, item);
+    checkAppend(trial, withRules, item);
   } catch (error) {
     return error as HoldfastError;
   }
@@ -71,7 +70,7 @@ describe('accept rule', () => {
     const first = maker.next(300);
     const second = maker.next(300);
     for (const [tail, frame] of [
-      [emptyTail(), first],
+      [new LogTail(), first],
       [tailAfter([first]), second],
     ] as const) {
       for (let byte = 0; byte < frame.bytes.length; byte++) {
@@ -168,7 +167,7 @@ describe('accept rule', () => {
   it('takes several frames in one item', () => {
     const maker = new FrameMaker(reignOf(3));
     const frames = [maker.next(), maker.next(5000), maker.seal()];
-    const tail = emptyTail();
+    const tail = new LogTail();
     checkAppend(tail, rules, { ...frames[0]!, bytes: Buffer.concat(frames.map((frame) => frame.bytes)), lastSeq: 3 });
     expect([tail.seq, tail.sealed, tail.offset - SEGMENT_HEADER_SIZE > 3 * FRAME_HEADER_SIZE]).toEqual([3, true, true]);
   });

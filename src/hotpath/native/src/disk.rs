@@ -1,1 +1,147 @@
-//! What the disk port needs and Node does not have (stream D).
+//! What a replica needs: checking frames before they are appended. Twin: `src/segment/log-tail.ts`. Reads and writes of files gain
+//! nothing measurable here over node:fs (decision 023).
+
+use napi::bindgen_prelude::Unknown;
+use napi::{Env, Error, Result, Status};
+use ring::digest;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+use crate::buffers::{read_u32, read_u64, write_u32, write_u64, Memory};
+use crate::frame::{DIGEST, HEADER};
+use crate::record::crc32c;
+
+const FRAME_MAGIC: u32 = 0x3146_4648;
+const FRAME_VERSION: u16 = 1;
+const FRAME_MAX: usize = 4 * 1024 * 1024;
+const FLAG_SEALS: u16 = 2;
+
+/// Size and places of a tail, as in log-tail.ts.
+const TAIL: usize = 72;
+const SEQ: usize = 0;
+const FLUSHED: usize = 8;
+const PREVIOUS: usize = 16;
+const VOLUME: usize = 32;
+const EPOCH: usize = 48;
+const ORDINAL: usize = 56;
+const OFFSET: usize = 60;
+const FLAGS: usize = 64;
+const ANY_VOLUME: u8 = 1;
+const SEALED: u8 = 2;
+
+/// Places in the list of faults in log-tail.ts.
+#[derive(Clone, Copy)]
+enum Fault {
+    Blank = 1,
+    Short,
+    Magic,
+    Version,
+    HeaderChecksum,
+    Length,
+    BodyChecksum,
+    Volume,
+    Place,
+    Epoch,
+    Seq,
+    Digest,
+    Claims,
+    AfterSeal,
+}
+
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(Error::new(Status::GenericFailure, "the native disk port met a state it should not know")))
+}
+
+fn bad(what: &str) -> Error {
+    Error::new(Status::InvalidArg, what)
+}
+
+/// Checks that the frames that fill `bytes` from `from` on continue the log that `tail` describes, each with both checksums, and
+/// moves `tail` behind them. Returns 0, or the fault of the first that does not; `tail` then stands before it.
+#[napi_derive::napi]
+pub fn verify_frames(env: Env, bytes: Unknown, from: u32, tail: Unknown) -> Result<u32> {
+    guarded(|| {
+        let bytes = Memory::of(&env, &bytes)?;
+        let tail = Memory::of(&env, &tail)?;
+        if bytes.overlaps(&tail) {
+            return Err(bad("a tail is memory of its own"));
+        }
+        // SAFETY: the two don't overlap, and each is borrowed once.
+        let tail = unsafe { tail.slice_mut(0, TAIL) }.ok_or_else(|| bad("a tail is 72 bytes"))?;
+        let bytes = unsafe { bytes.slice(0, bytes.length()) }.ok_or_else(|| bad("expected bytes"))?;
+        let mut at = from as usize;
+        while at < bytes.len() {
+            match next_frame(&bytes[at..], tail) {
+                Ok(length) => at += length,
+                Err(fault) => return Ok(fault as u32),
+            }
+        }
+        Ok(0)
+    })
+}
+
+fn next_frame(bytes: &[u8], tail: &mut [u8]) -> std::result::Result<usize, Fault> {
+    if tail[FLAGS] & SEALED != 0 {
+        return Err(Fault::AfterSeal);
+    }
+    let header: &[u8; HEADER] = bytes.first_chunk().ok_or(Fault::Short)?;
+    if read_u32(header, 0) != FRAME_MAGIC {
+        return Err(if header.iter().all(|byte| *byte == 0) { Fault::Blank } else { Fault::Magic });
+    }
+    let mut unsummed = *header;
+    unsummed[8..12].fill(0);
+    if crc32c(&unsummed) != read_u32(header, 8) {
+        return Err(Fault::HeaderChecksum);
+    }
+    if header[4..6] != FRAME_VERSION.to_le_bytes() {
+        return Err(Fault::Version);
+    }
+    let body = read_u32(header, 16) as usize;
+    if body % 64 != 0 || body > FRAME_MAX - HEADER {
+        return Err(Fault::Length);
+    }
+    let body_bytes = bytes.get(HEADER..HEADER + body).ok_or(Fault::Short)?;
+    if crc32c(body_bytes) != read_u32(header, 12) {
+        return Err(Fault::BodyChecksum);
+    }
+    follows(header, tail)?;
+    let length = HEADER + body;
+    let digest = digest::digest(&digest::SHA256, header);
+    tail[PREVIOUS..PREVIOUS + DIGEST].copy_from_slice(&digest.as_ref()[..DIGEST]);
+    write_u64(tail, SEQ, read_u64(header, 32));
+    let flushed = read_u64(header, 48);
+    if flushed > read_u64(tail, FLUSHED) {
+        write_u64(tail, FLUSHED, flushed);
+    }
+    if u16::from_le_bytes([header[6], header[7]]) & FLAG_SEALS != 0 {
+        tail[FLAGS] |= SEALED;
+    }
+    let offset = read_u32(tail, OFFSET).wrapping_add(length as u32);
+    write_u32(tail, OFFSET, offset);
+    Ok(length)
+}
+
+/// Whether the frame belongs right behind the tail; the rows are those of chainFault() in frame-walk.ts.
+fn follows(header: &[u8; HEADER], tail: &[u8]) -> std::result::Result<(), Fault> {
+    let seq = read_u64(header, 32);
+    if tail[FLAGS] & ANY_VOLUME == 0 && header[64..80] != tail[VOLUME..VOLUME + 16] {
+        return Err(Fault::Volume);
+    }
+    if read_u64(header, 24) != read_u64(tail, EPOCH) {
+        return Err(Fault::Epoch);
+    }
+    let place = u64::from(read_u32(header, 60)) * 64;
+    if read_u32(header, 56) != read_u32(tail, ORDINAL) || place != u64::from(read_u32(tail, OFFSET)) {
+        return Err(Fault::Place);
+    }
+    if Some(seq) != read_u64(tail, SEQ).checked_add(1) {
+        return Err(Fault::Seq);
+    }
+    if header[80..96] != tail[PREVIOUS..PREVIOUS + DIGEST] {
+        return Err(Fault::Digest);
+    }
+    if read_u64(header, 40) >= seq || read_u64(header, 48) >= seq {
+        return Err(Fault::Claims);
+    }
+    Ok(())
+}

@@ -14,5 +14,5 @@ mod seal;
 /// To be raised with every change of `native-binding.ts`, there and here.
 #[napi_derive::napi]
 pub fn native_version() -> u32 {
-    2
+    3
 }
