@@ -94,13 +94,9 @@ export function chooseVictims(
     if (chosen.length > 0 && bytes + moved > budget) break;
     chosen.push(segment);
     bytes += moved;
-    if (chosen.length >= VICTIMS_MOST) break;
   }
   return chosen;
 }
-
-/** Of one batch: their indexes are in memory together. */
-const VICTIMS_MOST = 64;
 
 /**
  * Bytes written per byte of clients' for uniform overwrites when live data fill `full` of the pool: with u the live share of a victim,

@@ -47,3 +47,22 @@ export const READ_SCRATCH_BYTES = 512 * KiB;
 export const CHANGED_PAGES = 256;
 /** Snapshots of one volume. */
 export const SNAPSHOTS_MAX = 10_000;
+/** Moved records of one burst, which goes out in one turn and fills a segment of its own: foreground writes wait some 5 ms for it. */
+export const MOVE_BURST_BYTES = 4 * MiB;
+/** Live records of a batch of victims, in memory together and sorted by heat. */
+export const MOVE_BATCH_BYTES = 16 * MiB;
+/** Victims are chosen for so much ahead: looking at every segment costs milliseconds on a large volume. */
+export const VICTIM_QUEUE_BYTES = 64 * MiB;
+/** Of one batch: their indexes are in memory together. */
+export const VICTIMS_MOST = 64;
+/** Read at once by the cleaner; records nearer to each other than the gap are read together. */
+export const MOVE_READ_BYTES = 512 * KiB;
+export const MOVE_READ_GAP = 16 * KiB;
+/** Versions of map pages pinned by one batch of the cleaner: 32 MiB. */
+export const MOVE_PAGES_MOST = 4_096;
+/** A round of the cleaner for so many bytes that clients wrote, if space is scarce. */
+export const CLEAN_STEP_BYTES = 2 * MiB;
+/** Nobody wrote for so long: the volume is idle, and may be tidied. */
+export const CLEAN_IDLE_MS = 1_000;
+/** How often it is asked which segments other volumes hold, too. */
+export const SHARED_ASKED_MS = 300_000;
