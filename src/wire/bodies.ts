@@ -230,6 +230,7 @@ export function parseSegmentPage(value: Fields): Page<SegmentInfo> {
       lastDigest: digest(info.lastDigest, 'lastDigest'),
       length: safe(info.length, 'length'),
       sealed: flag(info.sealed, 'sealed'),
+      links: safe(info.links, 'links'),
     };
   });
   return { items, more: flag(value.more, 'more') };

@@ -24,8 +24,8 @@ export const REQUESTS_MAX = 4096;
 export const BUFFERED_BYTES_MAX = 256 * MiB;
 /** Buffered replies at which a server stops to read requests. */
 export const REPLY_BACKLOG_BYTES = 32 * MiB;
-/** Bytes of appends that wait behind a cut or a sync at which a server stops to read more of them. */
-export const KEPT_BYTES_MAX = 64 * MiB;
+/** Bytes of appends that wait behind a cut or the like at which a server stops to read more: far above what an engine has in flight. */
+export const KEPT_BYTES_MAX = 256 * MiB;
 /** Connections of one server: three per session, a few thousand volumes. */
 export const CONNECTIONS_MAX = 8192;
 /** Time for a connection to say who it is. */

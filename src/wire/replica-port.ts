@@ -18,6 +18,8 @@ export interface SegmentInfo extends SegmentName {
   /** Bytes of header and valid frames. */
   readonly length: number;
   readonly sealed: boolean;
+  /** Names of its file: more than 1 when clones share it. As of the call. */
+  readonly links: number;
 }
 
 export interface FrameInfo {

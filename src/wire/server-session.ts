@@ -53,6 +53,8 @@ export class ServerSession {
   #receiving = false;
   #ackDue = false;
   #ackSeq = 0;
+  /** The highest seq acknowledged since the last batch was handed over, 0 for none. */
+  #sinceBatch = 0;
   /** As the fence sent it; every later message must carry the same. */
   #reign: Buffer | null = null;
   #outstanding = 0;
@@ -127,9 +129,9 @@ export class ServerSession {
     const bytes = this.#batchBytes;
     this.#batch = [];
     this.#batchBytes = 0;
-    this.#ackSeq = 0;
+    this.#sinceBatch = 0;
     this.#port.appendBatch(batch);
-    if (this.#ended || this.#ackSeq >= lastSeq) return;
+    if (this.#ended || this.#sinceBatch >= lastSeq) return;
     slab.retain();
     this.#kept.push({ slab, lastSeq, bytes });
     this.#keptBytes += bytes;
@@ -137,6 +139,7 @@ export class ServerSession {
 
   #appended(seq: number): void {
     this.#ackSeq = seq;
+    this.#sinceBatch = seq;
     while (this.#kept.length > 0 && this.#kept[0]!.lastSeq <= seq) {
       const { slab, bytes } = this.#kept.shift()!;
       slab.release();

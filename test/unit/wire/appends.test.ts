@@ -71,6 +71,21 @@ describe('appends over the wire', () => {
     }
   });
 
+  it('are acknowledged although others behind them have to wait', async () => {
+    const { port, heard } = await ready();
+    append(port, maker.next());
+    disk.holdSyncs = true;
+    const described = port.describe({ joining: false });
+    append(port, maker.next());
+    await turns();
+    expect(heard.appended).toBe(1);
+    disk.holdSyncs = false;
+    disk.releaseSyncs();
+    await described;
+    await turns();
+    expect(heard.appended).toBe(2);
+  });
+
   it('are acknowledged before the answer to anything sent after them', async () => {
     const { port } = await ready();
     append(port, maker.next());
