@@ -4,6 +4,7 @@
 import { Worker } from 'node:worker_threads';
 import { type MainMethods, PortRpc, type WorkerCalls, type WorkerMethods } from '../agent/index.js';
 import { type Clock, HoldfastError, type Logger, messageOf, type NodeId } from '../base/index.js';
+import type { UnopenedPool } from '../replica/index.js';
 
 /** What a worker thread is told at its start. */
 export interface WorkerSeed {
@@ -11,6 +12,8 @@ export interface WorkerSeed {
   readonly index: number;
   readonly workers: number;
   readonly pools: readonly string[];
+  /** Pools that could not be opened. */
+  readonly unopened: readonly UnopenedPool[];
   readonly replicaHost: string;
   /** 0: any free one. */
   readonly replicaPort: number;

@@ -48,6 +48,7 @@ class Replicas implements WorkerReplicas {
     const opening = seed.pools.map((path) => Pool.open(disk, path, { nodeId: seed.nodeId, exclusive: false }));
     const host = new ReplicaHost({
       pools: await Promise.all(opening),
+      unopened: seed.unopened,
       stopEngine: (volumeId, reign) => this.#room().stopBelow(volumeId, reign),
       owns: (volumeId) => workerOf(volumeId, seed.workers) === seed.index,
       clock: realClock,

@@ -20,6 +20,7 @@ import {
   createLogger,
   invalid,
   type Logger,
+  messageOf,
   type NodeId,
   parseNodeId,
   realClock,
@@ -28,6 +29,7 @@ import {
 } from '../base/index.js';
 import { openRemoteStore } from '../meta/index.js';
 import { makeDirectory } from '../platform/index.js';
+import type { UnopenedPool } from '../replica/index.js';
 import {
   createClient,
   createServer,
@@ -130,23 +132,36 @@ export function parseStorageConfig(
   };
 }
 
-/** Opens each pool and holds its lock for as long as the daemon lives. All or none. */
-async function openPools(config: StorageConfig, logger: Logger): Promise<Pool[]> {
+interface OpenedPools {
+  readonly pools: readonly Pool[];
+  readonly unopened: readonly UnopenedPool[];
+}
+
+/**
+ * Opens each pool and holds its lock for as long as the daemon lives. One that can't be opened is reported, and the others
+ * serve; when there is none that could, its error is thrown.
+ */
+async function openPools(config: StorageConfig, logger: Logger): Promise<OpenedPools> {
   const disk = new NodeDisk();
   const pools: Pool[] = [];
-  try {
-    for (const path of config.pools) {
+  const unopened: UnopenedPool[] = [];
+  let failure: unknown;
+  for (const path of config.pools) {
+    try {
       if (config.formatPools && disk.stat(path)?.directory && !disk.list(path).includes('pool.json')) {
         const identity = await Pool.format(disk, path, { nodeId: config.nodeId, random: realRandom, clock: realClock });
         logger.info({ pool: path, poolId: identity.poolId }, 'pool formatted');
       }
       pools.push(await Pool.open(disk, path, { nodeId: config.nodeId, exclusive: true }));
+    } catch (error) {
+      failure ??= error;
+      const problem = `not opened: ${messageOf(error)}; mend it and restart the storage daemon`;
+      unopened.push({ path, problem });
+      logger.error({ pool: path, error: messageOf(error) }, 'a pool can not be opened; the others are served');
     }
-    return pools;
-  } catch (error) {
-    for (const pool of pools) pool.close();
-    throw error;
   }
+  if (pools.length === 0 && failure !== undefined) throw failure;
+  return { pools, unopened };
 }
 
 interface Daemon {
@@ -167,7 +182,7 @@ export async function runStorage(argv: readonly string[], signal: AbortSignal): 
   const runDirectory = openRunDirectory(config.runDir);
   makeDirectory(config.stateDir);
   const storeVersion = await StoreVersion.load(join(config.stateDir, 'store-version'), realClock, logger);
-  const pools = await openPools(config, logger);
+  const { pools, unopened } = await openPools(config, logger);
   const store = openRemoteStore({ address: config.controller, clock: realClock, random: realRandom, logger });
   const broken = new AbortController();
   const onBroken = (error: unknown) => broken.abort(error);
@@ -184,7 +199,8 @@ export async function runStorage(argv: readonly string[], signal: AbortSignal): 
       nodeId: config.nodeId,
       index,
       workers: config.workers,
-      pools: config.pools,
+      pools: pools.map((pool) => pool.path),
+      unopened,
       replicaHost: hostOf(config.listen),
       replicaPort: config.replicaPort === 0 ? 0 : config.replicaPort + index,
       logLevel: config.logLevel,

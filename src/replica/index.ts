@@ -5,5 +5,6 @@ export {
   ReplicaHost,
   type ReplicaHostOptions,
   type ReplicaReport,
+  type UnopenedPool,
 } from './replica-host.js';
 export type { StopEngine } from './stop-engine.js';

@@ -6,7 +6,6 @@
 
 import { AssertionError, asHoldfastError, HoldfastError, type NodeId, type ReplicaId } from '../base/index.js';
 import type { Reign, SegmentName } from '../format/index.js';
-import type { LogSegment } from '../segment/index.js';
 import type {
   AppendItem,
   BatchReplicaPort,
@@ -84,7 +83,7 @@ export class LocalReplica implements BatchReplicaPort {
   }
 
   segments(): Promise<SegmentInfo[]> {
-    return this.#guard(() => this.#replica.segments(this.#handle).map(segmentInfo));
+    return this.#guard(() => this.#replica.segments(this.#handle));
   }
 
   frames(segment: SegmentName): Promise<FrameInfo[]> {
@@ -165,17 +164,4 @@ export class LocalReplica implements BatchReplicaPort {
     });
     this.#replica.release(this.#handle);
   }
-}
-
-function segmentInfo(segment: LogSegment): SegmentInfo {
-  return {
-    epoch: segment.name.epoch,
-    ordinal: segment.name.ordinal,
-    slot: segment.header.slot,
-    firstSeq: segment.header.firstSeq,
-    lastSeq: segment.lastSeq,
-    lastDigest: segment.lastDigest.toString('hex'),
-    length: segment.length,
-    sealed: segment.sealed,
-  };
 }

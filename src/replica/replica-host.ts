@@ -25,6 +25,7 @@ import {
   directoryUsage,
   HandleCache,
   type Pool,
+  replicaIn,
   retireReplicaDirectory,
   SuperblockStore,
 } from '../segment/index.js';
@@ -38,15 +39,25 @@ import type { StopEngine } from './stop-engine.js';
 const REPLICAS_MAX = 1024;
 /** Descriptors kept open for reading; well below the usual limit of 65,536 with several workers. */
 const HANDLES_MAX = 2048;
+/** Between the files of a deleted replica. */
+const RETIRE_PAUSE_MS = 2;
 
 export interface ReplicaHostOptions {
   readonly pools: readonly Pool[];
+  /** Pools of this node that could not be opened: what is not found in the others may be there. */
+  readonly unopened?: readonly UnopenedPool[];
   readonly stopEngine: StopEngine;
   readonly clock: Clock;
   readonly logger: Logger;
   /** Whether this worker serves the volume; default all. */
   readonly owns?: (volumeId: VolumeId) => boolean;
   readonly replicasMax?: number;
+}
+
+export interface UnopenedPool {
+  readonly path: string;
+  /** A sentence. */
+  readonly problem: string;
 }
 
 export interface CreateReplica {
@@ -126,9 +137,10 @@ export class ReplicaHost {
 
   /** A port to a replica that is here. NOT_FOUND/ReplicaLost when it is not (or another replica of the volume is). */
   async localPort(volumeId: VolumeId, replicaId: ReplicaId): Promise<LocalReplica> {
-    const replica = await this.#replica(volumeId);
+    const replica = await this.#replica(volumeId, replicaId);
     const found = replica.superblock.replicaId;
     if (found !== replicaId) {
+      this.#checkAllOpen(`replica ${replicaId} of volume ${volumeId}`);
       throw new HoldfastError(
         'NOT_FOUND',
         `pool ${replica.pool.path} holds replica ${found} of volume ${volumeId}, not ${replicaId}`,
@@ -138,11 +150,11 @@ export class ReplicaHost {
     return new LocalReplica(replica);
   }
 
-  #replica(volumeId: VolumeId): Promise<Replica> {
+  #replica(volumeId: VolumeId, replicaId: ReplicaId): Promise<Replica> {
     this.#checkServes(volumeId);
     const present = this.#open.get(volumeId);
     if (present) return present;
-    const opening = this.#openReplica(volumeId);
+    const opening = this.#openReplica(volumeId, replicaId);
     this.#open.set(volumeId, opening);
     const forget = () => {
       if (this.#open.get(volumeId) === opening) this.#open.delete(volumeId);
@@ -157,10 +169,11 @@ export class ReplicaHost {
     return opening;
   }
 
-  async #openReplica(volumeId: VolumeId): Promise<Replica> {
-    const pool = this.#poolOf(volumeId);
+  async #openReplica(volumeId: VolumeId, replicaId: ReplicaId): Promise<Replica> {
+    const pool = this.#poolOf(volumeId, replicaId);
     if (pool === undefined) {
       // Not found is final for whoever asks, so it has to be true.
+      this.#checkAllOpen(`volume ${volumeId}`);
       for (const candidate of this.#options.pools) candidate.checkPresent();
       throw new HoldfastError('NOT_FOUND', `no pool of this node holds a replica of volume ${volumeId}`, {
         reason: 'ReplicaLost',
@@ -184,7 +197,24 @@ export class ReplicaHost {
         }),
       );
     }
-    for (const pool of this.#options.pools) await retireReplicaDirectory(pool, volumeId, replicaId);
+    const pause = () => this.#options.clock.sleep(RETIRE_PAUSE_MS);
+    let found = false;
+    for (const pool of this.#options.pools)
+      if (await retireReplicaDirectory(pool, volumeId, replicaId, pause)) found = true;
+    if (!found) this.#checkAllOpen(`replica ${replicaId} of volume ${volumeId}`);
+  }
+
+  /** Throws UNAVAILABLE/PoolMissing when `what`, which was not found, may be in a pool that could not be opened. */
+  #checkAllOpen(what: string): void {
+    const [first] = this.#options.unopened ?? [];
+    if (first === undefined) return;
+    throw new HoldfastError(
+      'UNAVAILABLE',
+      `${what} may be in pool ${first.path}, which is not open: ${first.problem}`,
+      {
+        reason: 'PoolMissing',
+      },
+    );
   }
 
   /** Every replica of this worker, or those of one volume; unreadable ones with a sentence. */
@@ -224,19 +254,17 @@ export class ReplicaHost {
   }
 
   pools(): PoolReport[] {
-    return this.#options.pools.map((pool) => {
+    const unopened = (this.#options.unopened ?? []).map(({ path, problem }) =>
+      noReport(zeroUuid as PoolId, path, problem),
+    );
+    const opened = this.#options.pools.map((pool) => {
       try {
         return { poolId: pool.id, path: pool.path, ...pool.space(), problem: '' };
       } catch (error) {
-        return {
-          poolId: pool.id,
-          path: pool.path,
-          capacityBytes: 0,
-          freeBytes: 0,
-          problem: asHoldfastError(error).message,
-        };
+        return noReport(pool.id, pool.path, asHoldfastError(error).message);
       }
     });
+    return [...opened, ...unopened];
   }
 
   /** Ends all ports and closes all files. */
@@ -247,8 +275,11 @@ export class ReplicaHost {
     for (const result of replicas) if (result.status === 'fulfilled') await result.value.close(error);
   }
 
-  #poolOf(volumeId: VolumeId): Pool | undefined {
-    return this.#options.pools.find((pool) => pool.disk.stat(pool.replicaPath(volumeId)) !== undefined);
+  /** Where the volume has a replica. In two pools, when one was away while the other got it: then where the one asked for is. */
+  #poolOf(volumeId: VolumeId, replicaId?: ReplicaId): Pool | undefined {
+    const having = this.#options.pools.filter((pool) => pool.disk.stat(pool.replicaPath(volumeId)) !== undefined);
+    if (having.length < 2 || replicaId === undefined) return having[0];
+    return having.find((pool) => replicaIn(pool.disk, pool.replicaPath(volumeId)) === replicaId) ?? having[0];
   }
   #serves(volumeId: VolumeId): boolean {
     return this.#options.owns?.(volumeId) ?? true;
@@ -260,6 +291,11 @@ export class ReplicaHost {
     if (this.#closed) throw new HoldfastError('UNAVAILABLE', 'the storage daemon stops', { reason: 'Closed' });
     if (!this.#serves(volumeId)) throw precondition(`volume ${volumeId} is served by another worker of this daemon`);
   }
+}
+
+/** Of a pool that can't be used. The id of one that was not opened is not known. */
+function noReport(poolId: PoolId, path: string, problem: string): PoolReport {
+  return { poolId, path, capacityBytes: 0, freeBytes: 0, problem };
 }
 
 function emptySuperblock(order: CreateReplica, pool: Pool): Superblock {

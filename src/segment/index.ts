@@ -13,7 +13,7 @@ export { isChecksumFault, LogTail } from './log-tail.js';
 export { NodeDisk } from './node-disk.js';
 export { Pool, type PoolIdentity, removeTree } from './pool.js';
 export type { RecoveryEvidence, RecoveryVerdict } from './recovery.js';
-export { createReplicaDirectory, directoryUsage, retireReplicaDirectory } from './replica-directory.js';
+export { createReplicaDirectory, directoryUsage, replicaIn, retireReplicaDirectory } from './replica-directory.js';
 export { type LogEnd, type LogPlace, type LogSegment, SegmentLog } from './segment-log.js';
 export { zeroDigest } from './segment-scan.js';
 export { SuperblockStore } from './superblock-store.js';

@@ -249,9 +249,12 @@ function readIdentity(disk: Disk, path: string): PoolIdentity {
   };
 }
 
-/** Deletes a directory of files (one level). Missing is no error. */
-export async function removeTree(disk: Disk, path: string): Promise<void> {
+/** Deletes a directory of files (one level), with `pause` between the files. Missing is no error. */
+export async function removeTree(disk: Disk, path: string, pause?: () => Promise<void>): Promise<void> {
   if (disk.stat(path) === undefined) return;
-  for (const name of disk.list(path)) await disk.unlink(`${path}/${name}`);
+  for (const name of disk.list(path)) {
+    await disk.unlink(`${path}/${name}`);
+    await pause?.();
+  }
   disk.rmdir(path);
 }

@@ -79,9 +79,14 @@ export function copyBytes(from: DiskFile, to: DiskFile, length: number): void {
 /**
  * Deletes the replica's directory; false when that replica is not there (a missing one is no error, another replica of the
  * volume is left alone). One whose superblocks are unreadable is taken for the one that was named. Gone for good when it
- * resolves.
+ * resolves; `pause` is taken between its files.
  */
-export async function retireReplicaDirectory(pool: Pool, volumeId: VolumeId, replicaId: ReplicaId): Promise<boolean> {
+export async function retireReplicaDirectory(
+  pool: Pool,
+  volumeId: VolumeId,
+  replicaId: ReplicaId,
+  pause?: () => Promise<void>,
+): Promise<boolean> {
   const { disk } = pool;
   const directory = pool.replicaPath(volumeId);
   if (disk.stat(directory) === undefined) return false;
@@ -92,11 +97,12 @@ export async function retireReplicaDirectory(pool: Pool, volumeId: VolumeId, rep
   disk.rename(directory, grave);
   await disk.syncDirectory(pool.replicasPath);
   await disk.syncDirectory(pool.trashPath);
-  await removeTree(disk, grave);
+  await removeTree(disk, grave, pause);
   return true;
 }
 
-function replicaIn(disk: Disk, directory: string): ReplicaId | null {
+/** Whose replica a directory holds; null when its superblocks are unreadable. */
+export function replicaIn(disk: Disk, directory: string): ReplicaId | null {
   try {
     return SuperblockStore.open(disk, directory).current.replicaId;
   } catch (error) {

@@ -79,6 +79,9 @@ export class SegmentLog {
   /** Segments beyond a damaged place: on disk, but no part of the log. */
   #beyond: SegmentName[] = [];
   readonly #zeroes: LogZeroes;
+  /** Unlinks under way, and whether somebody waits for their end. */
+  #deleting: Promise<void> = Promise.resolve();
+  #hurry = false;
 
   private constructor(disk: Disk, directory: string, handles: HandleCache, hasRoom: () => boolean) {
     this.#disk = disk;
@@ -303,6 +306,7 @@ export class SegmentLog {
    */
   async cut(seq: number): Promise<void> {
     this.checkCut(seq);
+    await this.#deleted();
     await this.trim();
     this.#damage = null;
     const place = this.endAt(seq);
@@ -412,16 +416,35 @@ export class SegmentLog {
     await this.#disk.syncDirectory(this.directory);
   }
 
-  /** Unlinks segments; those not in the log are passed over. The directory is synced when it resolves. */
-  async delete(names: readonly SegmentName[]): Promise<void> {
+  /**
+   * Takes segments out of the log at once and unlinks their files one by one, with `pause` in between, since each takes the
+   * filesystem some milliseconds; those not in the log are passed over. The directory is synced when it resolves.
+   */
+  delete(names: readonly SegmentName[], pause: () => Promise<void> = async () => {}): Promise<void> {
     const found = names.map((name) => this.find(name)).filter((segment) => segment !== undefined);
     for (const segment of found) {
       if (segment === this.last)
         throw new HoldfastError('INVALID_ARGUMENT', `${segment.path} is the end of its log and can't be deleted`);
     }
     for (const segment of found) this.#forget(segment);
-    for (const segment of found) await this.#disk.unlink(segment.path);
-    if (found.length > 0) await this.#disk.syncDirectory(this.directory);
+    const done = this.#deleting.then(() => this.#unlink(found, pause));
+    this.#deleting = done.catch(() => undefined);
+    return done;
+  }
+
+  async #unlink(segments: readonly LogSegment[], pause: () => Promise<void>): Promise<void> {
+    for (const [i, segment] of segments.entries()) {
+      if (i > 0 && !this.#hurry) await pause();
+      await this.#disk.unlink(segment.path);
+    }
+    if (segments.length > 0) await this.#disk.syncDirectory(this.directory);
+  }
+
+  /** Resolves when no file that was taken out of the log is left: its name may then be used anew. */
+  async #deleted(): Promise<void> {
+    this.#hurry = true;
+    await this.#deleting;
+    this.#hurry = false;
   }
 
   #forget(segment: LogSegment): void {
@@ -457,6 +480,7 @@ export class SegmentLog {
 
   /** Closes all files once no sync runs. */
   async close(): Promise<void> {
+    await this.#deleted();
     await this.#idle();
     if (this.sync.failure === null && this.#damage === null) this.giveBack();
     for (const segment of this.#segments) this.#handles.close(segment);

@@ -148,7 +148,7 @@ class MemoryPort implements ReplicaPort {
   }
   async segments(): Promise<SegmentInfo[]> {
     await this.#turn();
-    return this.#replica.list().map((stored) => ({ ...stored.info }));
+    return this.#replica.list().map((stored) => ({ ...stored.info, links: 1 }));
   }
   async frames(segment: SegmentName): Promise<FrameInfo[]> {
     await this.#turn();

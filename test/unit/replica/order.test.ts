@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { type IncarnationId, type ReplicaId, silentLogger, type VolumeId } from '../../../src/base/index.js';
 import { ReplicaHost } from '../../../src/replica/index.js';
 import { OperationQueue } from '../../../src/replica/operation-queue.js';
-import { FrameMaker, reignOf } from '../../lib/frame-maker.js';
+import { FrameMaker, reignOf, volumeA } from '../../lib/frame-maker.js';
 import { freshHost, localPort, openHost, synced } from '../../lib/replica-setup.js';
 import { ManualClock } from '../nbd/manual-clock.js';
 
@@ -169,5 +169,36 @@ describe('order of operations', () => {
     const clone = await (await openHost(cut)).host.localPort(volumeId, replicaId);
     clone.listen({ appended: () => {}, lost: () => {} });
     expect((await clone.fence(reignOf(2))).end).toMatchObject({ seq: 2, digest: maker.digest.toString('hex') });
+  });
+
+  it('deletes segments one at a time, and nothing but a cut waits for it', async () => {
+    const { disk, host } = await freshHost();
+    const { port } = await localPort(host, reignOf(1));
+    const maker = new FrameMaker(reignOf(1));
+    for (let i = 0; i < 24; i++) {
+      for (const frame of [maker.next(), maker.seal()])
+        port.append(frame.segment, frame.offset, frame.bytes, frame.lastSeq);
+    }
+    const last = maker.next();
+    port.append(last.segment, last.offset, last.bytes, last.lastSeq);
+    await synced(port);
+    await port.describe({ flushed: { epoch: 1, seq: maker.seq, digest: last.digest } });
+    const names = (await port.segments()).slice(0, 24);
+    expect(names.every(({ links }) => links === 1)).toBe(true);
+    const files = () => disk.list(`/pool/replicas/${volumeA}`).filter((name) => name.endsWith('.seg')).length;
+    let ended = false;
+    const deleting = port.deleteSegments(names).then(() => {
+      ended = true;
+    });
+    // In order with what follows: out of the log at once, whatever the files do.
+    expect((await port.segments()).length).toBe(25);
+    await port.describe({ sizeBytes: 1 << 31 });
+    expect((await port.segments()).length).toBe(1);
+    expect([ended, files() > 10]).toEqual([false, true]);
+    await port.fence(reignOf(1));
+    expect([ended, files() > 2]).toEqual([false, true]);
+    await port.cut(maker.seq);
+    expect(files()).toBe(1);
+    await deleting;
   });
 });

@@ -4,12 +4,15 @@ import {
   type IncarnationId,
   type ReplicaId,
   realClock,
+  realRandom,
   silentLogger,
   type VolumeId,
 } from '../../../src/base/index.js';
 import { ReplicaHost } from '../../../src/replica/index.js';
+import { Pool } from '../../../src/segment/index.js';
 import { FrameMaker, reignOf, volumeA } from '../../lib/frame-maker.js';
-import { createOrder, freshHost, localPort, openHost, replicaA, synced } from '../../lib/replica-setup.js';
+import { RecordingDisk } from '../../lib/recording-disk.js';
+import { createOrder, freshHost, localPort, nodeA, openHost, replicaA, synced } from '../../lib/replica-setup.js';
 
 const volumeB = '0a000000-0000-4000-8000-0000000000b2' as VolumeId;
 
@@ -61,6 +64,46 @@ describe('replica host', () => {
       if (gone === '/pool/pool.json') disk.wipe('/pool/replicas');
       expect((await failure(host.localPort(volumeA, replicaA))).reason, gone).toBe('PoolMissing');
     }
+  });
+
+  it('does not call a replica lost, nor deleted, when a pool of the node could not be opened', async () => {
+    const { pool, host: former } = await freshHost();
+    await former.close();
+    const common = { stopEngine: async () => false, clock: realClock, logger: silentLogger };
+    const unopened = [{ path: '/other', problem: 'not opened: its disk is away' }];
+    const host = new ReplicaHost({ ...common, pools: [pool], unopened });
+    const otherReplica = '0b000000-0000-4000-8000-0000000000ee' as ReplicaId;
+    const refusal = { code: 'UNAVAILABLE', reason: 'PoolMissing' };
+    expect(await failure(host.localPort(volumeB, replicaA))).toMatchObject(refusal);
+    expect(await failure(host.localPort(volumeA, otherReplica))).toMatchObject(refusal);
+    expect(await failure(host.retire(volumeB, replicaA))).toMatchObject(refusal);
+    expect(await failure(host.retire(volumeA, otherReplica))).toMatchObject(refusal);
+    expect(host.pools().map(({ path, problem }) => [path, problem])).toEqual([
+      ['/pool', ''],
+      ['/other', 'not opened: its disk is away'],
+    ]);
+    // What is in the others is served.
+    expect((await localPort(host, reignOf(1))).status.end.seq).toBe(0);
+    await host.retire(volumeA, replicaA);
+    expect(host.status(null)).toEqual([]);
+  });
+
+  it('finds the replica that is asked for when two pools hold one of the volume', async () => {
+    const disk = new RecordingDisk();
+    const { pool: first, host: former } = await freshHost(disk);
+    await former.close();
+    disk.prepareDirectory('/second');
+    await Pool.format(disk, '/second', { nodeId: nodeA, random: realRandom, clock: realClock });
+    const second = await Pool.open(disk, '/second', { nodeId: nodeA, exclusive: true });
+    const common = { stopEngine: async () => false, clock: realClock, logger: silentLogger };
+    const newer = '0b000000-0000-4000-8000-0000000000ee' as ReplicaId;
+    // Made while the first pool could not be opened.
+    const unopened = [{ path: '/pool', problem: 'away' }];
+    await new ReplicaHost({ ...common, pools: [second], unopened }).create(createOrder(second, { replicaId: newer }));
+    const host = new ReplicaHost({ ...common, pools: [first, second] });
+    expect((await host.localPort(volumeA, newer)).replicaId).toBe(newer);
+    await host.retire(volumeA, replicaA);
+    expect(host.status(null).map((report) => report.replicaId)).toEqual([newer]);
   });
 
   it('refuses a replica that was copied from another pool or under another name', async () => {
