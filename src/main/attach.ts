@@ -1,10 +1,11 @@
 // `holdfast attach`: the holder of one volume. Composition only: arguments to a Holder with the real world's parts. It is
 // started by the node plugin and ends when its volume is detached; the key arrives over its socket, never here.
 
-import { realpathSync, writeFileSync } from 'node:fs';
+import { readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { createExportSource } from '../agent/index.js';
+// Itself and not the folder's index: that would load a third more, while somebody waits for the volume.
+import { createExportSource } from '../agent/export-source.js';
 import {
   createLogger,
   invalid,
@@ -67,7 +68,9 @@ async function harden(exec: Exec, logger: Logger): Promise<void> {
   };
   // The limit is normally set by whoever starts us; set again for a holder that is started by hand. See noCoreDumps in
   // platform/attach for why it is 1.
-  await exec.run('prlimit', ['--core=1:1', '--pid', String(process.pid)], { timeoutMs: 10_000 });
+  if (!/^Max core file size +1 +1 /m.test(readFileSync('/proc/self/limits', 'utf8'))) {
+    await exec.run('prlimit', ['--core=1:1', '--pid', String(process.pid)], { timeoutMs: 10_000 });
+  }
   tryTo('leaving memory out of core dumps', () => writeFileSync('/proc/self/coredump_filter', '0'));
   tryTo('protection from the memory killer', () => writeFileSync('/proc/self/oom_score_adj', '-999'));
 }

@@ -77,6 +77,7 @@ const packages: Readonly<Record<string, string>> = {
   blkid: 'util-linux',
   blockdev: 'util-linux',
   prlimit: 'util-linux',
+  flock: 'util-linux',
   fsfreeze: 'util-linux',
   'mkfs.ext4': 'e2fsprogs',
   e2fsck: 'e2fsprogs',

@@ -35,10 +35,15 @@ class FileDevice implements BlockDevice {
   }
 
   #one(request: BlockRequest): void {
-    const { op, offset, length, data } = request;
+    const { op, offset, length, data, dataAt } = request;
     const done = (error: Error | null) => request.complete(error ? 'EIO' : null);
-    if (op === 'read') return read(this.#fd, data!, 0, length, offset, done);
-    if (op === 'write') return write(this.#fd, data!, 0, length, offset, done);
+    if (op === 'read') return read(this.#fd, data!, dataAt, length, offset, done);
+    if (op === 'write') {
+      // Written behind this turn's back, while the payload's memory is received into again.
+      const payload = Buffer.from(data!.subarray(dataAt, dataAt + length));
+      request.data = null;
+      return write(this.#fd, payload, 0, length, offset, done);
+    }
     appendFileSync(this.#ops, `${op} ${offset} ${length}\n`);
     if (op === 'flush') return fdatasync(this.#fd, done);
     const range = ['-o', String(offset), '-l', String(length)];

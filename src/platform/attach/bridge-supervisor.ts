@@ -19,10 +19,10 @@ export interface SupervisorOptions {
   readonly logger: Logger;
   readonly command: BridgeCommand;
   readonly fuseFd: number;
-  readonly endpoint: Endpoint;
+  /** Where to serve from and how much, when the connection is mounted: the first bridge is started before that, and waits for it. */
+  readonly ready: Promise<{ readonly endpoint: Endpoint; readonly sizeBytes: number }>;
   /** See bridge-messages.ts. */
   readonly clientId: string;
-  readonly sizeBytes: number;
   readonly readOnly: boolean;
   /** The NBD connection came up or went away (also when the bridge that had it died). */
   readonly onConnection: (connected: boolean, message: string) => void;
@@ -43,8 +43,8 @@ const missedMax = 3;
 
 export class BridgeSupervisor {
   readonly #options: SupervisorOptions;
-  #endpoint: Endpoint;
-  #sizeBytes: number;
+  #endpoint: Endpoint | undefined;
+  #sizeBytes: number | undefined;
   #failing = false;
   #canResend: boolean | undefined;
   #stopped = false;
@@ -60,8 +60,8 @@ export class BridgeSupervisor {
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
-    this.#endpoint = options.endpoint;
-    this.#sizeBytes = options.sizeBytes;
+    // A program that can't be started is the error to tell then.
+    options.ready.catch(() => {});
   }
 
   get pid(): number {
@@ -72,7 +72,7 @@ export class BridgeSupervisor {
     return Math.max(0, this.#spawned - 1);
   }
 
-  /** Starts the first bridge. Rejects when the program can't be started at all. */
+  /** Starts the first bridge and tells it what to serve. Rejects when the program can't be started at all, or with `ready`. */
   start(): Promise<void> {
     return this.#spawn();
   }
@@ -148,11 +148,13 @@ export class BridgeSupervisor {
     const takeOver = this.#spawned > 0;
     this.#spawned++;
     void child.exited.then(({ code, signal }) => this.#died(startedMs, signal ?? `code ${code}`));
+    const { endpoint, sizeBytes } = await this.#options.ready;
+    if (this.#child !== child) return;
     this.#tell({
       type: 'start',
-      endpoint: this.#endpoint,
+      endpoint: this.#endpoint ?? endpoint,
       clientId,
-      sizeBytes: this.#sizeBytes,
+      sizeBytes: this.#sizeBytes ?? sizeBytes,
       readOnly,
       takeOver,
       failing: this.#failing,

@@ -29,7 +29,9 @@ const detachTimeoutMs = 120_000;
 const growTimeoutMs = 60_000;
 const statusTimeoutMs = 5_000;
 const launchTimeoutMs = 15_000;
-const pollMs = 50;
+/** Between two looks for a process that starts or ends. */
+const pollMs = 10;
+const lockedDelayMs = 200;
 const attemptsMax = 4;
 /**
  * RLIMIT_CORE 1 and not 0: with a core_pattern that pipes to a program the kernel ignores the limit except for this one
@@ -96,7 +98,7 @@ export class FuseLoopAttach implements Attach {
       }
       if (await this.#clear(paths, volumeId)) return;
       // Somebody has the lock but does not listen yet: a holder that is starting or ending.
-      await this.#options.clock.sleep(pollMs * 4);
+      await this.#options.clock.sleep(lockedDelayMs);
     }
     throw unavailable(`the holder of volume ${volumeId} is neither there nor gone: try again`);
   }

@@ -7,7 +7,7 @@ import type { Exec } from '../exec.js';
 import { createFilesystems } from '../mount/index.js';
 import type { Endpoint } from './bridge-messages.js';
 import { type BridgeCommand, BridgeSupervisor } from './bridge-supervisor.js';
-import { abortFuse, type FuseMount, mountFuse, unmountFuse } from './fuse-mount.js';
+import { abortFuse, type FuseConnection, openFuse, unmountFuse } from './fuse-mount.js';
 import { refreshLoop, releaseLoop, setupLoop } from './loop-device.js';
 import type { AttachPaths } from './paths.js';
 import type { AttachSpec, ExportAddress } from './port.js';
@@ -29,7 +29,7 @@ const growDelayMs = 100;
 
 export class FuseLoopDevice {
   readonly #options: DeviceOptions;
-  #mount: FuseMount | undefined;
+  #fuse: FuseConnection | undefined;
   #bridge: BridgeSupervisor | undefined;
   #devicePath = '';
   #sizeBytes = 0;
@@ -58,20 +58,27 @@ export class FuseLoopDevice {
     return this.#bridge?.report() ?? Promise.resolve({});
   }
 
-  /** Mounts, starts the bridge on `address` and waits for `connected`, then puts the loop device on top. */
-  async setUp(address: ExportAddress, connected: () => Promise<void>): Promise<void> {
+  /**
+   * Starts the bridge, and once the export is known mounts and waits for `connected`, then puts the loop device on top. Starting a
+   * process takes as long as opening an engine: both go on at once.
+   */
+  async setUp(opening: Promise<ExportAddress>, connected: () => Promise<void>): Promise<void> {
     const { exec, clock, logger, paths, spec, bridge, onConnection, onBroken } = this.#options;
-    this.#sizeBytes = address.sizeBytes;
-    this.#mount = await mountFuse(exec, paths.file, spec.volumeId);
+    const fuse = await openFuse();
+    this.#fuse = fuse;
+    const ready = opening.then(async (address) => {
+      this.#sizeBytes = address.sizeBytes;
+      await fuse.mount(exec, paths.file, spec.volumeId);
+      return { endpoint: endpointOf(address), sizeBytes: address.sizeBytes };
+    });
     this.#bridge = new BridgeSupervisor({
       exec,
       clock,
       logger,
       command: bridge,
-      fuseFd: this.#mount.fd,
-      endpoint: endpointOf(address),
+      fuseFd: fuse.fd,
+      ready,
       clientId: spec.volumeId,
-      sizeBytes: address.sizeBytes,
       readOnly: spec.readOnly,
       onConnection,
       onBroken,
@@ -129,11 +136,11 @@ export class FuseLoopDevice {
     this.#devicePath = '';
     await unused();
     this.#bridge?.retire();
-    if (this.#mount) await unmountFuse(exec, clock, paths.file);
+    if (this.#fuse) await unmountFuse(exec, clock, paths.file);
     await this.#bridge?.stop();
     this.#bridge = undefined;
-    await this.#mount?.closeFd();
-    this.#mount = undefined;
+    await this.#fuse?.close();
+    this.#fuse = undefined;
   }
 }
 

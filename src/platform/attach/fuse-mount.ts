@@ -8,33 +8,35 @@ import { type Exec, ExecError } from '../exec.js';
 import { createMounter } from '../mount/index.js';
 import { payloadBytesMax } from './fuse-codec.js';
 
-export interface FuseMount {
+export interface FuseConnection {
   readonly fd: number;
+  /** Mounts it over `file`, which is made when missing. From here on whoever looks at the file waits for the bridge. */
+  mount(exec: Exec, file: string, volumeId: VolumeId): Promise<void>;
   /** Ends this process's hold. Once the bridge is gone too, the kernel fails all I/O on the mount. */
-  closeFd(): Promise<void>;
+  close(): Promise<void>;
 }
 
 const mountTimeoutMs = 30_000;
 export const fuseFsType = 'fuse.holdfast';
 
-/** Opens a connection and mounts it over `file`, which is made when missing. */
-export async function mountFuse(exec: Exec, file: string, volumeId: VolumeId): Promise<FuseMount> {
-  await (await open(file, constants.O_RDONLY | constants.O_CREAT, 0o600)).close();
+/** A connection that is mounted nowhere yet. */
+export async function openFuse(): Promise<FuseConnection> {
   const handle = await open('/dev/fuse', 'r+').catch((cause) => {
     const advice = errnoOf(cause) === 'ENOENT' ? 'load the kernel module "fuse"' : 'attaching needs root';
     throw new HoldfastError('FAILED_PRECONDITION', `/dev/fuse cannot be opened: ${advice}`, { cause });
   });
   const options = `fd=3,rootmode=100000,user_id=0,group_id=0,default_permissions,max_read=${payloadBytesMax}`;
-  try {
-    await exec.run('mount', ['-i', '-t', fuseFsType, '-o', options, `holdfast:${volumeId}`, file], {
-      timeoutMs: mountTimeoutMs,
-      inheritFd: handle.fd,
-    });
-  } catch (error) {
-    await handle.close();
-    throw error;
-  }
-  return { fd: handle.fd, closeFd: () => handle.close() };
+  return {
+    fd: handle.fd,
+    async mount(exec, file, volumeId) {
+      await (await open(file, constants.O_RDONLY | constants.O_CREAT, 0o600)).close();
+      await exec.run('mount', ['-i', '-t', fuseFsType, '-o', options, `holdfast:${volumeId}`, file], {
+        timeoutMs: mountTimeoutMs,
+        inheritFd: handle.fd,
+      });
+    },
+    close: () => handle.close(),
+  };
 }
 
 /** Takes the mount off `file`, alive or dead; fine when there is none. */

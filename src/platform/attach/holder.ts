@@ -199,8 +199,7 @@ export class Holder {
     this.#keeper = keeper;
     this.#device = device;
     try {
-      const address = await keeper.openFirst(firstOpenPatienceMs);
-      await device.setUp(address, () => this.#waitConnected());
+      await device.setUp(keeper.openFirst(firstOpenPatienceMs), () => this.#waitConnected());
       logger.info({ device: device.devicePath, sizeBytes: device.sizeBytes }, 'attached');
       return this.#attached(device);
     } catch (error) {

@@ -13,6 +13,8 @@ export interface LoopDevice {
 const losetupTimeoutMs = 30_000;
 const setupTriesMax = 20;
 const setupDelayMs = 50;
+/** Attaches at once get in each other's way while losetup looks for a free device, and it then sleeps: 2 s for twenty of them. */
+const oneAtATime = ['-w', '25', '/dev/loop-control'];
 const releaseTriesMax = 50;
 const releaseDelayMs = 100;
 
@@ -45,10 +47,10 @@ export function parseLosetup(text: string): LoopDevice[] {
 
 /** Puts a loop device of 4 KiB blocks with direct I/O over `file`. Returns its path. */
 export async function setupLoop(exec: Exec, clock: Clock, file: string, readOnly: boolean): Promise<string> {
-  const args = ['-f', '--show', '--direct-io=on', '-b', '4096', ...(readOnly ? ['-r'] : []), file];
+  const args = ['losetup', '-f', '--show', '--direct-io=on', '-b', '4096', ...(readOnly ? ['-r'] : []), file];
   for (let attempt = 1; ; attempt++) {
     try {
-      const { stdout } = await exec.run('losetup', args, { timeoutMs: losetupTimeoutMs });
+      const { stdout } = await exec.run('flock', [...oneAtATime, ...args], { timeoutMs: losetupTimeoutMs });
       const devicePath = stdout.trim();
       if ((await backingFile(devicePath)) !== file) {
         throw new HoldfastError('INTERNAL', `losetup returned ${devicePath}, which is not over ${file}`);

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { silentLogger } from '../../../src/base/index.js';
-import type { FromBridge, ToBridge } from '../../../src/platform/attach/bridge-messages.js';
+import type { Endpoint, FromBridge, ToBridge } from '../../../src/platform/attach/bridge-messages.js';
 import { BridgeSupervisor } from '../../../src/platform/attach/bridge-supervisor.js';
 import type { Child, ChildOptions, Exec } from '../../../src/platform/index.js';
 import { ManualClock } from '../nbd/manual-clock.js';
@@ -41,7 +41,7 @@ class FakeBridge implements Child {
   }
 }
 
-async function start() {
+async function start(options: { ready?: Promise<{ endpoint: Endpoint; sizeBytes: number }> } = {}) {
   const clock = new ManualClock();
   const bridges: FakeBridge[] = [];
   const connections: boolean[] = [];
@@ -62,24 +62,51 @@ async function start() {
     logger: silentLogger,
     command: { program: 'bridge', args: [] },
     fuseFd: 9,
-    endpoint: { socketPath: '/a', exportName: 'v' },
+    ready: options.ready ?? Promise.resolve({ endpoint: { socketPath: '/a', exportName: 'v' }, sizeBytes: 4096 }),
     clientId: 'c',
-    sizeBytes: 4096,
     readOnly: false,
     onConnection: (connected) => connections.push(connected),
     onBroken: (message) => broken.push(message),
   });
-  await supervisor.start();
+  const starting = supervisor.start();
+  starting.catch(() => {});
+  if (options.ready === undefined) await starting;
   const pass = async (ms: number, step = 10) => {
     for (let passed = 0; passed < ms; passed += step) {
       clock.pass(step);
       await settled();
     }
   };
-  return { clock, bridges, connections, broken, state, supervisor, pass };
+  return { clock, bridges, connections, broken, state, supervisor, pass, starting };
 }
 
 describe('BridgeSupervisor', () => {
+  it('starts a bridge while the export is still being opened, and ends it when that fails', async () => {
+    let opened: (address: { endpoint: Endpoint; sizeBytes: number }) => void = () => {};
+    let refused: (error: Error) => void = () => {};
+    const soon = () =>
+      new Promise<{ endpoint: Endpoint; sizeBytes: number }>((resolve, reject) => {
+        [opened, refused] = [resolve, reject];
+      });
+    const good = await start({ ready: soon() });
+    await good.pass(20);
+    expect(good.bridges[0]!.heard).toEqual([]);
+    // Before it was told anything it has nothing to lose: another one waits in its place.
+    good.bridges[0]!.die();
+    await good.pass(100);
+    opened({ endpoint: { socketPath: '/a', exportName: 'v' }, sizeBytes: 4096 });
+    await good.starting;
+    await good.pass(20);
+    expect(good.bridges[0]!.heard).toEqual([]);
+    expect(good.bridges[1]!.heard).toMatchObject([{ type: 'start', sizeBytes: 4096 }]);
+    const bad = await start({ ready: soon() });
+    await bad.pass(20);
+    refused(new Error('no engine'));
+    await expect(bad.starting).rejects.toThrow('no engine');
+    await bad.supervisor.stop();
+    expect(bad.bridges.map((bridge) => bridge.alive)).toEqual([false]);
+  });
+
   it('tells a successor all that the dead one had been told, and to take over', async () => {
     const { bridges, supervisor, connections, pass } = await start();
     expect(bridges[0]!.heard[0]).toMatchObject({ type: 'start', takeOver: false, failing: false, sizeBytes: 4096 });
