@@ -15,6 +15,8 @@ function build() {
     cwd: crate,
     stdio: ['ignore', 'inherit', 'pipe'],
     encoding: 'utf8',
+    // Without a network to fetch crates from, that is to be known soon.
+    env: { CARGO_NET_RETRY: '1', CARGO_HTTP_TIMEOUT: '15', ...process.env },
   });
   if (cargo.error) return `cargo was not found (install Rust, or a package named cargo)`;
   if (cargo.status === 0) return undefined;
