@@ -9,6 +9,7 @@ import { chosen } from '../options.js';
 import { concludeRun, LOAD_MAX, loadAverage } from '../publish.js';
 import type { BenchRun } from '../run.js';
 import { canDropPageCache } from '../volume/page-cache.js';
+import { amplificationStage } from './amplification-stage.js';
 import { backgroundStage } from './background-stage.js';
 import { budgetStage } from './budget-stage.js';
 import { targets } from './catalogue.js';
@@ -35,6 +36,7 @@ export async function runTargets(run: BenchRun): Promise<void> {
     taxStage,
     latencyStage,
     backgroundStage,
+    amplificationStage,
     throttledStage,
     idleStage,
     snapshotsStage,
