@@ -275,12 +275,14 @@ export class VolumeEngine implements Engine {
 
   #committed(seq: number): void {
     this.#writer.committedThrough = seq;
+    this.#maintenance.noteWork();
     this.#pipeline.committed(seq);
     this.#writes.committed(seq);
   }
 
   #synced(seq: number): void {
     this.#writer.flushedThrough = seq;
+    this.#maintenance.noteWork();
     this.#pipeline.synced(seq);
   }
 
@@ -428,6 +430,7 @@ export class VolumeEngine implements Engine {
   #shutDown(state: 'failed' | 'closed', message: string): void {
     this.#state = state;
     this.#message = message;
+    this.#maintenance.stop();
     this.#catchUp.close();
     this.#set.close();
     this.#dispatch.close();

@@ -25,10 +25,14 @@ export const STORE_RETRY_MS = { first: 50, most: 1_000 };
 /** A checkpoint is due after this much log (about 2 s of replay), or this many changed pages (16 MiB). */
 export const CHECKPOINT_LOG_BYTES = 64 * MiB;
 export const CHECKPOINT_DIRTY_PAGES = 2_048;
-/** How often it is looked whether one is due. */
+/** From something that happened to the look at whether one is due. */
 export const MAINTENANCE_MS = 2_000;
-/** How often a segment is read and verified at rest: 100 GiB take a week. */
+/** In what time everything at rest is read and verified once. */
+export const SCRUB_PASS_MS = 7 * 24 * 3_600_000;
+/** Between two segments at least, and until the first one after an open: what is above 100 GiB takes longer than a week. */
 export const SCRUB_EVERY_MS = 45_000;
+/** How often it is looked whether there is more to read than before. */
+export const SCRUB_LOOK_MS = 3_600_000;
 /** Read at once by it. */
 export const SCRUB_CHUNK = 1 * MiB;
 /** Frames of checkpoint entries. */

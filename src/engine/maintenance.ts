@@ -1,11 +1,12 @@
 // What an open volume does by itself, now and then: checkpoints when they are due, a note of how far it is durable when it has
-// gone idle, and a slow look at what lies at rest. Nothing of it is urgent; a failure is tried again at the next turn.
+// gone idle, and a slow look at what lies at rest. Nothing of it is urgent; a failure is tried again at the next turn. A volume on
+// which nothing happens has no turns: only the look at rest has a timer of its own, about one an hour.
 
-import { type Clock, type Logger, messageOf } from '../base/index.js';
+import { type Clock, type Logger, messageOf, type TimerHandle } from '../base/index.js';
 import type { Reign } from '../format/index.js';
 import type { Checkpointer } from './checkpointer.js';
 import type { MembershipPort } from './engine-api.js';
-import { MAINTENANCE_MS, SCRUB_EVERY_MS } from './limits.js';
+import { MAINTENANCE_MS, SCRUB_EVERY_MS, SCRUB_LOOK_MS, SCRUB_PASS_MS } from './limits.js';
 import type { LogWriter } from './log-writer.js';
 import type { DescribeUpdate } from './replica-port.js';
 import type { ReplicaSet } from './replica-set.js';
@@ -27,37 +28,81 @@ export interface MaintenanceParts {
 export class Maintenance {
   readonly #parts: MaintenanceParts;
   #notedThrough = 0;
-  #scrubbedMs: number;
+  #scrubDueMs: number;
+  /** Set while a turn is awaited or runs. */
+  #turning: TimerHandle | null = null;
+  #scrubbing: TimerHandle | null = null;
+  /** Something happened since the running turn began. */
+  #again = false;
+  #stopped = true;
 
   constructor(parts: MaintenanceParts) {
     this.#parts = parts;
-    this.#scrubbedMs = parts.clock.monotonicMs();
+    this.#scrubDueMs = parts.clock.monotonicMs() + SCRUB_EVERY_MS;
   }
 
-  /** Runs until the volume closes, one turn after the other. */
   start(): void {
-    this.#parts.clock.after(MAINTENANCE_MS, () => {
-      if (this.#parts.closed()) return;
-      void this.#turn().finally(() => this.start());
-    });
+    this.#stopped = false;
+    this.noteWork();
+    this.#awaitScrub();
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#turning?.cancel();
+    this.#scrubbing?.cancel();
+  }
+
+  /** Something was committed or became durable: a turn looks at it soon. Called for every frame. */
+  noteWork(): void {
+    this.#again = true;
+    if (this.#turning !== null || this.#stopped) return;
+    this.#turning = this.#parts.clock.after(MAINTENANCE_MS, () => void this.#turn());
   }
 
   async #turn(): Promise<void> {
+    const { checkpointer, closed, logger } = this.#parts;
+    this.#again = false;
     try {
-      if (this.#parts.checkpointer.due()) await this.#parts.checkpointer.write();
+      if (closed()) return;
+      if (checkpointer.due()) await checkpointer.write();
       await this.noteFlushed();
-      await this.#scrub();
+      this.#again ||= checkpointer.due();
     } catch (error) {
-      if (this.#parts.closed()) return;
-      this.#parts.logger.warn({ error: messageOf(error) }, 'maintenance will be tried again');
+      if (closed()) return;
+      this.#again = true;
+      logger.warn({ error: messageOf(error) }, 'maintenance will be tried again');
+    } finally {
+      this.#turning = null;
+      if (this.#again) this.noteWork();
     }
   }
 
+  /** All that lies at rest is looked at once a week, however much or little it is. */
+  #awaitScrub(): void {
+    if (this.#stopped) return;
+    const { clock } = this.#parts;
+    const waitMs = Math.max(0, this.#scrubDueMs - clock.monotonicMs());
+    this.#scrubbing = clock.after(Math.min(waitMs, SCRUB_LOOK_MS), () => void this.#scrub());
+  }
+
   async #scrub(): Promise<void> {
-    const now = this.#parts.clock.monotonicMs();
-    if (now - this.#scrubbedMs < SCRUB_EVERY_MS) return;
-    this.#scrubbedMs = now;
-    await this.#parts.scrubber.step();
+    const { clock, scrubber, closed, logger } = this.#parts;
+    if (closed()) return;
+    try {
+      const nowMs = clock.monotonicMs();
+      if (nowMs >= this.#scrubDueMs) {
+        this.#scrubDueMs = nowMs + SCRUB_PASS_MS;
+        await scrubber.step();
+      }
+      // What has grown meanwhile is due earlier.
+      const paceMs = Math.max(SCRUB_EVERY_MS, SCRUB_PASS_MS / Math.max(1, scrubber.segments));
+      this.#scrubDueMs = Math.min(this.#scrubDueMs, nowMs + paceMs);
+    } catch (error) {
+      if (!closed()) logger.warn({ error: messageOf(error) }, 'what lies at rest will be looked at again');
+    } finally {
+      this.#awaitScrub();
+    }
   }
 
   /** An idle volume writes down how far it is durable, in the superblocks and in the store. */

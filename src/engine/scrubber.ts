@@ -69,6 +69,11 @@ export class Scrubber {
     });
   }
 
+  /** What a pass looks at. */
+  get segments(): number {
+    return this.#closedSegments().length;
+  }
+
   #alone<T>(work: () => Promise<T>): Promise<T> {
     const result = this.#running.then(work);
     this.#running = result.catch(() => undefined);
