@@ -55,7 +55,7 @@ export type Channel = 'data' | 'bulk' | 'control';
 export const READ_RANGE_SIZE = 24;
 
 /** Largest body by type, and where a client may send it. Order matters on data; nothing that takes long goes over control. */
-export const requestRules: Readonly<
+const requestRules: Readonly<
   Partial<Record<number, { readonly body: number; readonly channels: readonly Channel[] }>>
 > = {
   [messageType.fence]: { body: 0, channels: ['data'] },
@@ -73,6 +73,15 @@ export const requestRules: Readonly<
   [messageType.confirm]: { body: 0, channels: ['control'] },
   [messageType.ping]: { body: 0, channels: ['data', 'bulk', 'control'] },
 };
+
+/** The same by type for one channel: the largest body, or -1 where such a message may not be sent. */
+export function bodiesOn(channel: Channel): Int32Array {
+  const bodies = new Int32Array(256).fill(-1);
+  for (const [type, rule] of Object.entries(requestRules)) {
+    if (rule?.channels.includes(channel)) bodies[Number(type)] = rule.body;
+  }
+  return bodies;
+}
 
 /** Largest body of what a server sends. */
 export const answerBodies: Readonly<Partial<Record<number, number>>> = {

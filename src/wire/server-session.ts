@@ -19,15 +19,17 @@ import { errorBody, type Hello, type Page, parseClone, parseDescribe, parseJson,
 import type { WireConnection } from './connection.js';
 import { KEPT_BYTES_MAX, PAGE_ITEMS_MAX, READ_BYTES_MAX, REPLY_BACKLOG_BYTES, REQUESTS_MAX } from './limits.js';
 import {
+  bodiesOn,
   type Channel,
   MESSAGE_HEADER_SIZE,
   type MessageHead,
   messageType,
   protocolError,
   READ_RANGE_SIZE,
-  requestRules,
 } from './message.js';
 import type { AppendItem, BatchReplicaPort, ReadRange } from './replica-port.js';
+
+const bodies = { data: bodiesOn('data'), bulk: bodiesOn('bulk'), control: bodiesOn('control') } as const;
 
 /** Appends that the port has taken and not acknowledged, and the memory they lie in. */
 interface KeptAppends {
@@ -87,11 +89,9 @@ export class ServerSession {
   }
 
   bodyMax(channel: Channel, head: MessageHead): number {
-    const rule = requestRules[head.type];
-    if (rule === undefined || !rule.channels.includes(channel)) {
-      throw protocolError(`message of type ${head.type} on the ${channel} connection`);
-    }
-    return rule.body;
+    const most = bodies[channel][head.type]!;
+    if (most < 0) throw protocolError(`message of type ${head.type} on the ${channel} connection`);
+    return most;
   }
 
   message(channel: Channel, head: MessageHead, body: Buffer, slab: ReceiveSlab): void {
