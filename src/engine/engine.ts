@@ -24,6 +24,7 @@ import { type Link, ReplicaSet } from './replica-set.js';
 import { ReplyGate } from './reply-gate.js';
 import { Scrubber } from './scrubber.js';
 import type { SegmentTable } from './segment-table.js';
+import { UnsyncedBound } from './unsynced-bound.js';
 import { WritePath } from './write-path.js';
 
 export class VolumeEngine implements Engine {
@@ -45,6 +46,7 @@ export class VolumeEngine implements Engine {
   readonly #checkpointer: Checkpointer;
   readonly #catchUp: CatchUp;
   readonly #gate: ReplyGate;
+  readonly #unsynced: UnsyncedBound;
   readonly #orders: EngineOrders;
   readonly #dispatch: Dispatch;
   readonly #maintenance: Maintenance;
@@ -98,6 +100,7 @@ export class VolumeEngine implements Engine {
       member.events.target = this.#set.eventsOf(link, () => member.port);
     }
     this.#gate = new ReplyGate(options.clock);
+    this.#unsynced = new UnsyncedBound(options.clock);
     this.#pipeline = new Pipeline(this.#map, this.#tail, (request, error) => this.#gate.reply(request, error));
     this.#pipeline.connect(this.#set);
     this.#writer = new LogWriter(
@@ -112,7 +115,10 @@ export class VolumeEngine implements Engine {
         table,
         kernel,
         wallMs: () => options.clock.wallMs(),
-        emit: (frame) => this.#pipeline.emit(frame),
+        emit: (frame) => {
+          this.#unsynced.wrote(frame.seq, frame.bytes.length);
+          this.#pipeline.emit(frame);
+        },
         seal: {
           keys,
           epoch: options.reign.epoch,
@@ -136,6 +142,7 @@ export class VolumeEngine implements Engine {
       writer: this.#writer,
       pipeline: this.#pipeline,
       reads: this.#reads,
+      unsynced: this.#unsynced,
       set: this.#set,
       clock: options.clock,
       logger: options.logger,
@@ -278,12 +285,21 @@ export class VolumeEngine implements Engine {
     this.#maintenance.noteWork();
     this.#pipeline.committed(seq);
     this.#writes.committed(seq);
+    this.#syncWhenDue();
   }
 
   #synced(seq: number): void {
     this.#writer.flushedThrough = seq;
     this.#maintenance.noteWork();
+    this.#unsynced.synced(seq);
     this.#pipeline.synced(seq);
+    this.#syncWhenDue();
+    this.#writes.retry();
+  }
+
+  #syncWhenDue(): void {
+    const through = this.#unsynced.due(this.#set.committed);
+    if (through > 0 && !this.closed) this.#set.sync(through);
   }
 
   #setChanged(): void {

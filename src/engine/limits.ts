@@ -6,6 +6,11 @@ import { KiB, MiB } from '../base/index.js';
 export const DATA_FRAME_MAX = 1 * MiB;
 /** Unacknowledged bytes of a volume; more waits. Two NBD connections' worth of the server's own bound. */
 export const IN_FLIGHT_MAX = 64 * MiB;
+/**
+ * Written bytes of a volume that are not synced yet; more waits. Halved, down to `least`, when a sync of a quarter to all of it takes
+ * longer than `slowMs`; doubled when one takes less than `quickMs`. At 50 MB/s it settles at 8 MiB.
+ */
+export const UNSYNCED = { first: 32 * MiB, least: 2 * MiB, most: 64 * MiB, slowMs: 250, quickMs: 50 };
 /** Committed frames kept in memory, from which a catching-up replica joins the live stream. */
 export const TAIL_BYTES = 8 * MiB;
 /** The same while no replica is away. Frames that are forgotten young cost less: their memory is used again while it is in the cache. */

@@ -1,6 +1,6 @@
 // Writes, trims and zeroes: admission, splitting into records, read-modify-write of partial blocks, range entries.
 //
-// Admission: a write waits while too much is in flight, while fewer replicas than minReplicas are in sync (for as long as
+// Admission: a write waits while too much is in flight or not synced yet, while fewer replicas than minReplicas are in sync (for as long as
 // that lasts), or while a replica's pool has no room (for a bounded time, then ENOSPC). Nothing that waits has a seq.
 //
 // Partial blocks: all blocks of the request are locked, everything already sequenced is committed, the old content of the
@@ -15,6 +15,7 @@ import type { LogWriter } from './log-writer.js';
 import type { Pipeline } from './pipeline.js';
 import type { ReadPath } from './read-path.js';
 import type { ReplicaSet } from './replica-set.js';
+import type { UnsyncedBound } from './unsynced-bound.js';
 
 /**
  * Adjacent blocks sealed as one record; the format allows 8. A record is read whole, for one block of it, too. Measured, CPU
@@ -29,6 +30,7 @@ export interface WriteParts {
   readonly set: ReplicaSet;
   readonly clock: Clock;
   readonly logger: Logger;
+  readonly unsynced: UnsyncedBound;
   readonly minReplicas: number;
   readonly clearRange: (block: number, count: number) => void;
 }
@@ -114,13 +116,14 @@ export class WritePath {
   }
 
   /** What keeps a request from being sequenced now. */
-  #obstacle(request: BlockRequest): 'replicas' | 'in-flight' | 'space' | null {
+  #obstacle(request: BlockRequest): 'replicas' | 'in-flight' | 'unsynced' | 'space' | null {
     const { set, pipeline, minReplicas } = this.#parts;
     if (set.inSyncCount < minReplicas) return 'replicas';
     const pending = pipeline.bytesInFlight + this.#batchBytes;
     if (pending > IN_FLIGHT_MAX) return 'in-flight';
     // Worst case: nothing compresses, every block is a record of its own, and a segment is opened for it.
     const worst = request.op === 'write' ? request.length * 1.02 + 16 * 1024 : 0;
+    if (worst > 0 && this.#parts.unsynced.exceeded) return 'unsynced';
     if (worst > 0 && this.#roomBytes - pending - worst < SPACE_RESERVE) return 'space';
     return null;
   }
