@@ -6,13 +6,16 @@
 // Invariants: a slab in `#free` or freshly taken with one user has `used` bytes that nobody reads; at most one stream receives into
 // a slab at a time (take() hands it out, giveBack() returns it).
 
-import { assert, KiB } from '../base/index.js';
+import { assert, KiB, MiB } from '../base/index.js';
 import type { ReceiveSlab } from './byte-stream.js';
 
 /** Several of the largest common messages (128 KiB writes) in one read; larger ones of 1 MiB fall out of the processor's cache. */
 export const SLAB_BYTES = 256 * KiB;
 /** Slabs kept for later; more than that is given to the collector. */
 const FREE_MAX = 16;
+/** Messages above a slab get a larger one, of a power of two. Up to this size (the largest frames) two are kept: fresh memory of that size costs a page fault every 4 KiB. */
+const LARGE_BYTES_MAX = 8 * MiB;
+const LARGE_FREE_MAX = 2;
 
 export class Slab implements ReceiveSlab {
   readonly bytes: Buffer;
@@ -49,10 +52,13 @@ export class Slab implements ReceiveSlab {
 
 export class SlabPool {
   readonly #free: Slab[] = [];
+  readonly #freeLarge: Slab[] = [];
   /** Partly in use, with room behind. The pool is one of its users. */
   #open: Slab | null = null;
-  /** Slabs that exist and are used by somebody. */
+  /** Slabs that are used by somebody. */
   inUse = 0;
+  /** Slabs made so far. */
+  made = 0;
 
   /** A slab with at least `room` bytes behind `used`, for the caller alone to fill. */
   take(room: number): Slab {
@@ -69,10 +75,20 @@ export class SlabPool {
       }
     }
     this.inUse++;
-    if (room > SLAB_BYTES) return new Slab(this, room);
-    const slab = this.#free.pop() ?? new Slab(this, SLAB_BYTES);
+    const slab = room > SLAB_BYTES ? this.#large(room) : (this.#free.pop() ?? this.#make(SLAB_BYTES));
     slab.reuse();
     return slab;
+  }
+
+  #large(room: number): Slab {
+    const index = this.#freeLarge.findIndex(({ bytes }) => bytes.length >= room);
+    if (index >= 0) return this.#freeLarge.splice(index, 1)[0]!;
+    return this.#make(room > LARGE_BYTES_MAX ? room : 2 ** Math.ceil(Math.log2(room)));
+  }
+
+  #make(size: number): Slab {
+    this.made++;
+    return new Slab(this, size);
   }
 
   /** The caller fills it no further; what lies below `used` stays as it is for those who retained the slab. */
@@ -85,7 +101,14 @@ export class SlabPool {
   /** For Slab.release() only. */
   unused(slab: Slab): void {
     this.inUse--;
-    if (slab.bytes.length === SLAB_BYTES && this.#free.length < FREE_MAX) this.#free.push(slab);
+    const size = slab.bytes.length;
+    if (size === SLAB_BYTES) {
+      if (this.#free.length < FREE_MAX) this.#free.push(slab);
+    } else if (size <= LARGE_BYTES_MAX) {
+      // The newest is the one that fits what comes now.
+      this.#freeLarge.unshift(slab);
+      this.#freeLarge.length = Math.min(this.#freeLarge.length, LARGE_FREE_MAX);
+    }
   }
 
   /** Nothing received is used by anybody: for tests. */
