@@ -296,6 +296,39 @@ describe('compression', () => {
     mixed = Buffer.concat(Array.from({ length: 64 }, (_, i) => content(i % 5, 1)));
   });
 
+  /** Bytes of few or many kinds with repeats of all lengths and distances, from a seed. */
+  function repeats(seed: number, length: number): Buffer {
+    let state = seed | 1;
+    const below = (limit: number) => {
+      state = Math.imul(state, 1_103_515_245) + 12_345;
+      return ((state >>> 8) & 0xffff) % limit;
+    };
+    const bytes = Buffer.alloc(length);
+    const letters = [1, 2, 4, 256][below(4)]!;
+    let at = 0;
+    while (at < length) {
+      const run = Math.min(length - at, 1 + below([3, 20, 600, 5000][below(4)]!));
+      const from = at > 0 && below(2) === 0 ? below(Math.min(at, 0xffff)) : -1;
+      for (let i = 0; i < run; i++, at++) bytes[at] = from < 0 ? below(letters) : bytes[from + i]!;
+    }
+    return bytes;
+  }
+
+  it.each(kernels)('$name: every match and literal length, up to the last bytes of a run', (subject) => {
+    for (let seed = 1; seed <= 150; seed++) {
+      const runs = [1, 2, 8].map((run) => ({ block: run * 10, data: repeats(seed * 7 + run, run * 4096) }));
+      const { out, batch } = seal(subject, 'none', 'lz4', runs);
+      runs.forEach(({ block, data }, i) => {
+        for (const opener of kernels) {
+          const into = Buffer.alloc(data.length);
+          const keys = ring(opener, 'none');
+          expect(open(opener, keys, out, batch.offset(i), batch.storedLength(i), block, into)).toBeNull();
+          if (!into.equals(data)) throw new Error(`seed ${seed}, run ${i}: ${opener.name} gave other bytes`);
+        }
+      });
+    }
+  });
+
   it.each(kernels)('$name keeps it only when it saves a sixteenth, and misses little of what there is', (subject) => {
     const sealed = (data: Buffer) =>
       seal(subject, 'none', 'lz4', [{ block: 0, data }]).batch.storedLength(0) / recordSizeMax(data.length / 4096);

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::os::raw::{c_char, c_int};
 use zstd_safe::{CCtx, CParameter, DCtx};
 
+use crate::lz4;
 use crate::record::PAYLOAD_MAX;
 
 pub const COMPRESSION_NONE: u8 = 0;
@@ -19,43 +20,40 @@ extern "C" {
 }
 
 pub struct Scratch {
-    /// A record's payload, compressed and later encrypted or being decrypted.
+    /// A record's payload, being decrypted.
     pub packed: Vec<u8>,
     /// A whole run of which only a part is wanted.
     pub plain: Vec<u8>,
-    table: lz4_flex::block::CompressTable,
+    table: lz4::Table,
     zstd_seal: Option<CCtx<'static>>,
     zstd_open: Option<DCtx<'static>>,
 }
 
 thread_local! {
     pub static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
-        packed: vec![0; lz4_flex::block::get_maximum_output_size(PAYLOAD_MAX)],
+        packed: vec![0; PAYLOAD_MAX],
         plain: vec![0; PAYLOAD_MAX],
-        table: lz4_flex::block::CompressTable::small(),
+        table: lz4::Table::new(),
         zstd_seal: None,
         zstd_open: None,
     });
 }
 
 impl Scratch {
-    /// Compresses into `packed`; the length, or 0 when that would not save one sixteenth.
-    pub fn compress(&mut self, compression: u8, source: &[u8]) -> usize {
-        let most = source.len() - source.len() / 16;
+    /// Compresses into `out`; the length, or 0 when that would not save one sixteenth (`out` then holds anything).
+    pub fn compress(&mut self, compression: u8, source: &[u8], out: &mut [u8]) -> usize {
         if compression == COMPRESSION_NONE || looks_random(source) {
             return 0;
         }
-        let length = match compression {
-            COMPRESSION_LZ4 => {
-                lz4_flex::block::compress_into_with_table(source, &mut self.packed, &mut self.table).unwrap_or(0)
-            }
-            COMPRESSION_ZSTD => self.compress_zstd(source, most),
+        let out = &mut out[..source.len() - source.len() / 16];
+        match compression {
+            COMPRESSION_LZ4 => lz4::compress(source, out, &mut self.table),
+            COMPRESSION_ZSTD => self.compress_zstd(source, out),
             _ => 0,
-        };
-        if length <= most { length } else { 0 }
+        }
     }
 
-    fn compress_zstd(&mut self, source: &[u8], most: usize) -> usize {
+    fn compress_zstd(&mut self, source: &[u8], out: &mut [u8]) -> usize {
         if self.zstd_seal.is_none() {
             self.zstd_seal = CCtx::try_create().and_then(|mut context| {
                 context.set_parameter(CParameter::CompressionLevel(ZSTD_LEVEL)).ok()?;
@@ -66,7 +64,7 @@ impl Scratch {
         }
         match &mut self.zstd_seal {
             // What does not fit is an error, and kept uncompressed.
-            Some(context) => context.compress2(&mut self.packed[..most], source).unwrap_or(0),
+            Some(context) => context.compress2(out, source).unwrap_or(0),
             None => 0,
         }
     }

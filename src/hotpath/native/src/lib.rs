@@ -7,6 +7,7 @@ mod compress;
 mod disk;
 mod frame;
 mod keys;
+mod lz4;
 mod net;
 mod record;
 mod seal;
@@ -14,5 +15,5 @@ mod seal;
 /// To be raised with every change of `native-binding.ts`, there and here.
 #[napi_derive::napi]
 pub fn native_version() -> u32 {
-    3
+    4
 }

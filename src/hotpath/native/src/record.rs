@@ -55,14 +55,13 @@ pub struct Sealing<'a> {
 /// Seals `source`, 1 to 8 whole blocks, at the start of `out`, which has room for size_max(). The length without padding (which is
 /// zeroed), or None without a key.
 pub fn seal(sealing: &mut Sealing, block: u64, record_number: u64, source: &[u8], out: &mut [u8]) -> Option<usize> {
-    let packed = sealing.scratch.compress(sealing.compression, source);
-    let (payload, compression) = if packed == 0 {
-        (source, COMPRESSION_NONE)
-    } else {
-        (&sealing.scratch.packed[..packed], sealing.compression)
-    };
-    let end = HEADER + payload.len();
-    out[HEADER..end].copy_from_slice(payload);
+    let packed = sealing.scratch.compress(sealing.compression, source, &mut out[HEADER..]);
+    let (payload, compression) =
+        if packed == 0 { (source.len(), COMPRESSION_NONE) } else { (packed, sealing.compression) };
+    let end = HEADER + payload;
+    if packed == 0 {
+        out[HEADER..end].copy_from_slice(source);
+    }
     let length = if sealing.cipher == CIPHER_NONE { end } else { end + TAG };
     write_u32(out, 0, MAGIC);
     write_u32(out, 8, length as u32);
@@ -73,7 +72,7 @@ pub fn seal(sealing: &mut Sealing, block: u64, record_number: u64, source: &[u8]
     write_u64(out, 16, block);
     write_u64(out, 24, sealing.epoch);
     write_u64(out, 32, record_number);
-    write_u32(out, 40, payload.len() as u32);
+    write_u32(out, 40, payload as u32);
     write_u32(out, 44, 0);
     if sealing.cipher != CIPHER_NONE {
         let (lineage, keys) = sealing.rings.find(sealing.ring, sealing.epoch, sealing.cipher)?;
