@@ -64,6 +64,8 @@ export interface NativeNet {
 export interface NativeDisk {
   /** Checks the frames in bytes[from..) against a tail (segment/log-tail.ts) and moves it along: 0, or the fault's number. */
   verifyFrames(bytes: Uint8Array, from: number, tail: Uint8Array): number;
+  /** Has the kernel begin to write a stretch of the file to disk; false when that was left to it. Never waits. */
+  startWriteBack(fd: number, from: number, length: number): boolean;
 }
 
 export interface NativeBinding extends NativeKernel, NativeNet, NativeDisk {}

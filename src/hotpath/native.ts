@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import type { NativeBinding } from './native-binding.js';
 
 /** To be raised with every change of native-binding.ts, here and in native/src/lib.rs. */
-const NATIVE_VERSION = 3;
+const NATIVE_VERSION = 4;
 
 /** Beside the compiled loader (the build copies it there), else where cargo leaves it, seen from src/ and from a dist folder. */
 const places = [
@@ -31,8 +31,8 @@ function load(): NativeBinding | null {
       }
       continue;
     }
-    // A file that an older build left is as good as none.
     if (loaded.exports.nativeVersion?.() === NATIVE_VERSION) return loaded.exports as NativeBinding;
+    process.emitWarning(`${path} is of another build and is left alone: run npm run build`);
   }
   return null;
 }

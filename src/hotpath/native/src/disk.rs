@@ -1,10 +1,14 @@
-//! What a replica needs: checking frames before they are appended. Twin: `src/segment/log-tail.ts`. Reads and writes of files gain
-//! nothing measurable here over node:fs (decision 023).
+//! What a replica needs: checking frames before they are appended (twin: `src/segment/log-tail.ts`), and an early start of write-back
+//! (twin: none, the kernel starts it later). Reads and writes of files gain nothing here over node:fs (decision 023).
 
 use napi::bindgen_prelude::Unknown;
 use napi::{Env, Error, Result, Status};
 use ring::digest;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::mpsc::{sync_channel, SyncSender};
+use std::sync::OnceLock;
+use std::thread;
 
 use crate::buffers::{read_u32, read_u64, write_u32, write_u64, Memory};
 use crate::frame::{DIGEST, HEADER};
@@ -144,4 +148,47 @@ fn follows(header: &[u8; HEADER], tail: &[u8]) -> std::result::Result<(), Fault>
         return Err(Fault::Claims);
     }
     Ok(())
+}
+
+/// Write-backs that wait for their turn; more are left to the kernel.
+const WRITE_BACKS_MAX: usize = 256;
+
+struct WriteBack {
+    file: OwnedFd,
+    from: i64,
+    length: i64,
+}
+
+/// One thread for the process: starting a write-back may wait for a disk that is behind, and then nothing else may wait with it.
+fn write_backs() -> Option<&'static SyncSender<WriteBack>> {
+    static SENDER: OnceLock<Option<SyncSender<WriteBack>>> = OnceLock::new();
+    SENDER
+        .get_or_init(|| {
+            let (sender, receiver) = sync_channel::<WriteBack>(WRITE_BACKS_MAX);
+            let start = move || {
+                for task in receiver {
+                    // SAFETY: the descriptor is owned. The result says nothing that the next fdatasync would not say: without a
+                    // flag to wait no error of the file is taken away.
+                    unsafe {
+                        libc::sync_file_range(task.file.as_raw_fd(), task.from, task.length, libc::SYNC_FILE_RANGE_WRITE);
+                    }
+                }
+            };
+            thread::Builder::new().name("write-back".into()).spawn(start).ok().map(|_| sender)
+        })
+        .as_ref()
+}
+
+/// Has the kernel begin to write the dirty pages of a stretch of the file. Never waits, and promises nothing.
+#[napi_derive::napi]
+pub fn start_write_back(fd: i32, from: i64, length: i64) -> bool {
+    let Some(sender) = write_backs() else { return false };
+    // SAFETY: dup of any number is sound; the file may be closed before its turn comes.
+    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+    if copy < 0 {
+        return false;
+    }
+    // SAFETY: nobody else owns it.
+    let file = unsafe { OwnedFd::from_raw_fd(copy) };
+    sender.try_send(WriteBack { file, from, length }).is_ok()
 }
