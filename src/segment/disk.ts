@@ -9,6 +9,8 @@ export interface DiskFile {
   readonly path: string;
   /** Writes all bytes of all buffers, one after the other, from `position` on. After an error any part of them may be there. */
   write(buffers: readonly Uint8Array[], position: number): void;
+  /** Has bytes that were written brought to the disk soon, without waiting and without any promise. May do nothing. */
+  startWriteBack(from: number, length: number): void;
   /** Fills `into` from `position` on as far as the file goes; returns the bytes read. */
   read(into: Uint8Array, position: number): number;
   /** Only for bytes that are no part of a log (see SegmentLog). */

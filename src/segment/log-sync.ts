@@ -148,6 +148,7 @@ export class LogSync {
     for (const segment of this.#syncing) {
       segment.dirty = false;
       segment.syncing = true;
+      segment.startedTo = segment.length;
     }
     if (directory) {
       this.#open++;

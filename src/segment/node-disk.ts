@@ -26,6 +26,7 @@ import {
   writevSync,
 } from 'node:fs';
 import { errnoOf } from '../base/index.js';
+import { nativeBinding } from '../hotpath/index.js';
 import type { Disk, DiskFile, DiskLock, DiskSpace, FileStat, OpenMode } from './disk.js';
 import { diskError } from './disk-error.js';
 import { mountInstance } from './mount-instance.js';
@@ -39,6 +40,8 @@ const openFlags: Readonly<Record<OpenMode, number>> = {
   write: constants.O_RDWR,
   create: constants.O_RDWR | constants.O_CREAT | constants.O_EXCL,
 };
+
+const native = nativeBinding();
 
 class NodeFile implements DiskFile {
   readonly path: string;
@@ -79,6 +82,10 @@ class NodeFile implements DiskFile {
         at += buffer.length;
       }
     }
+  }
+
+  startWriteBack(from: number, length: number): void {
+    native?.startWriteBack(this.#fd, from, length);
   }
 
   read(into: Uint8Array, position: number): number {

@@ -17,8 +17,10 @@ import {
   segmentFileName,
 } from '../format/index.js';
 import { type Disk, type DiskFile, synced } from './disk.js';
+import { FileDeletion } from './file-deletion.js';
 import { type WalkedFrame, walkFrames } from './frame-walk.js';
 import type { HandleCache } from './handle-cache.js';
+import { WRITE_BACK_BYTES } from './limits.js';
 import { scanLog } from './log-scan.js';
 import { LogSync } from './log-sync.js';
 import type { LogTail } from './log-tail.js';
@@ -40,6 +42,8 @@ export interface LogSegment {
   sealed: boolean;
   /** The file may hold bytes beyond `length` that are no zeroes. */
   remains: boolean;
+  /** Where the bytes begin that neither a sync nor a write-back has been started for. */
+  startedTo: number;
   /** The file holds zeroes from `length` to here, when that is above `length`. */
   zeroedTo: number;
   file: DiskFile | null;
@@ -79,14 +83,13 @@ export class SegmentLog {
   /** Segments beyond a damaged place: on disk, but no part of the log. */
   #beyond: SegmentName[] = [];
   readonly #zeroes: LogZeroes;
-  /** Unlinks under way, and whether somebody waits for their end. */
-  #deleting: Promise<void> = Promise.resolve();
-  #hurry = false;
+  readonly #deletion: FileDeletion;
 
   private constructor(disk: Disk, directory: string, handles: HandleCache, hasRoom: () => boolean) {
     this.#disk = disk;
     this.directory = directory;
     this.#handles = handles;
+    this.#deletion = new FileDeletion(disk, directory);
     this.#zeroes = new LogZeroes({
       hasRoom,
       writable: (segment) => this.#handle(segment, true),
@@ -163,6 +166,7 @@ export class SegmentLog {
       length: scan.length,
       sealed: scan.sealed,
       remains: scan.fault !== null,
+      startedTo: scan.length,
       zeroedTo: scan.fault === null ? scan.fileSize : 0,
       file: null,
       writable: false,
@@ -190,6 +194,7 @@ export class SegmentLog {
       length: 0,
       sealed: false,
       remains: false,
+      startedTo: 0,
       zeroedTo: 0,
       file: this.#disk.openFile(path, 'create'),
       writable: true,
@@ -221,6 +226,10 @@ export class SegmentLog {
     segment.sealed = sealed;
     this.#endAt(segment.name.epoch, seq, tail.digest);
     this.sync.appended(seq, sealed);
+    if (segment.length - segment.startedTo >= WRITE_BACK_BYTES) {
+      file.startWriteBack(segment.startedTo, segment.length - segment.startedTo);
+      segment.startedTo = segment.length;
+    }
   }
 
   #endAt(epoch: number, seq: number, digest: Buffer): void {
@@ -306,7 +315,8 @@ export class SegmentLog {
    */
   async cut(seq: number): Promise<void> {
     this.checkCut(seq);
-    await this.#deleted();
+    // A name that was deleted may be used anew behind a cut.
+    await this.#deletion.finished();
     await this.trim();
     this.#damage = null;
     const place = this.endAt(seq);
@@ -318,6 +328,7 @@ export class SegmentLog {
     if (last && last.lastSeq > seq) {
       await this.#rewrite(last, place.offset);
       last.length = place.offset;
+      last.startedTo = place.offset;
       last.lastSeq = place.seq;
       last.lastDigest.set(place.digest);
       last.sealed = false;
@@ -427,24 +438,8 @@ export class SegmentLog {
         throw new HoldfastError('INVALID_ARGUMENT', `${segment.path} is the end of its log and can't be deleted`);
     }
     for (const segment of found) this.#forget(segment);
-    const done = this.#deleting.then(() => this.#unlink(found, pause));
-    this.#deleting = done.catch(() => undefined);
-    return done;
-  }
-
-  async #unlink(segments: readonly LogSegment[], pause: () => Promise<void>): Promise<void> {
-    for (const [i, segment] of segments.entries()) {
-      if (i > 0 && !this.#hurry) await pause();
-      await this.#disk.unlink(segment.path);
-    }
-    if (segments.length > 0) await this.#disk.syncDirectory(this.directory);
-  }
-
-  /** Resolves when no file that was taken out of the log is left: its name may then be used anew. */
-  async #deleted(): Promise<void> {
-    this.#hurry = true;
-    await this.#deleting;
-    this.#hurry = false;
+    const paths = found.map((segment) => segment.path);
+    return this.#deletion.delete(paths, pause);
   }
 
   #forget(segment: LogSegment): void {
@@ -480,7 +475,7 @@ export class SegmentLog {
 
   /** Closes all files once no sync runs. */
   async close(): Promise<void> {
-    await this.#deleted();
+    await this.#deletion.finished();
     await this.#idle();
     if (this.sync.failure === null && this.#damage === null) this.giveBack();
     for (const segment of this.#segments) this.#handles.close(segment);

@@ -106,6 +106,7 @@ export class RecordingDisk implements Disk {
   holdSyncs = false;
   #held: (() => void)[] = [];
   syncs = 0;
+  writeBacks = 0;
   writes = 0;
   reads = 0;
   /** Told of every change and sync, right after it was noted in the journal. */
@@ -401,6 +402,10 @@ class RecordingFile implements DiskFile {
   write(buffers: readonly Uint8Array[], position: number): void {
     this.#check();
     this.#disk.recordWrite(this.#inode.id, this.path, position, Buffer.concat(buffers));
+  }
+  startWriteBack(): void {
+    this.#check();
+    this.#disk.writeBacks++;
   }
   read(into: Uint8Array, position: number): number {
     this.#check();

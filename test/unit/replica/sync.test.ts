@@ -88,4 +88,21 @@ describe('sync', () => {
     expect(disk.writes - before).toBe(2);
     expect(heard).toMatchObject({ appended: 5, acks: 1 });
   });
+
+  it('has write-back of a stream started every MiB, and not of what is being synced', async () => {
+    const { disk, host } = await freshHost();
+    const { port } = await localPort(host, reignOf(1));
+    const maker = new FrameMaker(reignOf(1));
+    const append = (size: number) => {
+      const frame = maker.next(size);
+      port.append(frame.segment, frame.offset, frame.bytes, frame.lastSeq);
+    };
+    for (let i = 0; i < 24; i++) append(128 << 10);
+    expect(disk.writeBacks).toBe(3);
+    for (let i = 0; i < 24; i++) {
+      append(128 << 10);
+      await new Promise<void>((resolve) => port.sync(maker.seq, () => resolve()));
+    }
+    expect(disk.writeBacks).toBe(3);
+  });
 });
