@@ -2,7 +2,7 @@
 // every frame in it was forgotten and nobody can still be sending one: fresh memory costs a page fault for each 4 KiB, and
 // what is used again at once is still in the processor's cache.
 
-import { KiB, MiB } from '../base/index.js';
+import { KiB } from '../base/index.js';
 
 /** Bytes before Frame.bytes, in the same memory, that belong to the frame: a sender may put its own header there. */
 export const FRAME_HEADROOM = 80;
@@ -10,8 +10,8 @@ export const FRAME_HEADROOM = 80;
 /** Frames of single small requests lie in slabs of this size. */
 const SMALL_BYTES = 128 * KiB;
 const SMALL_FRAME_MAX = 32 * KiB;
-/** All others: the longest data frame with its headers fits. What is longer still gets memory of its own, used once. */
-const LARGE_BYTES = MiB + 16 * KiB;
+/** All others: the longest data frame, or one of a checkpoint, fits with its headers. What is longer still gets memory used once. */
+const LARGE_BYTES = 528 * KiB;
 /** Slabs kept for later by one thread, for all its volumes; more is given to the collector. */
 const SPARE_MAX = { small: 16, large: 8 };
 

@@ -30,7 +30,7 @@ it('uses memory again only when its frames are forgotten, and never what somebod
   const memories = new Set<object>();
   for (let i = 0; i < 3000; i++) {
     const large = chance() < 0.2;
-    const worst = large ? 40 * KiB + Math.floor(chance() * 900 * KiB) : 4 * KiB + Math.floor(chance() * 20 * KiB);
+    const worst = large ? 40 * KiB + Math.floor(chance() * 400 * KiB) : 4 * KiB + Math.floor(chance() * 20 * KiB);
     const frame = make(worst, Math.ceil(worst * (0.1 + chance() * 0.9)));
     memories.add(frame.memory);
     tail.push(frame);
