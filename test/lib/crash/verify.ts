@@ -80,6 +80,18 @@ function describe(block: Buffer): string {
     : `request ${block.readUInt32LE(0)} for byte ${block.readDoubleLE(8)}`;
 }
 
+/** Where nothing but zeroes follows. */
+function writtenLength(bytes: Buffer): number {
+  let length = bytes.length;
+  while (length > 0 && bytes[length - 1] === 0) length--;
+  return length;
+}
+
+/** `length` bytes; zeroes are as good as a file's end. */
+function writtenPart(bytes: Buffer, length: number): Buffer {
+  return bytes.length >= length ? bytes.subarray(0, length) : Buffer.concat([bytes], length);
+}
+
 /** All in-sync replicas hold the same bytes; a segment may be missing on some only when no live log needs it (a deletion cut short). */
 export function checkReplicasEqual(world: SimWorld, volumeId: VolumeId, epoch: number): void {
   const record = world.volumes.get(volumeId)!;
@@ -100,13 +112,12 @@ export function checkReplicasEqual(world: SimWorld, volumeId: VolumeId, epoch: n
         if (name === newest) throw new Error(`the newest segment ${name} is not on every in-sync replica`);
         continue;
       }
-      const length = Math.min(mine.length, theirs.length);
-      const rest = mine.length > length ? mine : theirs;
-      // What this reign writes is still on its way to some; zeroes behind the last frame are what a power cut left of a longer file.
+      // What this reign writes is still on its way to some; zeroes behind the last frame were written ahead, or are what a power
+      // cut left of a longer file.
       const open = parseSegmentFileName(name)!.epoch === epoch;
-      const same =
-        mine.subarray(0, length).equals(theirs.subarray(0, length)) &&
-        (open || rest.subarray(length).every((byte) => byte === 0));
+      const lengths = [writtenLength(mine), writtenLength(theirs)] as const;
+      const length = open ? Math.min(...lengths) : Math.max(...lengths);
+      const same = writtenPart(mine, length).equals(writtenPart(theirs, length));
       if (!same)
         throw new Error(
           `segment ${name} differs between ${record.inSync[0]} (${mine.length} bytes) and ${record.inSync[i + 1]} (${theirs.length} bytes)`,
