@@ -12,8 +12,7 @@
 // while the pool has room; as room shrinks, moves are allowed in proportion to what clients write, steeply enough that the two
 // meet before the reserve is touched. What lies idle is tidied only where that is cheap.
 
-import { GiB, MiB } from '../base/index.js';
-import { SPACE_RESERVE } from './limits.js';
+import { CLEAN_BAND, CLEAN_LOW_MARK } from './limits.js';
 
 /** What the policy knows of a closed segment. */
 export interface SegmentState {
@@ -35,8 +34,6 @@ const MOST_LIVE_AT_EASE = 0.5;
 /** Moved bytes per written byte when `free` is half way down; twice that at the low mark. */
 const MOVES_PER_BYTE = 4;
 const MOVES_PER_BYTE_MOST = 8;
-/** Free bytes at which everything waits for the cleaner but what was admitted. */
-const LOW_MARK = SPACE_RESERVE + 32 * MiB;
 
 /** How urgent space is: at ease below the high mark, pressed above it, short at the low mark. */
 export interface Urgency {
@@ -47,8 +44,8 @@ export interface Urgency {
 
 /** `freeBytes` is what may still be appended; `storedBytes` what the volume takes in the pool now. */
 export function urgencyOf(freeBytes: number, storedBytes: number): Urgency {
-  const band = Math.min(GiB, Math.max(64 * MiB, (freeBytes + storedBytes) / 64));
-  const pressure = Math.max(0, (LOW_MARK + band - freeBytes) / band);
+  const band = Math.min(CLEAN_BAND.most, Math.max(CLEAN_BAND.least, (freeBytes + storedBytes) / 64));
+  const pressure = Math.max(0, (CLEAN_LOW_MARK + band - freeBytes) / band);
   return { pressure, short: pressure >= 1 };
 }
 

@@ -73,6 +73,12 @@ export const MOVE_READ_BYTES = 512 * KiB;
 export const MOVE_READ_GAP = 16 * KiB;
 /** Versions of map pages pinned by one batch of the cleaner: 32 MiB. */
 export const MOVE_PAGES_MOST = 4_096;
+/** Free bytes in the scarcest pool at which cleaning goes as fast as it can: writers stop at SPACE_RESERVE. */
+export const CLEAN_LOW_MARK = SPACE_RESERVE + 32 * MiB;
+/** Above it, the free bytes over which cleaning sets in: a 64th of the pool, within these bounds. */
+export const CLEAN_BAND = { least: 64 * MiB, most: 1024 * MiB };
+/** Below this an idle volume's open segment, or the space that a checkpoint would release, is left as it is. */
+export const CLEAN_HELD_MIN = 1 * MiB;
 /** A round of the cleaner for so many bytes that clients wrote, if space is scarce. */
 export const CLEAN_STEP_BYTES = 2 * MiB;
 /** Nobody wrote for so long: the volume is idle, and may be tidied. */
