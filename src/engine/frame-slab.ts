@@ -1,11 +1,7 @@
-// Memory that frames are made in, with room in front of each for the header that goes before it on a wire. Memory is used again once
-// every frame in it was forgotten and nobody can still be sending one: fresh memory costs a page fault for each 4 KiB, and
-// what is used again at once is still in the processor's cache.
+// Memory that frames are made in. It is used again once every frame in it was forgotten and nobody can still be sending one: fresh
+// memory costs a page fault for each 4 KiB, and what is used again at once is still in the processor's cache.
 
 import { KiB } from '../base/index.js';
-
-/** Bytes before Frame.bytes, in the same memory, that belong to the frame: a sender may put its own header there. */
-export const FRAME_HEADROOM = 80;
 
 /** Frames of single small requests lie in slabs of this size. */
 const SMALL_BYTES = 128 * KiB;
@@ -74,7 +70,7 @@ export class FrameSlab {
   #large: FrameMemory | null = null;
   /** What reserve() gave: the next frame begins at byte `at` of `bytes`. */
   memory = new FrameMemory(0);
-  at = FRAME_HEADROOM;
+  at = 0;
 
   get bytes(): Buffer {
     return this.memory.bytes;
@@ -82,18 +78,17 @@ export class FrameSlab {
 
   /** Makes room for a frame of at most `most` bytes, good until the next call. */
   reserve(most: number): void {
-    const size = FRAME_HEADROOM + most;
-    if (most <= SMALL_FRAME_MAX) this.memory = this.#small = roomIn(this.#small, size, spareSmall, SMALL_BYTES);
-    else if (size <= LARGE_BYTES) this.memory = this.#large = roomIn(this.#large, size, spareLarge, LARGE_BYTES);
-    else this.memory = new FrameMemory(size);
-    this.at = this.memory.used + FRAME_HEADROOM;
+    if (most <= SMALL_FRAME_MAX) this.memory = this.#small = roomIn(this.#small, most, spareSmall, SMALL_BYTES);
+    else if (most <= LARGE_BYTES) this.memory = this.#large = roomIn(this.#large, most, spareLarge, LARGE_BYTES);
+    else this.memory = new FrameMemory(most);
+    this.at = this.memory.used;
   }
 
   /** The frame that reserve() made room for, which ends at byte `end`: to keep until its memory is told to release() it. */
   keep(end: number): Buffer {
     const { memory } = this;
     memory.frames++;
-    // The next frame's headroom begins on a cache line of its own.
+    // The next frame begins on a cache line of its own.
     memory.used = (end + 63) & ~63;
     return memory.bytes.subarray(this.at, end);
   }

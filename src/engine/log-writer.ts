@@ -29,10 +29,7 @@ import { FramePlan, type Kernel, type KeyRing, SealBatch } from '../hotpath/inde
 import { type FrameMemory, FrameSlab } from './frame-slab.js';
 import type { SegmentTable, TableEntry } from './segment-table.js';
 
-/**
- * One frame on its way. `bytes` starts with the segment's header when `offset` is 0; FRAME_HEADROOM bytes before it, in the same memory,
- * are free for a sender.
- */
+/** One frame on its way. `bytes` starts with the segment's header when `offset` is 0. */
 export interface Frame {
   readonly seq: number;
   readonly segment: TableEntry;

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { FRAME_HEADROOM, FrameSlab } from '../../../src/engine/frame-slab.js';
+import { FrameSlab } from '../../../src/engine/frame-slab.js';
 import { FrameTail } from '../../../src/engine/frame-tail.js';
 import type { Frame } from '../../../src/engine/log-writer.js';
 import { EngineRig, read, seeded, write } from '../../lib/engine-rig.js';
@@ -13,7 +13,7 @@ function maker() {
   return (worst: number, length: number): Frame => {
     slab.reserve(worst);
     const start = slab.at;
-    slab.bytes.fill(++seq & 0xff, start - FRAME_HEADROOM, start + length);
+    slab.bytes.fill(++seq & 0xff, start, start + length);
     const bytes = slab.keep(start + length);
     return { seq, bytes, memory: slab.memory } as unknown as Frame;
   };

@@ -99,8 +99,12 @@ describe('kernel', () => {
   for (const { sealer, opener } of pairs) {
     for (const cipher of ciphers) {
       for (const compression of ['none', 'lz4', 'zstd'] as const) {
-        const able = [sealer, opener].every(({ kernel }) => kernel.compressions.includes(compression));
-        it.skipIf(!able)(`${opener.name} opens what ${sealer.name} sealed: ${cipher}, ${compression}`, () => {
+        it(`${opener.name} opens what ${sealer.name} sealed: ${cipher}, ${compression}`, (context) => {
+          for (const { name, kernel } of [sealer, opener])
+            context.skip(
+              !kernel.compressions.includes(compression),
+              `the ${name} kernel has no zstd before Node 22.15`,
+            );
           fc.assert(
             fc.property(shapes, fc.nat(2 ** 40), (kinds, block) => {
               const runs = kinds.map(({ kind, run }, i) => ({ block: block + i * 100, data: content(kind, run) }));
