@@ -133,7 +133,7 @@ export class VolumeEngine implements Engine {
       table,
       keys,
       reader: this.#reader,
-      nearest: () => this.#set.nearest(),
+      source: () => this.#set.source(),
       closed: () => this.closed,
       clock: options.clock,
       logger: options.logger,

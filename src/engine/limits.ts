@@ -56,6 +56,8 @@ export const HOLD_MAX_MS = 30_000;
 export const READ_JOB_BYTES = 1 * MiB;
 /** Stored bytes fetched by one port call: they stay in the processor's cache until they are opened. */
 export const READ_SCRATCH_BYTES = 512 * KiB;
+/** The same where no replica is local: larger reads are shared out among the replicas, and one part travels while another is opened. */
+export const READ_SPREAD_BYTES = 128 * KiB;
 /** Pairs of map pages compared for one answer about changed blocks: about a millisecond of the worker that serves the volume. */
 export const CHANGED_PAGES = 256;
 /** Snapshots of one volume. */

@@ -5,7 +5,7 @@ import { BLOCK_SIZE, type Clock, corrupt, HoldfastError, type Logger, messageOf 
 import { PAGE_ENTRIES, placeLength, placeOffset, placeSlot, segmentFileName } from '../format/index.js';
 import { type BlockMap, type Kernel, type KeyRing, kernel, OpenBatch } from '../hotpath/index.js';
 import type { BlockRequest } from './block-device.js';
-import { READ_JOB_BYTES, READ_SCRATCH_BYTES, RECONNECT_MS } from './limits.js';
+import { READ_JOB_BYTES, READ_SCRATCH_BYTES, READ_SPREAD_BYTES, RECONNECT_MS } from './limits.js';
 import type { LogReader } from './log-reader.js';
 import { ReadBatch, type ReadRow } from './read-batch.js';
 import type { ReplicaPort } from './replica-port.js';
@@ -50,8 +50,8 @@ export interface ReadParts {
   readonly table: SegmentTable;
   readonly keys: KeyRing;
   readonly reader: LogReader;
-  /** What is read from first. */
-  readonly nearest: () => ReplicaPort | undefined;
+  /** What the next batch is read from. */
+  readonly source: () => ReplicaPort | undefined;
   /** No more reads will be answered. */
   readonly closed: () => boolean;
   readonly clock: Clock;
@@ -72,6 +72,8 @@ export class ReadPath {
   readonly #spareScratch: Buffer[] = [];
   /** The batch being filled. */
   #batch = new ReadBatch();
+  /** What one batch may take, judged by where the one before it was read. */
+  #batchBytesMax = READ_SPREAD_BYTES;
   /** The segment looked up last: most records of a batch lie in few. */
   #segment: TableEntry | undefined;
 
@@ -218,7 +220,7 @@ export class ReadPath {
       this.#segment = segment;
     }
     const length = placeLength(word1);
-    if (this.#batch.bytes + length > READ_SCRATCH_BYTES) this.#run(job);
+    if (this.#batch.bytes + length > this.#batchBytesMax) this.#run(job);
     this.#batch.add(segment, placeOffset(word1), length, block, count, into, intoAt, index);
   }
 
@@ -229,8 +231,9 @@ export class ReadPath {
     if (batch.count === 0) return;
     this.#batch = this.#spareBatches.pop() ?? new ReadBatch();
     job.open++;
-    const port = this.#parts.nearest();
+    const port = this.#parts.source();
     if (port === undefined) return void this.#slow(job, batch, null);
+    this.#batchBytesMax = port.local ? READ_SCRATCH_BYTES : READ_SPREAD_BYTES;
     const scratch = this.#scratchFor(port, batch.bytes);
     port.read(batch.ranges(scratch), (error) => {
       const bad = error === null ? this.#open(batch, scratch) : null;

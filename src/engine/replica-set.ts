@@ -67,6 +67,8 @@ export class ReplicaSet {
   #synced = 0;
   #syncTarget = 0;
   #confirming = false;
+  /** Counts reads from remote replicas. */
+  #turn = 0;
   #leaseWaiters: ((error: Error | null) => void)[] = [];
 
   constructor(
@@ -106,15 +108,19 @@ export class ReplicaSet {
   get synced(): number {
     return this.#synced;
   }
-  /** The first of sources(). */
-  nearest(): ReplicaPort | undefined {
-    let found: ReplicaPort | undefined;
+  /** What to read from now: the local replica, else the connected in-sync ones in turn, so that they share the work. */
+  source(): ReplicaPort | undefined {
+    let remote = 0;
     for (const { state, port } of this.links) {
       if (state !== 'in-sync' || port === undefined) continue;
       if (port.local) return port;
-      found ??= port;
+      remote++;
     }
-    return found;
+    if (remote === 0) return undefined;
+    let left = this.#turn++ % remote;
+    for (const { state, port } of this.links)
+      if (state === 'in-sync' && port !== undefined && left-- === 0) return port;
+    return undefined;
   }
   /** Connected in-sync replicas, the local one first: what may be read from. */
   sources(): ReplicaPort[] {

@@ -56,6 +56,8 @@ export class MemoryReplica {
   /** Set to hold acknowledgements back until released. */
   paused = false;
   syncs = 0;
+  /** Calls of read() by the current and former ports. */
+  reads = 0;
   bytesWritten = 0;
   readonly clones: CloneOrder[] = [];
   current: MemoryPort | undefined;
@@ -227,6 +229,7 @@ class MemoryPort implements ReplicaPort {
     });
   }
   read(ranges: readonly ReadRange[], done: (error: Error | null) => void): void {
+    this.#replica.reads++;
     setImmediate(() => {
       if (this.#dead) return done(this.#dead);
       for (const { segment, offset, into } of ranges) {
