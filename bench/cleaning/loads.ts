@@ -19,9 +19,10 @@ export function seededDraw(seed: number): Draw {
   };
 }
 
-/** A function that draws blocks of a volume of so many. Hot ones lie scattered: every fifth block. */
+/** A function that draws blocks of a volume of so many. Hot ones lie scattered. */
 export function drawBlocks(load: LoadName, blocks: number, draw: Draw): () => number {
-  const scattered = (rank: number) => (rank * 5 + Math.floor((rank * 5) / blocks)) % blocks;
+  // A permutation, as long as the volume is no multiple of the prime.
+  const scattered = (rank: number) => (rank * 1_000_003) % blocks;
   const hot = Math.floor(blocks / 5);
   switch (load) {
     case 'uniform':

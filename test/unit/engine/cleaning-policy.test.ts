@@ -71,7 +71,7 @@ describe('write amplification', () => {
     ['uniform', 0.5, 4, 1.4],
     ['uniform', 0.8, 4, 3.2],
     // The cold part takes long to come to its end state, which is the dearest.
-    ['zones 80/20', 0.8, 12, 2.7],
+    ['zones 80/20', 0.8, 8, 2.9],
   ])('of %s at %d', (load, full, rounds, most) => {
     const gib = 0.25;
     const pick = drawBlocks(load, (gib * GiB) / 4096, seededDraw(3));
