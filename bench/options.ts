@@ -84,7 +84,7 @@ const defaults: Readonly<Record<BenchOptions['part'], Defaults>> = {
   ceph: { rounds: 7, seconds: 2 },
   micro: { rounds: 3, seconds: 3 },
 };
-const quickDefaults: Defaults = { rounds: 2, seconds: 1 };
+const quickDefaults: Defaults = { rounds: 1, seconds: 1 };
 
 /** Throws INVALID_ARGUMENT that names the flag. */
 export function parseOptions(argv: readonly string[]): BenchOptions {

@@ -34,13 +34,15 @@ const stages: readonly { readonly name: string; readonly test: RegExp }[] = [
   { name: 'parse', test: /\/nbd\// },
   { name: 'seal', test: /\/hotpath\/(kernel|lz4|keys|native)[^/]*\.js$|\/engine\/log-writer\.js$/ },
   { name: 'map', test: /\/hotpath\// },
-  { name: 'send', test: /\/(transport|wire)\// },
+  { name: 'send', test: /\/wire\// },
+  // Of the client and of other nodes alike.
+  { name: 'sockets', test: /\/transport\// },
   { name: 'append', test: /\/segment\// },
   { name: 'replica', test: /\/replica\// },
   { name: 'engine', test: /\/(engine|base|format)\// },
 ];
 
-export const stageNames = ['parse', 'engine', 'seal', 'append', 'send', 'replica', 'map', 'reply'] as const;
+export const stageNames = ['parse', 'engine', 'seal', 'append', 'send', 'replica', 'map', 'reply', 'sockets'] as const;
 const COLLECTOR = 'garbage collector';
 const RUNTIME = 'event loop, kernel';
 

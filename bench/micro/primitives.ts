@@ -51,17 +51,17 @@ const lineageId = '20000000-0000-4000-8000-000000000002' as LineageId;
 const reign = { epoch: 1, reignId: '50000000-0000-4000-8000-000000000005' as ReignId };
 
 /** The kernels that are here: the twin, and the native one where it was built. */
-interface Subject {
+export interface Subject {
   readonly kernel: Kernel;
   readonly binding: NativeBinding | null;
 }
 
-function subjects(): Subject[] {
+export function subjects(): Subject[] {
   const bindings = nativeBinding() === null ? [null] : [null, nativeBinding()];
   return bindings.map((binding) => ({ binding, kernel: createKernel(binding) }));
 }
 
-interface Sealed {
+export interface Sealed {
   readonly keys: KeyRing;
   readonly batch: SealBatch;
   readonly out: Buffer;
@@ -69,7 +69,7 @@ interface Sealed {
 }
 
 /** A frame of `records` records of `run` blocks each, and how to seal it. */
-function sealed(
+export function sealed(
   subject: Subject,
   records: number,
   run: number,
@@ -346,7 +346,7 @@ export function measure(primitive: Primitive, budgetMs: number): PrimitiveResult
   };
 }
 
-function cpuUsOfProcess(): number {
+export function cpuUsOfProcess(): number {
   const { user, system } = process.cpuUsage();
   return user + system;
 }

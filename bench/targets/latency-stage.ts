@@ -11,7 +11,7 @@ import { type Workload, workloadOf } from '../volume/workload.js';
 import type { Stage, StageRun } from './stage.js';
 
 const SIZE = 256 * MiB;
-const ROUNDS_MAX = 5;
+const PEAK_SECONDS = 1;
 const OF_PEAK = 0.7;
 
 interface Case {
@@ -20,9 +20,9 @@ interface Case {
   readonly workload: Workload;
 }
 
-function measure(stage: StageRun, { system, workload }: Case, rate: number): Promise<FioResult> {
-  const { processes, directory, options } = stage;
-  const job = measureJob(workload, system.target(), { sizeBytes: SIZE, seconds: options.seconds, flushLog: '', rate });
+function measure(stage: StageRun, { system, workload }: Case, seconds: number, rate = 0): Promise<FioResult> {
+  const { processes, directory } = stage;
+  const job = measureJob(workload, system.target(), { sizeBytes: SIZE, seconds, flushLog: '', rate });
   return runFio(processes, directory, job);
 }
 
@@ -45,13 +45,13 @@ export const latencyStage: Stage = {
         await runFio(processes, directory, fillJob(system.target(), SIZE));
       }
       // The first round warms up.
-      for (let round = -1; round < Math.min(options.rounds, ROUNDS_MAX); round++) {
+      for (let round = -1; round < options.rounds; round++) {
         for (const one of cases) {
           stage.progress(`${one.workload.title}: ${one.system.title}`);
           // The peak of the same minute.
-          const peak = await measure(stage, one, 0);
+          const peak = await measure(stage, one, PEAK_SECONDS);
           const rate = Math.max(1, Math.round(peak.iops * OF_PEAK));
-          const { p50Us, p99Us } = await measure(stage, one, rate);
+          const { p50Us, p99Us } = await measure(stage, one, options.seconds, rate);
           if (round >= 0) results.get(one.id)!.push({ rate, p50Us, p99Us });
         }
       }

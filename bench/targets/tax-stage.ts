@@ -1,11 +1,11 @@
 // Line 6: what encryption and compression cost 4 KiB writes at depth 32, by volumes that differ in nothing else, on the same
 // data, in interleaved rounds; and what share of a write's CPU time its checksums are. Beside it, what other data does.
 
-import { crc32c, KiB, MiB } from '../../src/base/index.js';
+import { KiB, MiB } from '../../src/base/index.js';
+import { checksumUsPerByte } from '../micro/checksum.js';
 import { short, spreadOf } from '../statistics.js';
 import { HoldfastSystem, holdfast, untaxed } from '../systems/holdfast.js';
 import { HoldfastCluster } from '../systems/holdfast-cluster.js';
-import { findPeers } from '../systems/peers.js';
 import type { BenchSystem } from '../systems/system.js';
 import { renderTable } from '../table.js';
 import { runFio } from '../volume/fio.js';
@@ -16,7 +16,7 @@ import { type Workload, withData, workloadOf } from '../volume/workload.js';
 import type { Stage, StageRun } from './stage.js';
 
 const SIZE = 256 * MiB;
-const ROUNDS_MAX = 5;
+const SECONDS = 1;
 
 const half = workloadOf('w4k-q32');
 const random = withData(half, 0);
@@ -30,17 +30,6 @@ export function taxes(samples: Samples, workload: Workload, taxed: string, witho
     const base = free[round];
     return rate === undefined || base === undefined || base === 0 ? [] : [1 - rate / base];
   });
-}
-
-/** Seconds of CPU that CRC-32C takes per byte, of buffers as long as a frame's. */
-function crcSecondsPerByte(): number {
-  const frame = Buffer.alloc(64 * KiB, 0x5a);
-  const passes = 2_000;
-  crc32c(frame);
-  const before = process.cpuUsage();
-  for (let i = 0; i < passes; i++) crc32c(frame);
-  const { user, system } = process.cpuUsage(before);
-  return (user + system) / 1e6 / passes / frame.length;
 }
 
 /** Each stored byte is summed for its record, for its frame, and by the replica that takes the frame. */
@@ -58,7 +47,7 @@ async function noteChecksums(
   const { counters } = await cluster.status(one.volume);
   await one.close();
   const stored = Number(counters?.stored_write_bytes ?? 0) / Math.max(1, Number(counters?.write_bytes ?? 0));
-  const crcUs = crcSecondsPerByte() * 1e6 * stored * 4 * KiB * SUMMED;
+  const crcUs = checksumUsPerByte() * stored * 4 * KiB * SUMMED;
   const cpuUs = spreadOf(samples.of(half, one).map((sample) => sample.cpuUs))?.median;
   if (cpuUs === undefined) return;
   const beside = `${crcUs.toFixed(2)} us of ${short(cpuUs)} us: ${SUMMED} times ${short(stored * 4 * KiB)} bytes`;
@@ -82,30 +71,26 @@ export const taxStage: Stage = {
   name: 'tax',
   title: 'line 6: what encryption, checksums and compression cost; data of other kinds',
   async run(stage) {
-    const { options, processes } = stage;
+    const { options } = stage;
     const cluster = new HoldfastCluster(stage);
     const make = (variant: ReturnType<typeof holdfast>) => new HoldfastSystem(cluster, variant, SIZE);
     const [plain, raw] = untaxed.map(make);
     const one = make(holdfast(1));
     const three = make(holdfast(3));
-    const peers = await findPeers({ ...stage, sizeBytes: SIZE });
-    const nbdkit = peers.systems.filter(({ name }) => name === 'nbdkit-file');
-    const systems = [...nbdkit, one, three, plain!, raw!];
+    const systems = [one, three, plain!, raw!];
     const measures = (workload: Workload, system: { readonly name: string }) =>
       system === plain ? workload === half : system === raw ? workload === random : true;
     try {
       await cluster.start();
-      const rounds = Math.min(options.rounds, ROUNDS_MAX);
       const samples = await runRounds({
         ...stage,
-        rounds,
-        seconds: options.seconds,
+        rounds: options.rounds,
+        seconds: SECONDS,
         sizeBytes: SIZE,
         workloads: [random, half, soft],
         systems,
         measures,
         floor: null,
-        processes,
       });
       stage.print(`${table(samples, systems)}\n`);
       const rates = (workload: Workload, a: BenchSystem, b: BenchSystem) =>
@@ -116,7 +101,6 @@ export const taxStage: Stage = {
       stage.note('tax.lz4', taxes(samples, random, one.name, raw!.name), rates(random, one, raw!).join(' : '));
       await noteChecksums(stage, samples, one, cluster);
     } finally {
-      for (const peer of nbdkit) await peer.close();
       await cluster.stop();
     }
   },

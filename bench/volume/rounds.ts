@@ -100,7 +100,8 @@ async function runRound(options: RoundsOptions, round: number, flushLog: string,
     await runFio(processes, directory, fillJob(system.target(), sizeBytes));
     await runFio(processes, directory, keepJob('write', system.target(), sizeBytes));
   }
-  for (const [index, workload] of options.workloads.entries()) {
+  const workloads = round === WARM_UP_ROUND ? options.workloads.filter(warmsUp) : options.workloads;
+  for (const [index, workload] of workloads.entries()) {
     const measured = systems.filter((system) => options.measures?.(workload, system) ?? true);
     for (let turn = 0; turn < measured.length; turn++) {
       const system = measured[(turn + round + index + measured.length) % measured.length]!;
@@ -115,6 +116,11 @@ async function runRound(options: RoundsOptions, round: number, flushLog: string,
     await runFio(processes, directory, verifyJob(system.target(), sizeBytes));
     await system.close();
   }
+}
+
+/** The rest of the workloads takes the same ways. */
+function warmsUp({ depth, cold }: Workload): boolean {
+  return depth > 1 && !cold;
 }
 
 async function measureOne(
