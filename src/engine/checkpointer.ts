@@ -1,34 +1,39 @@
 // Writes checkpoints of the map into the log, and gives dead segments back. Owner: one engine.
 //
-// A checkpoint is taken in one turn: every changed page, node and root is serialised as it is now (all frames through
-// `coveredThrough` applied, none after), so that nothing has to be copied while writes go on. It counts once its root is durable on
-// all counting replicas and their superblocks name it. Replay starts at the oldest frame that was not committed then.
+// A checkpoint shows one moment: every frame through `coveredThrough` is applied, none after. It takes a cut of the map then and writes it
+// frame by frame, and requests go on in between: a page that changes before it was written leaves its former self to the cut, and
+// places, flags and ids of the map's table change only when a checkpoint begins or as it writes. So the entries that the root names are
+// the map of that moment, wherever between them other frames lie; replay begins at the oldest frame that was not committed at that
+// moment, and finds all of them again. Nothing of it counts before its root is durable on all counting replicas and their superblocks
+// name it; every place that this one or the one before names stays referenced (superseded) until two more count.
 //
-// A segment is deleted only when nothing referred to it at the *previous* checkpoint already: that one is the fallback when
-// the newest does not read back, and it must still find everything it names.
+// A segment is deleted only when nothing referred to it at the beginning of the *previous* checkpoint already: that one is the fallback
+// when the newest does not read back, and it must still find everything it names.
 
-import { HoldfastError, type Logger } from '../base/index.js';
+import { type Clock, HoldfastError, type Logger, messageOf } from '../base/index.js';
 import {
   type CheckpointPlace,
-  encodeNode,
-  encodePage,
-  encodeRoot,
-  encodeSegmentSlots,
-  encodeSnapshotRoots,
-  encodeTable,
-  placeSlot,
+  type CheckpointRoot,
   type Reign,
   SEGMENT_HEADER_SIZE,
-  SEGMENTS_PER_CHUNK,
   type SegmentName,
-  SNAPSHOTS_PER_CHUNK,
-  TABLE_CHUNK_IDS,
 } from '../format/index.js';
-import type { BlockMap, MapNode, MapPage, MapRoot } from '../hotpath/index.js';
-import { CHECKPOINT_DIRTY_PAGES, CHECKPOINT_FRAME_MAX, CHECKPOINT_LOG_BYTES } from './limits.js';
+import { type BlockMap, rewritePages } from '../hotpath/index.js';
+import { ChunkPlaces } from './checkpoint-lists.js';
+import { type CheckpointLists, checkpointFrames } from './checkpoint-writer.js';
+import {
+  CHECKPOINT_AHEAD_BYTES,
+  CHECKPOINT_DIRTY_PAGES,
+  CHECKPOINT_DIRTY_SHARE,
+  CHECKPOINT_FRAME_MAX,
+  CHECKPOINT_LOG_BYTES,
+  CHECKPOINT_LOG_MAX,
+  CHECKPOINT_LOG_SHARE,
+  CHECKPOINT_RECORDS,
+  DIRTY_SHARE_MAX,
+} from './limits.js';
 import type { Frame, LogWriter } from './log-writer.js';
 import type { Pipeline } from './pipeline.js';
-import type { Place } from './replay.js';
 import type { SegmentTable, TableEntry } from './segment-table.js';
 
 export interface CheckpointParts {
@@ -36,8 +41,6 @@ export interface CheckpointParts {
   readonly table: SegmentTable;
   readonly writer: LogWriter;
   readonly pipeline: Pipeline;
-  /** Places of what earlier checkpoints wrote, by id; each counts as a reference of its segment. */
-  readonly places: Map<number, Place>;
   readonly reigns: readonly Reign[];
   readonly committed: () => number;
   /** Resolves when everything through seq is durable on all counting replicas. */
@@ -46,56 +49,98 @@ export interface CheckpointParts {
   readonly describe: (place: CheckpointPlace) => Promise<readonly string[]>;
   /** Deletes segment files on every connected replica, after the reads that may need them. */
   readonly deleteSegments: (segments: readonly SegmentName[]) => Promise<void>;
+  readonly closed: () => boolean;
+  readonly clock: Clock;
   readonly logger: Logger;
+}
+
+/** What an engine opens with. */
+export interface CheckpointStart {
+  readonly place: CheckpointPlace | null;
+  readonly root: CheckpointRoot | null;
+  /** What was replayed over it. */
+  readonly replayedBytes: number;
+  readonly replayedRecords: number;
 }
 
 export class Checkpointer {
   readonly #parts: CheckpointParts;
-  readonly #dirtyChunks = new Set<number>();
-  readonly #chunkPlaces: Place[] = [];
-  /** Places of lists that are written whole each time. */
-  #listPlaces: Place[] = [];
-  #writtenAt = 0;
+  readonly #lists: CheckpointLists;
+  #writtenAt: number;
+  #recordsAt: number;
   #running: Promise<CheckpointPlace> | undefined;
   #deadBefore = new Set<number>();
-  /** Places that no longer count once a checkpoint without them does; those of failed attempts wait for the next. */
-  #superseded: Place[] = [];
+  /** Slots of places that the newest checkpoint names and the next one will not; those of failed attempts wait with them. */
+  #superseded: number[] = [];
+  /** The same of the checkpoint before it, which is still the fallback. */
+  #before: number[] = [];
   #current: CheckpointPlace | null;
+  #previous: CheckpointPlace | null = null;
+  #own = false;
   #hasNews = false;
 
-  constructor(
-    parts: CheckpointParts,
-    current: CheckpointPlace | null,
-    tablePlaces: readonly Place[],
-    replayedBytes: number,
-  ) {
+  constructor(parts: CheckpointParts, start: CheckpointStart) {
     this.#parts = parts;
-    this.#current = current;
-    this.#chunkPlaces = tablePlaces.map((place) => [place[0], place[1]] as const);
-    for (const place of [...parts.places.values(), ...this.#chunkPlaces]) this.#refer(place, 1);
-    this.#writtenAt = -replayedBytes;
+    this.#current = start.place;
+    this.#lists = {
+      table: new ChunkPlaces(parts.map, start.root?.tablePlaces ?? []),
+      segments: new ChunkPlaces(parts.map, start.root?.segmentPlaces ?? []),
+      snapshots: new ChunkPlaces(parts.map, start.root?.snapshotPlaces ?? []),
+    };
+    this.#writtenAt = -start.replayedBytes;
+    this.#recordsAt = parts.map.recordsStored - start.replayedRecords;
   }
 
   get current(): CheckpointPlace | null {
     return this.#current;
   }
+  /** Replay from the newest checkpoint or the one before passes no segment below this; null: it may pass any. */
+  get oldestReplayOrdinal(): number | null {
+    if (!this.#own || this.#current === null) return null;
+    const newest = this.#current.replayFrom.segment.ordinal;
+    return Math.min(newest, this.#previous?.replayFrom.segment.ordinal ?? newest);
+  }
 
   /** True when the log since the last checkpoint, or what it keeps in memory, has grown past its budget, or space can be won. */
   due(): boolean {
-    if (this.#running !== undefined) return false;
-    const { writer, map } = this.#parts;
+    return this.#running === undefined && (this.#longLog() || this.pressing() || this.#spaceToWin());
+  }
+
+  /** True when changed pages take up so much memory that a checkpoint should begin at once. Cheap enough for every commit. */
+  pressing(): boolean {
+    const { map } = this.#parts;
+    if (map.dirtyPages > CHECKPOINT_DIRTY_PAGES) return true;
+    return map.dirtyShare > CHECKPOINT_DIRTY_SHARE && map.dirtyPages > CHECKPOINT_DIRTY_PAGES / 32;
+  }
+
+  /** Told after every commit. */
+  beginWhenPressing(): void {
+    if (this.#running !== undefined || !this.pressing()) return;
+    this.write().catch((error: unknown) => {
+      if (!this.#parts.closed())
+        this.#parts.logger.warn({ error: messageOf(error) }, 'a checkpoint failed; the next will follow');
+    });
+  }
+
+  /** Changed pages stay in memory until they are written: writes wait rather than take all of it. */
+  mapFull(): boolean {
+    if (this.#parts.map.dirtyShare < DIRTY_SHARE_MAX || !this.pressing()) return false;
+    this.beginWhenPressing();
+    return true;
+  }
+
+  #longLog(): boolean {
+    const { writer, map, table } = this.#parts;
+    const share = Math.min(CHECKPOINT_LOG_MAX, table.storedBytes * CHECKPOINT_LOG_SHARE);
     return (
-      writer.bytesWritten - this.#writtenAt > CHECKPOINT_LOG_BYTES ||
-      map.dirtyPages > CHECKPOINT_DIRTY_PAGES ||
-      this.#spaceToWin()
+      writer.bytesWritten - this.#writtenAt > Math.max(CHECKPOINT_LOG_BYTES, share) ||
+      map.recordsStored - this.#recordsAt > CHECKPOINT_RECORDS
     );
   }
 
   #spaceToWin(): boolean {
     const { table, map } = this.#parts;
-    for (const entry of table.entries())
-      if (entry.closed && map.references(entry.slot) === 0 && this.#hasNews) return true;
-    return false;
+    return this.#hasNews && table.entries().some((entry) => entry.closed && map.references(entry.slot) === 0);
   }
   /** Told when a snapshot was deleted or much was trimmed or overwritten: dead segments are worth a look. */
   noteFreed(): void {
@@ -104,46 +149,40 @@ export class Checkpointer {
 
   /** Writes a checkpoint unless one is being written, and waits until it counts. */
   write(): Promise<CheckpointPlace> {
-    this.#running ??= this.#write().finally(() => {
-      this.#running = undefined;
-    });
+    // Begun in a turn of its own: what it writes may be acknowledged, and ask for a checkpoint, before its first await.
+    this.#running ??= Promise.resolve()
+      .then(() => this.#write())
+      .finally(() => {
+        this.#running = undefined;
+      });
     return this.#running;
   }
 
   async #write(): Promise<CheckpointPlace> {
-    const { map, writer, pipeline, places } = this.#parts;
-    const coveredThrough = this.#parts.committed();
+    const { map, writer, pipeline, reigns, table } = this.#parts;
+    // Frames are applied one by one: of those that are committed, the oldest may be still to be applied.
     const oldest = pipeline.oldest;
+    const coveredThrough = oldest === undefined ? this.#parts.committed() : oldest.seq - 1;
+    const dead = table.entries().filter((entry) => entry.closed && map.references(entry.slot) === 0);
+    const cut = map.cut();
     const superseded = this.#superseded;
-    for (const id of map.takeFreedIds()) this.#replace(places, id, undefined, superseded);
-    const out = new EntryBatches(writer);
-    this.#writeTree(out, superseded);
-    const lists = this.#writeLists(out, superseded);
-    const rootFrame = out.single(
-      encodeRoot({
-        coveredThrough,
-        sizeBytes: map.sizeBytes,
-        nextId: map.nextId,
-        liveRootId: map.root.id,
-        nextOrdinal: this.#parts.table.nextOrdinal,
-        reigns: this.#parts.reigns,
-        tablePlaces: this.#chunkPlaces,
-        ...lists,
-      }),
-    );
-    pipeline.transmit();
-    const replayFrame = oldest ?? out.first!;
+    superseded.push(...cut.superseded);
+    this.#hasNews = false;
+    this.#writtenAt = writer.bytesWritten;
+    this.#recordsAt = map.recordsStored;
+    const job = { map, cut, segments: table, lists: this.#lists, writer, reigns, coveredThrough, superseded };
+    const { first, last } = await this.#writeFrames(checkpointFrames(job));
+    const replayFrame = oldest ?? first;
     const place: CheckpointPlace = {
       coveredThrough,
-      segment: nameOf(rootFrame.segment),
-      frameOffset: frameStart(rootFrame),
+      segment: nameOf(last.segment),
+      frameOffset: frameStart(last),
       replayFrom: { segment: nameOf(replayFrame.segment), offset: frameStart(replayFrame) },
     };
-    this.#hasNews = false;
-    const dead = this.#deadSlots(replayFrame.segment.ordinal);
-    this.#writtenAt = writer.bytesWritten;
+    const twice = this.#deadTwice(dead, replayFrame.segment.ordinal);
     try {
-      await this.#parts.durable(rootFrame.seq);
+      await this.#parts.durable(last.seq);
+      map.settled();
       const refused = await this.#parts.describe(place);
       if (refused.length > 0)
         throw new HoldfastError(
@@ -156,105 +195,41 @@ export class Checkpointer {
       this.#hasNews = true;
       throw error;
     }
+    this.#previous = this.#current;
     this.#current = place;
-    for (const old of superseded.splice(0)) this.#refer(old, -1);
-    await this.#drop(dead);
+    this.#own = true;
+    // What the checkpoint before the last one named is needed by none of the two that count now.
+    for (const slot of this.#before) map.counts.addPlaces(slot, -1);
+    this.#before = superseded;
+    this.#superseded = [];
+    await this.#drop(twice);
     return place;
   }
 
-  /** Changed pages, nodes and roots of the live tree and of all snapshots; then the table chunks that place them. */
-  #writeTree(out: EntryBatches, superseded: Place[]): void {
-    const { map, places } = this.#parts;
-    const record = (id: number) => (place: Place) => this.#replace(places, id, place, superseded);
-    const roots: MapRoot[] = [map.root];
-    for (const snapshot of map.snapshots) roots.push(snapshot.root);
-    for (const root of roots) {
-      for (const node of root.nodes) {
-        if (node === undefined || !(node.dirty || root.dirty || node.pages.some((page) => page?.dirty))) continue;
-        for (const page of node.pages) {
-          if (!page?.dirty) continue;
-          out.add(encodePage(page.id, page.words), record(page.id));
-          map.cleaned(page);
-        }
-        if (!node.dirty) continue;
-        out.add(encodeNode(node.id, childIds(node.pages, node.pages.length)), record(node.id));
-        node.dirty = false;
-      }
-      if (!root.dirty) continue;
-      out.add(encodeNode(root.id, childIds(root.nodes, Math.max(root.nodes.length, 1))), record(root.id));
-      root.dirty = false;
+  /** The first frame goes out in this turn, so that nothing lies between the cut and it; each further one when the log is not far ahead. */
+  async #writeFrames(frames: Generator<Frame>): Promise<{ first: Frame; last: Frame }> {
+    const { map, pipeline, committed, closed, clock } = this.#parts;
+    let first: Frame | undefined;
+    let last: Frame | undefined;
+    let bytes = 0;
+    for (const frame of frames) {
+      first ??= frame;
+      last = frame;
+      pipeline.transmit();
+      bytes += frame.bytes.length;
+      if (bytes < CHECKPOINT_FRAME_MAX / 2) continue;
+      bytes = 0;
+      await clock.sleep(0);
+      while (!closed() && pipeline.bytesInFlight > CHECKPOINT_AHEAD_BYTES) await clock.sleep(1);
+      if (committed() >= last.seq) map.settled();
+      if (closed()) throw new HoldfastError('UNAVAILABLE', 'the volume was closed', { reason: 'Closed' });
     }
-    out.flush();
-    this.#writeTable(out, superseded);
+    return { first: first!, last: last! };
   }
 
-  #writeTable(out: EntryBatches, superseded: Place[]): void {
-    const { places } = this.#parts;
-    for (const chunk of [...this.#dirtyChunks].sort((a, b) => a - b)) {
-      const words = new Uint32Array(TABLE_CHUNK_IDS * 2);
-      let used = false;
-      for (let i = 0; i < TABLE_CHUNK_IDS; i++) {
-        const place = places.get(chunk * TABLE_CHUNK_IDS + i);
-        if (place === undefined) continue;
-        used = true;
-        words[i * 2] = place[0];
-        words[i * 2 + 1] = place[1];
-      }
-      while (this.#chunkPlaces.length <= chunk) this.#chunkPlaces.push([0, 0]);
-      const old = this.#chunkPlaces[chunk]!;
-      if (old[1] !== 0) superseded.push(old);
-      this.#chunkPlaces[chunk] = [0, 0];
-      if (!used) continue;
-      out.add(encodeTable(chunk, words), (place) => {
-        this.#chunkPlaces[chunk] = place;
-        this.#refer(place, 1);
-      });
-    }
-    this.#dirtyChunks.clear();
-    out.flush();
-  }
-
-  #writeLists(out: EntryBatches, superseded: Place[]): { segmentPlaces: Place[]; snapshotPlaces: Place[] } {
-    superseded.push(...this.#listPlaces);
-    this.#listPlaces = [];
-    const keep = (into: Place[]) => (place: Place) => {
-      into.push(place);
-      this.#listPlaces.push(place);
-      this.#refer(place, 1);
-    };
-    const segmentPlaces: Place[] = [];
-    const snapshotPlaces: Place[] = [];
-    const entries = this.#parts.table.entries();
-    for (let i = 0; i < entries.length; i += SEGMENTS_PER_CHUNK)
-      out.add(encodeSegmentSlots(entries.slice(i, i + SEGMENTS_PER_CHUNK)), keep(segmentPlaces));
-    const snapshots = [...this.#parts.map.snapshots].map((snapshot) => ({ ...snapshot, rootId: snapshot.root.id }));
-    for (let i = 0; i < snapshots.length; i += SNAPSHOTS_PER_CHUNK)
-      out.add(encodeSnapshotRoots(snapshots.slice(i, i + SNAPSHOTS_PER_CHUNK)), keep(snapshotPlaces));
-    out.flush();
-    return { segmentPlaces, snapshotPlaces };
-  }
-
-  #replace(places: Map<number, Place>, id: number, place: Place | undefined, superseded: Place[]): void {
-    const old = places.get(id);
-    if (old !== undefined) superseded.push(old);
-    if (place === undefined) places.delete(id);
-    else {
-      places.set(id, place);
-      this.#refer(place, 1);
-    }
-    this.#dirtyChunks.add(Math.floor(id / TABLE_CHUNK_IDS));
-  }
-
-  #refer(place: Place, count: 1 | -1): void {
-    if (place[1] !== 0) this.#parts.map.addReferences(placeSlot(place[0]), count);
-  }
-
-  /** Slots that nothing refers to now and that replay from here does not pass; returns those that were dead last time too. */
-  #deadSlots(replayOrdinal: number): TableEntry[] {
-    const { table, map } = this.#parts;
-    const dead = table
-      .entries()
-      .filter((entry) => entry.closed && entry.ordinal < replayOrdinal && map.references(entry.slot) === 0);
+  /** Of the segments that nothing refers to and that replay does not pass, those that were dead last time, too. */
+  #deadTwice(found: readonly TableEntry[], replayOrdinal: number): TableEntry[] {
+    const dead = found.filter((entry) => entry.ordinal < replayOrdinal);
     const twice = dead.filter((entry) => this.#deadBefore.has(entry.slot));
     this.#deadBefore = new Set(dead.map((entry) => entry.slot));
     // A second look is due even if nothing else happens.
@@ -270,67 +245,42 @@ export class Checkpointer {
     const dead = left.filter((entry) => map.references(entry.slot) === 0);
     if (dead.length === 0) return;
     await this.#parts.deleteSegments(dead.map(nameOf));
-    for (const entry of dead) table.remove(entry.slot);
+    this.#forget(dead);
   }
 
   async #drop(dead: readonly TableEntry[]): Promise<void> {
     if (dead.length === 0) return;
-    const { writer, pipeline, table } = this.#parts;
+    const { writer, pipeline } = this.#parts;
     const names = dead.map(nameOf);
     const frame = writer.writeControl({ kind: 'drop', segments: names });
     pipeline.transmit();
     await this.#parts.durable(frame.seq);
     await this.#parts.deleteSegments(names);
-    for (const entry of dead) {
-      table.remove(entry.slot);
-      this.#deadBefore.delete(entry.slot);
-    }
+    this.#forget(dead);
     this.#parts.logger.info({ segments: names.length }, 'dead segments deleted');
   }
-}
 
-/** Gathers entries into frames of bounded size and tells each where it was put. */
-class EntryBatches {
-  readonly #writer: LogWriter;
-  #entries: Buffer[] = [];
-  #placed: ((place: Place) => void)[] = [];
-  #bytes = 0;
-  first: Frame | undefined;
+  #forget(dead: readonly TableEntry[]): void {
+    const { table, map } = this.#parts;
+    for (const { slot } of dead) {
+      table.remove(slot);
+      map.counts.forget(slot);
+      this.#deadBefore.delete(slot);
+    }
+  }
 
-  constructor(writer: LogWriter) {
-    this.#writer = writer;
+  /**
+   * The next checkpoint will write anew what of the map itself lies in a segment; once it counts, only live records refer to that.
+   * Rejects when a page can't be read.
+   */
+  async evacuate(slot: number): Promise<void> {
+    const { map } = this.#parts;
+    for (const chunk of this.#lists.table.in(slot)) map.table.touchChunk(chunk);
+    for (const chunk of this.#lists.snapshots.in(slot)) map.snapshotList.touchChunk(chunk);
+    for (const chunk of this.#lists.segments.in(slot)) map.counts.touchChunk(chunk);
+    await rewritePages(map, slot);
+    this.#hasNews = true;
   }
-  add(entry: Buffer, placed: (place: Place) => void): void {
-    if (this.#bytes + entry.length > CHECKPOINT_FRAME_MAX) this.flush();
-    this.#entries.push(entry);
-    this.#placed.push(placed);
-    this.#bytes += entry.length;
-  }
-  flush(): void {
-    if (this.#entries.length === 0) return;
-    const placed = this.#placed;
-    const { frame, places } = this.#writer.writeEntries(this.#entries);
-    this.first ??= frame;
-    this.#entries = [];
-    this.#placed = [];
-    this.#bytes = 0;
-    placed.forEach((tell, i) => {
-      tell(places[i]!);
-    });
-  }
-  /** One entry in a frame of its own. */
-  single(entry: Buffer): Frame {
-    this.flush();
-    const { frame } = this.#writer.writeEntries([entry]);
-    this.first ??= frame;
-    return frame;
-  }
-}
-
-function childIds(children: readonly (MapNode | MapPage | undefined)[], length: number): Uint32Array {
-  const ids = new Uint32Array(length);
-  for (let i = 0; i < length; i++) ids[i] = children[i]?.id ?? 0;
-  return ids;
 }
 
 function nameOf(segment: SegmentName): SegmentName {

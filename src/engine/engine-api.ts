@@ -12,6 +12,7 @@ import type {
   VolumeId,
 } from '../base/index.js';
 import type { Cipher, Compression, Member, Reign, WrappedKey } from '../format/index.js';
+import type { PageCache } from '../hotpath/index.js';
 import type { BlockDevice } from './block-device.js';
 import type { ReplicaConnector } from './replica-port.js';
 
@@ -82,6 +83,8 @@ export interface EngineOptions {
   readonly flushedPoint: { readonly epoch: number; readonly seq: number; readonly digest: string } | null;
   readonly connector: ReplicaConnector;
   readonly membership: MembershipPort;
+  /** Memory for map pages that all volumes share; by default that of the thread. */
+  readonly pages?: PageCache;
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;

@@ -36,6 +36,8 @@ export interface OrderParts {
   readonly set: ReplicaSet;
   readonly gate: ReplyGate;
   readonly checkpointer: Checkpointer;
+  /** What a snapshot alone held was given up. */
+  readonly freed: () => void;
   /** Throws UNAVAILABLE when the volume is closed or deposed. */
   readonly mustServe: () => void;
   readonly durable: (seq: number) => Promise<void>;
@@ -104,7 +106,7 @@ export class EngineOrders {
   }
 
   async deleteSnapshot(snapshotId: SnapshotId): Promise<void> {
-    const { map, writer, pipeline, checkpointer, mustServe, durable } = this.#parts;
+    const { map, writer, pipeline, freed, mustServe, durable } = this.#parts;
     await this.#freezing.get(snapshotId)?.catch(() => {});
     mustServe();
     if (map.snapshot(snapshotId) === undefined) return;
@@ -113,7 +115,7 @@ export class EngineOrders {
     const frame = writer.writeControl({ kind: 'snapshotDelete', snapshotId });
     pipeline.newest(frame).apply = () => {
       map.deleteSnapshot(snapshotId);
-      checkpointer.noteFreed();
+      freed();
     };
     pipeline.transmit();
     try {
@@ -249,9 +251,10 @@ export class EngineOrders {
       throw invalid(`snapshot ${order.base} is not older than ${order.target}: the base is the earlier one`);
     }
     const limits = { ranges: order.maxResults, pages: CHANGED_PAGES };
-    const { ranges, nextBlock } = changedRanges(
-      target.root,
-      base?.root,
+    const { ranges, nextBlock } = await changedRanges(
+      this.#parts.map,
+      target,
+      base,
       Math.floor(order.startingOffset / BLOCK_SIZE),
       limits,
     );

@@ -11,12 +11,14 @@ import { emptyCounters } from './counters.js';
 import { Dispatch } from './dispatch.js';
 import type { Engine, EngineOptions, EngineStatus, QosLimits } from './engine-api.js';
 import { EngineOrders } from './engine-orders.js';
+import { EntrySource } from './entry-source.js';
 import { FrameTail } from './frame-tail.js';
 import { LogReader } from './log-reader.js';
 import { LogWriter } from './log-writer.js';
 import { Maintenance } from './maintenance.js';
 import type { OpenedLog } from './open.js';
 import type { LoadedLog } from './open-engine.js';
+import { readPagesFrom } from './page-source.js';
 import { Pipeline } from './pipeline.js';
 import { ReadPath } from './read-path.js';
 import type { DescribeUpdate } from './replica-port.js';
@@ -24,6 +26,7 @@ import { type Link, ReplicaSet } from './replica-set.js';
 import { ReplyGate } from './reply-gate.js';
 import { Scrubber } from './scrubber.js';
 import type { SegmentTable } from './segment-table.js';
+import { Sweeper } from './sweeper.js';
 import { UnsyncedBound } from './unsynced-bound.js';
 import { WritePath } from './write-path.js';
 
@@ -44,6 +47,7 @@ export class VolumeEngine implements Engine {
   readonly #reads: ReadPath;
   readonly #writes: WritePath;
   readonly #checkpointer: Checkpointer;
+  readonly #sweeper: Sweeper;
   readonly #catchUp: CatchUp;
   readonly #gate: ReplyGate;
   readonly #unsynced: UnsyncedBound;
@@ -128,6 +132,15 @@ export class VolumeEngine implements Engine {
       },
     );
     this.#reader = new LogReader(() => this.#set.sources(), options.logger);
+    const source = new EntrySource({
+      table,
+      reader: this.#reader,
+      nearest: () => this.#set.sources()[0],
+      closed: () => this.closed,
+      clock: options.clock,
+      logger: options.logger,
+    });
+    this.#map.connect(readPagesFrom(source));
     this.#reads = new ReadPath({
       map: this.#map,
       table,
@@ -139,6 +152,7 @@ export class VolumeEngine implements Engine {
       logger: options.logger,
     });
     this.#writes = new WritePath({
+      map: this.#map,
       writer: this.#writer,
       pipeline: this.#pipeline,
       reads: this.#reads,
@@ -148,6 +162,7 @@ export class VolumeEngine implements Engine {
       logger: options.logger,
       minReplicas: options.volume.minReplicas,
       clearRange: (block, count) => this.#cleared(block, count),
+      mapFull: () => this.#checkpointer.mapFull(),
     });
     this.#dispatch = new Dispatch({
       reads: this.#reads,
@@ -169,18 +184,24 @@ export class VolumeEngine implements Engine {
         table,
         writer: this.#writer,
         pipeline: this.#pipeline,
-        places: replayed.places,
         reigns: this.#reigns,
         committed: () => this.#set.committed,
         durable: (seq) => this.#durable(seq),
         describe: (checkpoint) => this.#describeAll({ checkpoint }),
         deleteSegments: (segments) => this.#deleteSegments(segments),
+        closed: () => this.closed,
+        clock: options.clock,
         logger: options.logger,
       },
-      replayed.checkpoint,
-      replayed.root?.tablePlaces ?? [],
-      replayed.replayedBytes,
+      { place: replayed.checkpoint, ...replayed },
     );
+    this.#sweeper = new Sweeper({
+      map: this.#map,
+      closed: () => this.closed,
+      swept: () => this.#checkpointer.noteFreed(),
+      clock: options.clock,
+      logger: options.logger,
+    });
     this.#orders = new EngineOrders({
       volume: options.volume,
       reign: options.reign,
@@ -192,6 +213,7 @@ export class VolumeEngine implements Engine {
       set: this.#set,
       gate: this.#gate,
       checkpointer: this.#checkpointer,
+      freed: () => this.#freed(),
       mustServe: () => this.#mustServe(),
       durable: (seq) => this.#durable(seq),
       describe: (update) => this.#describeAll(update),
@@ -257,6 +279,7 @@ export class VolumeEngine implements Engine {
     await this.#catchUp.loseIncomplete();
     for (const link of this.#set.links) if (link.state === 'unreachable') void this.#catchUp.bringBack(link);
     this.#maintenance.start();
+    this.#sweeper.kick();
     this.#logger.info(
       { epoch: reign.epoch, end: frame.seq, inSync: this.#set.inSync, allocatedBlocks: this.#map.allocatedBlocks },
       'volume open',
@@ -284,6 +307,7 @@ export class VolumeEngine implements Engine {
     this.#writer.committedThrough = seq;
     this.#maintenance.noteWork();
     this.#pipeline.committed(seq);
+    this.#checkpointer.beginWhenPressing();
     this.#writes.committed(seq);
     this.#syncWhenDue();
   }
@@ -317,7 +341,13 @@ export class VolumeEngine implements Engine {
 
   #cleared(block: number, count: number): void {
     this.#map.clearRange(block, count);
+    this.#freed();
+  }
+
+  /** Something was trimmed or deleted. */
+  #freed(): void {
     this.#checkpointer.noteFreed();
+    this.#sweeper.kick();
   }
 
   #description(): DescribeUpdate {
@@ -402,7 +432,6 @@ export class VolumeEngine implements Engine {
 
   status(): EngineStatus {
     const paused = this.#state === 'serving' && this.#set.inSyncCount < this.#options.volume.minReplicas;
-    const stored = this.#table.entries().reduce((sum, entry) => sum + entry.length, 0);
     return {
       state: paused ? 'paused' : this.#state,
       message: paused
@@ -410,7 +439,7 @@ export class VolumeEngine implements Engine {
         : this.#message,
       sizeBytes: this.sizeBytes,
       allocatedBytes: this.#map.allocatedBlocks * BLOCK_SIZE,
-      storedBytes: stored,
+      storedBytes: this.#table.storedBytes,
       replicas: this.#set.states(this.#writer.lastSeq),
       snapshotIds: [...this.#map.snapshots].map((snapshot) => snapshot.snapshotId),
       counters: { ...this.#counters, storedWriteBytes: this.#writer.bytesWritten, readRepairs: this.#reader.repairs },
@@ -453,6 +482,7 @@ export class VolumeEngine implements Engine {
     this.#writes.close();
     this.#pipeline.close('ESHUTDOWN');
     this.#gate.end();
+    this.#map.close();
     this.#keys.destroy();
     for (const listener of this.#closedListeners) listener();
   }

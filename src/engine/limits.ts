@@ -31,9 +31,20 @@ export const LEASE_WAIT_MS = 1_100;
 export const RECONNECT_MS = { first: 100, most: 1_000 };
 /** Between attempts to reach the metadata store. */
 export const STORE_RETRY_MS = { first: 50, most: 1_000 };
-/** A checkpoint is due after this much log (about 2 s of replay), or this many changed pages (16 MiB). */
+/**
+ * A checkpoint is due after this much log, after a share of what the volume stores if that is more, and after so many records, which
+ * take about a second to replay. The more writes a page takes between two checkpoints, the less map is written for each: at 4 KiB all
+ * over 4 GiB the map is 2 % of what is written. The log in between holds back dead segments, so it is a small share.
+ */
 export const CHECKPOINT_LOG_BYTES = 64 * MiB;
-export const CHECKPOINT_DIRTY_PAGES = 2_048;
+export const CHECKPOINT_LOG_SHARE = 1 / 32;
+export const CHECKPOINT_LOG_MAX = 2048 * MiB;
+export const CHECKPOINT_RECORDS = 1_000_000;
+/** It is due at once when a volume has so many changed pages (64 MiB), or all volumes of the thread take up this share of the memory for pages. */
+export const CHECKPOINT_DIRTY_PAGES = 8_192;
+export const CHECKPOINT_DIRTY_SHARE = 0.5;
+/** Writes wait for the checkpoint above this share. */
+export const DIRTY_SHARE_MAX = 0.85;
 /** From something that happened to the look at whether one is due. */
 export const MAINTENANCE_MS = 2_000;
 /** In what time everything at rest is read and verified once. */
@@ -44,8 +55,14 @@ export const SCRUB_EVERY_MS = 45_000;
 export const SCRUB_LOOK_MS = 3_600_000;
 /** Read at once by it. */
 export const SCRUB_CHUNK = 1 * MiB;
-/** Frames of checkpoint entries. */
-export const CHECKPOINT_FRAME_MAX = 512 * KiB;
+/** Frames of checkpoint entries: what a request may have to wait behind. */
+export const CHECKPOINT_FRAME_MAX = 256 * KiB;
+/** A checkpoint stops while so much is not acknowledged. */
+export const CHECKPOINT_AHEAD_BYTES = 1 * MiB;
+/** Blocks unmapped by one entry of the log (64 GiB, some milliseconds); a larger trim is several, with other requests in between. */
+export const RANGE_BLOCKS_MAX = 16 * 1024 * 1024;
+/** Pause between two readings of pages that nobody sees any more, half a MiB each. */
+export const SWEEP_PAUSE_MS = 4;
 /** Free bytes that a replica's pool keeps for deletions, checkpoints and snapshots: writes stop above it. */
 export const SPACE_RESERVE = 32 * MiB;
 /** How long a write waits for space before ENOSPC. */

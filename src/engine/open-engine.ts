@@ -2,9 +2,10 @@
 
 import { HoldfastError } from '../base/index.js';
 import type { CheckpointPlace, Reign, Superblock } from '../format/index.js';
-import { type BlockMap, KeyRing, kernel, pagesOf } from '../hotpath/index.js';
+import { KeyRing, kernel, pageCache } from '../hotpath/index.js';
 import { VolumeEngine } from './engine.js';
 import type { Engine, EngineOptions } from './engine-api.js';
+import { EntrySource } from './entry-source.js';
 import { LogReader } from './log-reader.js';
 import { type OpenedLog, openLog } from './open.js';
 import { type Replayed, replay } from './replay.js';
@@ -27,11 +28,14 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   checkCompression(options.volume);
   const log = await openLog(options);
   const keys = new KeyRing(options.volume.lineageId, options.dataKey);
+  let loaded: LoadedLog | undefined;
   try {
-    const engine = new VolumeEngine(options, log, await load(options, log, keys));
+    loaded = await load(options, log, keys);
+    const engine = new VolumeEngine(options, log, loaded);
     await engine.start();
     return engine;
   } catch (error) {
+    loaded?.replayed.map.close();
     keys.destroy();
     for (const member of log.members) member.port.close();
     throw error;
@@ -50,24 +54,25 @@ function checkCompression({ volumeId, compression }: EngineOptions['volume']): v
 
 async function load(options: EngineOptions, log: OpenedLog, keys: KeyRing): Promise<LoadedLog> {
   const { volumeId } = options.volume;
-  const source = log.members[0]!;
+  const first = log.members[0]!;
   const table = new SegmentTable();
   // Of all members: a file that one of them has lost is read from the others, not taken for a dropped one.
   for (const member of log.members)
     for (const info of await member.port.segments())
       if (!table.has(info) && table.bySlot(info.slot) === undefined) table.adopt(info);
-  const described = source.status.superblock.reigns;
+  const described = first.status.superblock.reigns;
   for (const reign of described) keys.addReign(reign);
   const ports = log.members.map((member) => member.port);
   const reader = new LogReader(() => ports, options.logger);
   const { checkpoint, previousCheckpoint } = newestSuperblock(log);
   const checkpoints = [checkpoint, previousCheckpoint].filter((place): place is CheckpointPlace => place !== null);
-  const replayed = await replay({ volumeId, table, reader, keys, checkpoints });
+  // Nobody waits yet: a replica that is lost now fails the open, which is tried again.
+  const { clock, logger, pages = pageCache } = options;
+  const source = new EntrySource({ table, reader, nearest: () => ports[0], closed: () => true, clock, logger });
+  const replayed = await replay({ volumeId, table, reader, source, pages, keys, checkpoints });
   const reigns = mergeReigns(described, replayed.reigns, options.reign);
   for (const reign of reigns) keys.addReign(reign);
   for (const message of table.missing((slot) => replayed.map.references(slot))) options.logger.error({}, message);
-  prunePlaces(replayed.map, replayed.places);
-  replayed.map.takeFreedIds();
   return { table, keys, replayed, reigns };
 }
 
@@ -84,15 +89,4 @@ function mergeReigns(...lists: (readonly Reign[] | Reign)[]): Reign[] {
   const byEpoch = new Map<number, Reign>();
   for (const reign of lists.flat()) byEpoch.set(reign.epoch, reign);
   return [...byEpoch.values()].sort((a, b) => a.epoch - b.epoch);
-}
-
-/** Forgets places of pages, nodes and roots that no tree reaches any more. */
-function prunePlaces(map: BlockMap, places: Map<number, unknown>): void {
-  const reachable = new Set<number>();
-  for (const root of [map.root, ...[...map.snapshots].map((snapshot) => snapshot.root)]) {
-    reachable.add(root.id);
-    for (const node of root.nodes) if (node !== undefined) reachable.add(node.id);
-    for (const page of pagesOf(root)) reachable.add(page.id);
-  }
-  for (const id of places.keys()) if (!reachable.has(id)) places.delete(id);
 }

@@ -1,7 +1,8 @@
 // Frames between the writer and their commit: sends them to the counting replicas, keeps them in order, and when a frame is
 // committed applies it to the map and answers its requests. Also the waiters for durability: one sync serves all of them.
 //
-// Invariant: the map shows committed frames only, in order of seq. Reads therefore see committed state only.
+// Invariant: the map shows committed frames only, in order of seq. Reads therefore see committed state only. Whoever writes records
+// pins the pages of their blocks before, so that the map is changed here without waiting.
 
 import { assert } from '../base/index.js';
 import type { BlockMap } from '../hotpath/index.js';
@@ -113,7 +114,15 @@ export class Pipeline {
     const { blocks, runs, words } = frame;
     const map = this.#map;
     this.#bytes -= frame.bytes.length;
-    for (let i = 0; i < blocks.length; i++) map.setRun(blocks[i]!, runs[i]!, words[i * 2]!, words[i * 2 + 1]!);
+    if (blocks.length > 0) {
+      let stored = 0;
+      for (let i = 0; i < blocks.length; i++) {
+        map.setRun(blocks[i]!, runs[i]!, words[i * 2]!, words[i * 2 + 1]!);
+        map.unpin(blocks[i]!, runs[i]!);
+        stored += runs[i]!;
+      }
+      map.stored(frame.segment.slot, blocks.length, stored);
+    }
     item.apply?.();
     item.committed?.();
     for (let i = 0; i < requests.length; i++) {

@@ -110,16 +110,41 @@ export class ReadPath {
     const group = this.#underWay;
     group.reads++;
     const job: Job = { requests, answer, group, open: 1, failed: null, edges: null };
+    const { map } = this.#parts;
     for (let i = 0; i < requests.length; i++) {
-      try {
-        this.#plan(job, i);
-      } catch (error) {
-        this.#parts.logger.error({ error: messageOf(error) }, 'read failed');
-        fail(job, i);
-      }
+      const { offset, length } = requests[i]!;
+      const block = Math.floor(offset / BLOCK_SIZE);
+      const count = Math.ceil((offset + length) / BLOCK_SIZE) - block;
+      if (map.absent(block, count)) this.#load(job, i, block, count);
+      else this.#tryPlan(job, i);
     }
     this.#run(job);
     this.#ended(job);
+  }
+
+  /** Parts of the map are read first. Nearly always they are there before this returns. */
+  #load(job: Job, index: number, block: number, count: number): void {
+    let now = true;
+    job.open++;
+    this.#parts.map.load(block, count, (error) => {
+      if (error === null) this.#tryPlan(job, index);
+      else {
+        this.#parts.logger.error({ block, error: messageOf(error) }, 'read failed: the map is not to be had');
+        fail(job, index);
+      }
+      if (!now) this.#run(job);
+      this.#ended(job);
+    });
+    now = false;
+  }
+
+  #tryPlan(job: Job, index: number): void {
+    try {
+      this.#plan(job, index);
+    } catch (error) {
+      this.#parts.logger.error({ error: messageOf(error) }, 'read failed');
+      fail(job, index);
+    }
   }
 
   /** Reads whole blocks for the engine itself (read-modify-write). */
@@ -163,14 +188,13 @@ export class ReadPath {
 
   #planBlocks(job: Job, index: number, block: number, count: number, into: Uint8Array, intoAt: number): void {
     const { map } = this.#parts;
-    const { root } = map;
     let at = intoAt;
     let current = block;
     const end = block + count;
     while (current < end) {
       const within = current % PAGE_ENTRIES;
       const here = Math.min(end - current, PAGE_ENTRIES - within);
-      const words = map.page(current, root)?.words;
+      const words = map.page(current)?.words;
       if (words === undefined) {
         into.fill(0, at, at + here * BLOCK_SIZE);
         at += here * BLOCK_SIZE;

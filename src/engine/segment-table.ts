@@ -1,7 +1,8 @@
-// The log's segment table: which slot of a map entry names which segment file. Owner: one engine.
+// The log's segment table: which slot of a map entry names which segment file. Owner: one engine. What the map holds of each segment
+// (live entries, blocks) is counted by the map.
 
 import { assert } from '../base/index.js';
-import { type SegmentName, type SegmentSlot, SLOT_MAX, segmentFileName } from '../format/index.js';
+import { type SegmentName, SLOT_MAX, segmentFileName } from '../format/index.js';
 import type { SegmentInfo } from './replica-port.js';
 
 export interface TableEntry extends SegmentName {
@@ -19,9 +20,16 @@ export interface TableEntry extends SegmentName {
 
 export class SegmentTable {
   readonly #bySlot = new Map<number, TableEntry>();
-  readonly #listed = new Map<number, SegmentName>();
+  readonly #names = new Set<string>();
+  /** Slots in use by a checkpoint whose segment no replica had. */
+  readonly #absent = new Map<number, SegmentName>();
+  /** In log order; undefined when that has to be found anew. */
+  #ordered: TableEntry[] | undefined;
   #nextOrdinal = 0;
   #lastSlot = 0;
+  /** The segment that grows, and the length of all others. */
+  #growing: TableEntry | undefined;
+  #restBytes = 0;
 
   get size(): number {
     return this.#bySlot.size;
@@ -29,43 +37,49 @@ export class SegmentTable {
   get nextOrdinal(): number {
     return this.#nextOrdinal;
   }
+  /** Bytes of all segments. */
+  get storedBytes(): number {
+    return this.#restBytes + (this.#growing?.length ?? 0);
+  }
   bySlot(slot: number): TableEntry | undefined {
     return this.#bySlot.get(slot);
   }
   has(name: SegmentName): boolean {
-    for (const entry of this.#bySlot.values())
-      if (entry.epoch === name.epoch && entry.ordinal === name.ordinal) return true;
-    return false;
+    return this.#names.has(segmentFileName(name));
   }
   /** Finished segments that something refers to, in log order. */
   needed(references: (slot: number) => number): TableEntry[] {
     return this.entries().filter((entry) => entry.closed && references(entry.slot) > 0);
   }
-  /** A checkpoint says that these slots were in use. */
-  list(slots: readonly SegmentSlot[]): void {
-    for (const { slot, epoch, ordinal } of slots) this.#listed.set(slot, { epoch, ordinal });
+  /** A checkpoint says that this slot was in use. */
+  list(slot: number, name: SegmentName): void {
+    this.skipOrdinals(name.ordinal + 1);
+    // A slot that was in use then is not given out first: a checkpoint may still tell of it.
+    this.#lastSlot = Math.max(this.#lastSlot, slot);
+    if (!this.#bySlot.has(slot)) this.#absent.set(slot, { epoch: name.epoch, ordinal: name.ordinal });
   }
   /** For messages: the file of a slot, also of one that the log no longer has. */
   fileOf(slot: number): string {
-    const name = this.#bySlot.get(slot) ?? this.#listed.get(slot);
+    const name = this.#bySlot.get(slot) ?? this.#absent.get(slot);
     return name === undefined ? `of slot ${slot}` : segmentFileName(name);
   }
   /** A sentence for each segment that something refers to and that no replica had. */
   missing(references: (slot: number) => number): string[] {
-    return [...this.#listed.keys()]
+    return [...this.#absent.keys()]
       .filter((slot) => !this.#bySlot.has(slot) && references(slot) > 0)
       .map(
         (slot) => `segment ${this.fileOf(slot)} is on no replica, and blocks of the volume or of a snapshot lie in it`,
       );
   }
   /** In log order. */
-  entries(): TableEntry[] {
-    return [...this.#bySlot.values()].sort((a, b) => a.ordinal - b.ordinal || a.epoch - b.epoch);
+  entries(): readonly TableEntry[] {
+    this.#ordered ??= [...this.#bySlot.values()].sort((a, b) => a.ordinal - b.ordinal || a.epoch - b.epoch);
+    return this.#ordered;
   }
   /** Takes over what recovery found. */
   adopt(info: SegmentInfo): void {
     assert(!this.#bySlot.has(info.slot), `two segments of one log claim slot ${info.slot}`);
-    this.#bySlot.set(info.slot, {
+    this.#add({
       epoch: info.epoch,
       ordinal: info.ordinal,
       slot: info.slot,
@@ -75,8 +89,14 @@ export class SegmentTable {
       sealed: info.sealed,
       closed: true,
     });
+    this.#ordered = undefined;
+    this.#restBytes += info.length;
     this.#nextOrdinal = Math.max(this.#nextOrdinal, info.ordinal + 1);
     this.#lastSlot = Math.max(this.#lastSlot, info.slot);
+  }
+  #add(entry: TableEntry): void {
+    this.#bySlot.set(entry.slot, entry);
+    this.#names.add(segmentFileName(entry));
   }
   /** Ordinals below this were used, by segments that may be gone. */
   skipOrdinals(next: number): void {
@@ -98,10 +118,19 @@ export class SegmentTable {
       sealed: false,
       closed: false,
     };
-    this.#bySlot.set(slot, entry);
+    this.#add(entry);
+    this.#ordered?.push(entry);
+    this.#restBytes += this.#growing?.length ?? 0;
+    this.#growing = entry;
     return entry;
   }
   remove(slot: number): void {
+    const entry = this.#bySlot.get(slot);
+    if (entry === undefined) return;
+    if (entry === this.#growing) this.#growing = undefined;
+    else this.#restBytes -= entry.length;
     this.#bySlot.delete(slot);
+    this.#names.delete(segmentFileName(entry));
+    this.#ordered = undefined;
   }
 }

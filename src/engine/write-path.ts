@@ -8,9 +8,10 @@
 // whole blocks in between are locked too: another request's merge of one of them must not read it before they are sequenced.
 
 import { BLOCK_SIZE, type Clock, type Logger, messageOf, type TimerHandle } from '../base/index.js';
-import { recordSizeMax, SealBatch } from '../hotpath/index.js';
+import { PAGE_ENTRIES } from '../format/index.js';
+import { type BlockMap, recordSizeMax, SealBatch } from '../hotpath/index.js';
 import type { BlockError, BlockRequest } from './block-device.js';
-import { DATA_FRAME_MAX, IN_FLIGHT_MAX, SPACE_RESERVE, SPACE_WAIT_MS } from './limits.js';
+import { DATA_FRAME_MAX, IN_FLIGHT_MAX, RANGE_BLOCKS_MAX, SPACE_RESERVE, SPACE_WAIT_MS } from './limits.js';
 import type { LogWriter } from './log-writer.js';
 import type { Pipeline } from './pipeline.js';
 import type { ReadPath } from './read-path.js';
@@ -26,6 +27,7 @@ import type { UnsyncedBound } from './unsynced-bound.js';
 const RUN_BLOCKS = 2;
 
 export interface WriteParts {
+  readonly map: BlockMap;
   readonly writer: LogWriter;
   readonly pipeline: Pipeline;
   readonly reads: ReadPath;
@@ -35,6 +37,8 @@ export interface WriteParts {
   readonly unsynced: UnsyncedBound;
   readonly minReplicas: number;
   readonly clearRange: (block: number, count: number) => void;
+  /** Too much of the map waits for a checkpoint, which was asked for. */
+  readonly mapFull: () => boolean;
 }
 
 type RangeOp = 'trim' | 'zero';
@@ -50,6 +54,10 @@ interface BlockRange {
   readonly last: number;
 }
 
+function pageOf(block: number): number {
+  return Math.floor(block / PAGE_ENTRIES);
+}
+
 export class WritePath {
   readonly #parts: WriteParts;
   readonly #batch = new SealBatch();
@@ -62,6 +70,8 @@ export class WritePath {
   #spaceTimer: TimerHandle | undefined;
   readonly #locked = new Set<BlockRange>();
   #lockWaiters: BlockRequest[] = [];
+  /** Large trims and zeroes of which a part is still to come. */
+  readonly #ranging = new Set<BlockRequest>();
   #closed = false;
 
   constructor(parts: WriteParts) {
@@ -118,11 +128,12 @@ export class WritePath {
   }
 
   /** What keeps a request from being sequenced now. */
-  #obstacle(request: BlockRequest): 'replicas' | 'in-flight' | 'unsynced' | 'space' | null {
+  #obstacle(request: BlockRequest): 'replicas' | 'in-flight' | 'map' | 'unsynced' | 'space' | null {
     const { set, pipeline, minReplicas } = this.#parts;
     if (set.inSyncCount < minReplicas) return 'replicas';
     const pending = pipeline.bytesInFlight + this.#batchBytes;
     if (pending > IN_FLIGHT_MAX) return 'in-flight';
+    if (this.#parts.mapFull()) return 'map';
     // Worst case: nothing compresses, every block is a record of its own, and a segment is opened for it.
     const worst = request.op === 'write' ? request.length * 1.02 + 16 * 1024 : 0;
     if (worst > 0 && this.#parts.unsynced.exceeded) return 'unsynced';
@@ -149,7 +160,11 @@ export class WritePath {
       this.#lockWaiters.push(request);
       return;
     }
-    if (offset === first * BLOCK_SIZE && end === (last + 1) * BLOCK_SIZE) {
+    const whole = offset === first * BLOCK_SIZE && end === (last + 1) * BLOCK_SIZE;
+    const { map } = this.#parts;
+    if (request.op === 'write' ? map.absent(first, last - first + 1) : map.absent(first, 1) || map.absent(last, 1))
+      return this.#load(request, first, last);
+    if (whole) {
       if (request.op === 'write') this.#write(first, last - first + 1, request.data!, request.dataAt, request);
       else this.#range(request.op as RangeOp, first, last - first + 1, request);
     } else if (request.op === 'trim') {
@@ -163,6 +178,29 @@ export class WritePath {
     }
   }
 
+  /** A trim or zero looks into the pages at its ends at most; what lies between is dropped whole. */
+  #pagesOf(request: BlockRequest, first: number, last: number): number[] {
+    if (request.op !== 'write') return [...new Set([pageOf(first), pageOf(last)])];
+    const numbers: number[] = [];
+    for (let number = pageOf(first); number <= pageOf(last); number++) numbers.push(number);
+    return numbers;
+  }
+
+  /** Parts of the map are read first, then the request begins anew. Nearly always they are there before this returns. */
+  #load(request: BlockRequest, first: number, last: number): void {
+    const { map, logger } = this.#parts;
+    let now = true;
+    map.loadLive(this.#pagesOf(request, first, last), (error) => {
+      if (error === null) this.#admit(request, true);
+      else {
+        if (!this.#closed) logger.error({ block: first, error: messageOf(error) }, 'the map is not to be had');
+        request.complete(this.#closed ? 'ESHUTDOWN' : 'EIO');
+      }
+      if (!now && !this.#closed) this.#send();
+    });
+    now = false;
+  }
+
   #touchesLocked(first: number, last: number): boolean {
     for (const range of this.#locked) if (range.first <= last && range.last >= first) return true;
     return false;
@@ -174,19 +212,45 @@ export class WritePath {
       const run = Math.min(RUN_BLOCKS, count - i);
       const size = recordSizeMax(run);
       if (this.#batchBytes + size > DATA_FRAME_MAX) this.#seal();
+      this.#parts.map.pin(block + i, run);
       this.#batch.add(block + i, run, data, dataAt + i * BLOCK_SIZE);
       this.#batchBytes += size;
     }
     if (request !== null) this.#finishing.push(request);
   }
 
-  /** The same for a range that is to read as zeroes. */
+  /** The same for a range that is to read as zeroes; a large one goes on when its first part is committed. */
   #range(why: RangeOp, block: number, count: number, request: BlockRequest): void {
     this.#seal();
-    const { writer, pipeline, clearRange } = this.#parts;
-    const item = pipeline.newest(writer.writeControl({ kind: 'range', why, block, count }));
-    item.apply = () => clearRange(block, count);
-    item.requests = [request];
+    const { map, writer, pipeline, clearRange, clock } = this.#parts;
+    const part = Math.min(count, RANGE_BLOCKS_MAX - (block % RANGE_BLOCKS_MAX));
+    const item = pipeline.newest(writer.writeControl({ kind: 'range', why, block, count: part }));
+    map.pinEnds(block, part);
+    item.apply = () => {
+      clearRange(block, part);
+      map.unpinEnds(block, part);
+    };
+    if (part === count) {
+      item.requests = [request];
+      this.#ranging.delete(request);
+    } else {
+      this.#ranging.add(request);
+      item.committed = () => void clock.after(0, () => this.#restOfRange(why, block + part, count - part, request));
+    }
+  }
+
+  #restOfRange(why: RangeOp, block: number, count: number, request: BlockRequest): void {
+    const { map, logger } = this.#parts;
+    map.loadEnds(block, count, (error) => {
+      if (!this.#ranging.has(request)) return;
+      if (error !== null) {
+        logger.error({ block, error: messageOf(error) }, 'the map is not to be had');
+        this.#ranging.delete(request);
+        return request.complete('EIO');
+      }
+      this.#range(why, block, count, request);
+      this.#send();
+    });
   }
 
   /** Turns what was gathered into a frame. From here on the payloads are needed no longer. */
@@ -211,6 +275,8 @@ export class WritePath {
     const partial = first === last ? [first] : [...(headPartial ? [first] : []), ...(tailPartial ? [last] : [])];
     const lock: BlockRange = { first, last };
     this.#locked.add(lock);
+    const pages = this.#pagesOf(request, first, last);
+    this.#parts.map.pinNumbers(pages);
     let failure: BlockError | null = null;
     const merged = request.op === 'write' ? Buffer.allocUnsafe((last - first + 1) * BLOCK_SIZE) : undefined;
     const edges = new Map<number, Buffer>();
@@ -232,6 +298,7 @@ export class WritePath {
     if (this.#closed || failure !== null) request.complete(this.#closed ? 'ESHUTDOWN' : failure);
     else if (merged !== undefined) this.#writeMerged(request, first, last, merged, edges);
     else this.#zeroMerged(request, first, last, edges);
+    this.#parts.map.unpinNumbers(pages);
     this.#release();
   }
 
@@ -289,7 +356,8 @@ export class WritePath {
   close(): void {
     this.#closed = true;
     this.#spaceTimer?.cancel();
-    const waiting = [...this.#waiting.map((item) => item.request), ...this.#lockWaiters];
+    const waiting = [...this.#waiting.map((item) => item.request), ...this.#lockWaiters, ...this.#ranging];
+    this.#ranging.clear();
     this.#waiting = [];
     this.#lockWaiters = [];
     for (const request of waiting) request.complete('ESHUTDOWN');

@@ -24,10 +24,9 @@ export const SEGMENT_SIZE_DEFAULT = 8 * 1024 * 1024;
 export const FRAME_SIZE_MAX = 4 * 1024 * 1024;
 /** Slots of a log's segment table (24 bits of a map entry; the last value is kept free). */
 export const SLOT_MAX = 0xfffffe;
-/** A root's list of nodes (one per 2 GiB) must fit a 64 KiB entry: 8,192 nodes. */
+/** Page numbers take 22 bits of the map's table: 4,194,304 pages of 4 MiB. */
 export const VOLUME_SIZE_MAX = 16 * 1024 ** 4;
 
 export const PAGE_ENTRIES = 1024;
-export const NODE_CHILDREN = 512;
-/** Ids of pages and nodes that one table chunk places. */
+/** Ids of pages that one table chunk places. */
 export const TABLE_CHUNK_IDS = 512;

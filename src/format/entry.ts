@@ -14,7 +14,7 @@ export const entryKind = {
   resize: 20,
   move: 21,
   page: 22,
-  node: 23,
+  delta: 23,
   table: 24,
   segments: 25,
   snapshots: 26,

@@ -1,8 +1,11 @@
-// What differs between two trees of the map: subtrees that both share are passed over whole, entries are compared only on
-// pages that are not the same.
+// What differs between two snapshots: page numbers of which both see the same version are passed over, entries are compared only
+// on versions that are not the same.
 
-import { NODE_CHILDREN, PAGE_ENTRIES } from '../format/index.js';
-import { BLOCKS_PER_NODE, type MapPage, type MapRoot } from './block-map.js';
+import { notFound } from '../base/index.js';
+import { PAGE_ENTRIES } from '../format/index.js';
+import type { BlockMap } from './block-map.js';
+import type { MapPage } from './page-cache.js';
+import type { MapSnapshot } from './snapshot-list.js';
 
 /** Bounds of one look, so that it neither holds its thread nor answers at length; each at least 1. */
 export interface ChangedLimits {
@@ -18,31 +21,44 @@ export interface ChangedRanges {
   readonly nextBlock: number | null;
 }
 
-/** Blocks from `fromBlock` on whose entries differ; without a base, those that target has mapped. */
-export function changedRanges(
-  target: MapRoot,
-  base: MapRoot | undefined,
+/** Page numbers looked at for one answer, most of them without reading anything: some milliseconds at most. */
+const NUMBERS = 128 * 1024;
+
+/**
+ * Blocks from `fromBlock` on whose entries differ; without a base, those that target has mapped. Pages that are not in memory are
+ * read; rejects when one can't be, and with NOT_FOUND when a snapshot is deleted meanwhile.
+ */
+export async function changedRanges(
+  map: BlockMap,
+  target: MapSnapshot,
+  base: MapSnapshot | undefined,
   fromBlock: number,
   limits: ChangedLimits,
-): ChangedRanges {
+): Promise<ChangedRanges> {
   const ranges: [number, number][] = [];
   let pages = 0;
-  const nodes = Math.max(target.nodes.length, base?.nodes.length ?? 0);
-  for (let n = Math.floor(fromBlock / BLOCKS_PER_NODE); n < nodes; n++) {
-    const node = target.nodes[n];
-    const oldNode = base?.nodes[n];
-    if (node === oldNode) continue;
-    const firstPage = Math.max(0, Math.floor((fromBlock - n * BLOCKS_PER_NODE) / PAGE_ENTRIES));
-    for (let p = firstPage; p < NODE_CHILDREN; p++) {
-      const page = node?.pages[p];
-      const oldPage = oldNode?.pages[p];
-      if (page === oldPage) continue;
-      const first = n * BLOCKS_PER_NODE + p * PAGE_ENTRIES;
-      const from = Math.max(first, fromBlock);
-      if (pages++ === limits.pages) return { ranges, nextBlock: from };
-      const nextBlock = comparePages(page, oldPage, first, from, ranges, limits.ranges);
-      if (nextBlock !== null) return { ranges, nextBlock };
-    }
+  const first = Math.floor(fromBlock / PAGE_ENTRIES);
+  for (let number = first; number < map.table.numbers; number++) {
+    const id = map.seenBy(target, number);
+    const oldId = base === undefined ? 0 : map.seenBy(base, number);
+    const from = Math.max(number * PAGE_ENTRIES, fromBlock);
+    if (number - first === NUMBERS) return { ranges, nextBlock: from };
+    if (id === oldId) continue;
+    if (pages++ === limits.pages) return { ranges, nextBlock: from };
+    const nextBlock = await new Promise<number | null>((resolve, reject) => {
+      map.loadIds(
+        [id, oldId].filter((wanted) => wanted !== 0),
+        (error) => {
+          const gone = [target, base].find((one) => one !== undefined && map.snapshot(one.snapshotId) !== one);
+          if (gone !== undefined) return reject(notFound(`snapshot ${gone.snapshotId} was deleted meanwhile`));
+          if (error !== null) return reject(error);
+          const page = id === 0 ? undefined : map.resident(id);
+          const oldPage = oldId === 0 ? undefined : map.resident(oldId);
+          resolve(comparePages(page, oldPage, number * PAGE_ENTRIES, from, ranges, limits.ranges));
+        },
+      );
+    });
+    if (nextBlock !== null) return { ranges, nextBlock };
   }
   return { ranges, nextBlock: null };
 }

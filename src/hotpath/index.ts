@@ -1,16 +1,14 @@
-export {
-  BlockMap,
-  blocksOf,
-  MapNode,
-  MapPage,
-  MapRoot,
-  type MapSnapshot,
-  pagesOf,
-} from './block-map.js';
+export { BlockMap, blocksOf, type MapCut, type MapInstall } from './block-map.js';
 export { type ChangedLimits, type ChangedRanges, changedRanges } from './changed-ranges.js';
+export { deltaPays } from './dirty-pages.js';
 export { createKernel, type Kernel, kernel } from './kernel.js';
 export { FramePlan, OpenBatch, type OpenFault, recordSizeMax, SealBatch } from './kernel-batch.js';
 export { KeyRing } from './keys.js';
 export { compressBlock, decompressBlock } from './lz4.js';
 export { nativeBinding } from './native.js';
 export type { NativeBinding, NativeNet, NativeSockets } from './native-binding.js';
+export { MAP_CACHE_BYTES, MapPage, PAGE_BYTES, PageCache, type PageCut, pageCache } from './page-cache.js';
+export { LOAD_PAGES, type PageRead, type ReadPages } from './page-loads.js';
+export { rewritePages } from './rewrite-pages.js';
+export type { SlotCut } from './slot-counts.js';
+export type { MapSnapshot } from './snapshot-list.js';

@@ -21,6 +21,7 @@ vi.mock('../../src/engine/limits.js', async (original) => ({
   COPY_CHUNK: 128 * 1024,
   CHECKPOINT_LOG_BYTES: 1024 * 1024,
   CHECKPOINT_DIRTY_PAGES: 24,
+  CHECKPOINT_FRAME_MAX: 24 * 1024,
 }));
 
 const cuts = Number(process.env.HOLDFAST_CUTS ?? 240);

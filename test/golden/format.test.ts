@@ -51,19 +51,22 @@ describe('format version 1', () => {
         "FRAME_SIZE_MAX": 4194304,
         "INDEX_MOVED_RECORD": 2,
         "INDEX_TRAILER_MAGIC": 826885704,
-        "NODE_CHILDREN": 512,
         "PAGE_ENTRIES": 1024,
         "RECORD_HEADER_SIZE": 48,
-        "SEGMENTS_PER_CHUNK": 1024,
+        "SEGMENTS_PER_CHUNK": 256,
         "SEGMENT_HEADER_SIZE": 4096,
         "SEGMENT_MAGIC": 827541064,
         "SEGMENT_SIZE_DEFAULT": 8388608,
         "SEGMENT_SIZE_MAX": 67108864,
         "SLOT_MAX": 16777214,
-        "SNAPSHOTS_PER_CHUNK": 512,
+        "SNAPSHOTS_PER_CHUNK": 64,
         "SUPERBLOCK_MAGIC": 826426952,
         "SUPERBLOCK_SIZE_MAX": 4194304,
         "TABLE_CHUNK_IDS": 512,
+        "TABLE_DETACHED": 2147483648,
+        "TABLE_HOLE": 1073741824,
+        "TABLE_ID_WORDS": 6,
+        "TABLE_NUMBER_BITS": 22,
         "TAG_SIZE": 16,
         "VOLUME_SIZE_MAX": 17592186044416,
       }
@@ -71,12 +74,12 @@ describe('format version 1', () => {
     expect(format.entryKind).toMatchInlineSnapshot(`
       {
         "clone": 30,
+        "delta": 23,
         "drop": 31,
         "freeze": 18,
         "index": 29,
         "members": 28,
         "move": 21,
-        "node": 23,
         "open": 16,
         "page": 22,
         "range": 17,
@@ -189,13 +192,17 @@ describe('format version 1', () => {
 
   it('map, checkpoint and index entries', () => {
     const words = Uint32Array.from({ length: 2048 }, (_, i) => i * 3);
+    const changed = new Uint32Array(32);
+    changed[0] = 0b1001;
+    changed[31] = 0x8000_0000;
+    const tableWords = Uint32Array.from({ length: 512 * format.TABLE_ID_WORDS }, (_, i) => i * 5);
     const builder = new format.IndexBuilder();
     for (let i = 0; i < 5; i++) builder.add(1, 4096 + i * 128, 128, 2 ** 34 + i, 8);
     const root = format.encodeRoot({
       coveredThrough: 99,
       sizeBytes: 1 << 30,
       nextId: 12,
-      liveRootId: 3,
+      birth: 3,
       nextOrdinal: 4,
       reigns: [{ epoch: 5, reignId }],
       tablePlaces: [
@@ -205,8 +212,13 @@ describe('format version 1', () => {
       segmentPlaces: [[3, 4]],
       snapshotPlaces: [],
     });
-    expect(format.decodeRoot(root, 0, root.readUInt32LE(8))).toMatchObject({
+    expect(format.decodeRoot(root, 0, root.readUInt32LE(8))).toEqual({
       coveredThrough: 99,
+      sizeBytes: 1 << 30,
+      nextId: 12,
+      birth: 3,
+      nextOrdinal: 4,
+      reigns: [{ epoch: 5, reignId }],
       tablePlaces: [
         [1, 2],
         [0, 0],
@@ -224,23 +236,31 @@ describe('format version 1', () => {
     });
     expect(format.decodeIndexTrailer(index.subarray(index.length - 64))).toEqual({ frameOffset: 8192, count: 5 });
     const made = [
-      format.encodePage(7, words),
-      format.encodeNode(8, words.subarray(0, 512)),
-      format.encodeTable(9, words.subarray(0, 1024)),
-      format.encodeSegmentSlots([{ slot: 1, epoch: 2, ordinal: 3, firstSeq: 4 }]),
-      format.encodeSnapshotRoots([
-        { snapshotId: id<SnapshotId>(4), groupId: id<GroupId>(5), rootId: 6, seq: 7, sizeBytes: 8, wallMs: 9 },
+      format.encodePage(7, 70, words),
+      format.encodeDelta(8, 70, words, changed, 64),
+      format.encodeTable(9, tableWords),
+      format.encodeSegmentSlots(0, [{ slot: 1, epoch: 2, ordinal: 3, firstSeq: 4, live: 5, blocks: 6 }]),
+      format.encodeSnapshotRoots(1, [
+        {
+          snapshotId: id<SnapshotId>(4),
+          groupId: id<GroupId>(5),
+          birth: 6,
+          position: 65,
+          seq: 7,
+          sizeBytes: 8,
+          wallMs: 9,
+        },
       ]),
       root,
       index,
     ];
     expect(made.map((bytes) => `${bytes.length}:${sha(bytes)}`)).toMatchInlineSnapshot(`
       [
-        "8256:dfea32447bc4054b56b1fd1c383ed2a8",
-        "2112:eb82bfd4a7276dc81d6f227308759523",
-        "4160:2592339698d18f2a8fe6240ede692cf7",
-        "64:f7d921724a32201fc19f167f30a08c88",
-        "128:edbb5ac7e0d7a246dcc834d1af072ca8",
+        "8256:972307de1576040c779a83ef07e0490d",
+        "64:df0fbb50db6d8d67a6242e8262a17461",
+        "12352:a67ab81ca37374fecb27e22ef0b01ad1",
+        "64:17b208cb9af167296ad411cfa212b419",
+        "128:f093475e49ef4fcc9199b8723065162f",
         "192:9f6a3271fda6a235f4b8128a7b461fb7",
         "192:97d20081c9854152e8ef15f8086fe311",
       ]

@@ -21,13 +21,16 @@ import {
   type SetOutcome,
 } from '../../../src/engine/index.js';
 import type { Cipher, Compression, Reign } from '../../../src/format/index.js';
-import { KeyRing } from '../../../src/hotpath/index.js';
+import { KeyRing, PAGE_BYTES, PageCache } from '../../../src/hotpath/index.js';
 import { ReplicaHost } from '../../../src/replica/index.js';
 import { Pool } from '../../../src/segment/index.js';
 import { RecordingDisk, randomChoice } from '../recording-disk.js';
 import { type Line, SimPort } from './sim-port.js';
 import { Chance, ProcessClock, VirtualTime } from './virtual-time.js';
 import { type Floor, VolumeModel, type VolumeState } from './volume-model.js';
+
+/** Map pages in memory, of each volume: so few that nearly every request reads some first. */
+const PAGES = 8;
 
 export interface VolumeShape {
   readonly replicas: number;
@@ -325,6 +328,7 @@ export class SimWorld {
         connect: (member, timeoutMs) => this.#connect(volumeId, reign, node, clock, member.replicaId, timeoutMs),
       },
       membership: this.#membership(volumeId, reign, clock),
+      pages: new PageCache(PAGES * PAGE_BYTES),
       clock,
       random: this.chance,
       logger: this.logger,
