@@ -103,6 +103,7 @@ class MemoryPort implements ReplicaPort {
   #events: ReplicaEvents | undefined;
   #dead: Error | undefined;
   #acked = 0;
+  #given: { readonly given: Uint8Array; readonly taken: Buffer }[] = [];
 
   constructor(replica: MemoryReplica, local: boolean) {
     this.#replica = replica;
@@ -123,7 +124,13 @@ class MemoryPort implements ReplicaPort {
     queueMicrotask(() => this.#events?.lost(error));
   }
   flushAcks(): void {
-    if (this.#acked > 0) this.#events?.appended(this.#acked);
+    if (this.#acked > 0) this.#acknowledge(this.#acked);
+  }
+  /** What was handed over may lie in a queue until now: it must still be what it was. */
+  #acknowledge(seq: number): void {
+    for (const { given, taken } of this.#given.splice(0))
+      if (!taken.equals(given)) throw new Error('bytes of an append changed before it was acknowledged');
+    this.#events?.appended(seq);
   }
   async #turn(): Promise<void> {
     await new Promise((resolve) => setImmediate(resolve));
@@ -158,14 +165,16 @@ class MemoryPort implements ReplicaPort {
   }
   append(segment: SegmentName, offset: number, bytes: Uint8Array, lastSeq: number): void {
     if (this.#dead) return;
+    const taken = Buffer.from(bytes);
+    this.#given.push({ given: bytes, taken });
     try {
-      this.#accept(segment, offset, Buffer.from(bytes));
+      this.#accept(segment, offset, taken);
     } catch (error) {
       return this.fail(error as Error);
     }
     this.#acked = lastSeq;
     setImmediate(() => {
-      if (!this.#dead && !this.#replica.paused) this.#events?.appended(lastSeq);
+      if (!this.#dead && !this.#replica.paused) this.#acknowledge(lastSeq);
     });
   }
   #accept(segment: SegmentName, offset: number, bytes: Buffer): void {
