@@ -1,6 +1,7 @@
 // The port "attach" by FUSE file and loop device. This side is the node plugin's: stateless, it finds holders by their
 // sockets, starts them, and clears up after dead ones. All that must survive its restart is in the holder.
 
+import { existsSync } from 'node:fs';
 import { mkdir, realpath } from 'node:fs/promises';
 import { type Clock, HoldfastError, type Logger, messageOf, unavailable, type VolumeId } from '../../base/index.js';
 import type { Exec } from '../exec.js';
@@ -181,8 +182,8 @@ export class FuseLoopAttach implements Attach {
     const endMs = clock.monotonicMs() + launchTimeoutMs;
     while (clock.monotonicMs() < endMs) {
       try {
-        await this.#ask(paths);
-        return;
+        // Without its socket nothing has to be asked: this is looked at often.
+        if (existsSync(paths.socket)) return void (await this.#ask(paths));
       } catch (error) {
         if (!(error instanceof NoHolderError)) throw error;
       }
