@@ -3,6 +3,7 @@ import { type IncarnationId, type ReplicaId, silentLogger, type VolumeId } from 
 import { ReplicaHost } from '../../../src/replica/index.js';
 import { OperationQueue } from '../../../src/replica/operation-queue.js';
 import { FrameMaker, reignOf, volumeA } from '../../lib/frame-maker.js';
+import { dropAll } from '../../lib/recording-disk.js';
 import { freshHost, localPort, openHost, synced } from '../../lib/replica-setup.js';
 import { ManualClock } from '../nbd/manual-clock.js';
 
@@ -200,5 +201,20 @@ describe('order of operations', () => {
     await port.cut(maker.seq);
     expect(files()).toBe(1);
     await deleting;
+  });
+
+  it('has deleted a segment for good when it says so', async () => {
+    const { disk, host, pool } = await freshHost();
+    const { port } = await localPort(host, reignOf(1));
+    const maker = new FrameMaker(reignOf(1));
+    const frames = [maker.next(), maker.seal(), maker.next()];
+    for (const frame of frames) port.append(frame.segment, frame.offset, frame.bytes, frame.lastSeq);
+    await synced(port);
+    await port.describe({ flushed: { epoch: 1, seq: 3, digest: frames[2]!.digest } });
+    await port.deleteSegments([{ epoch: 1, ordinal: 1 }]);
+    const after = disk.afterPowerCut(disk.journal.length, dropAll);
+    expect(after.list(pool.replicaPath(volumeA)).filter((name) => name.endsWith('.seg'))).toEqual([
+      '000000000001-00000002.seg',
+    ]);
   });
 });
