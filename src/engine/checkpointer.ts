@@ -1,4 +1,4 @@
-// Writes checkpoints of the map into the log, and gives dead segments back. Owner: one engine.
+// Writes checkpoints of the map into the log. Owner: one engine.
 //
 // A checkpoint shows one moment: every frame through `coveredThrough` is applied, none after. It takes a cut of the map then and writes it
 // frame by frame, and requests go on in between: a page that changes before it was written leaves its former self to the cut, and
@@ -6,9 +6,6 @@
 // the map of that moment, wherever between them other frames lie; replay begins at the oldest frame that was not committed at that
 // moment, and finds all of them again. Nothing of it counts before its root is durable on all counting replicas and their superblocks
 // name it; every place that this one or the one before names stays referenced (superseded) until two more count.
-//
-// A segment is deleted only when nothing referred to it at the beginning of the *previous* checkpoint already: that one is the fallback
-// when the newest does not read back, and it must still find everything it names.
 
 import { type Clock, HoldfastError, type Logger, messageOf } from '../base/index.js';
 import {
@@ -34,7 +31,7 @@ import {
 } from './limits.js';
 import type { Frame, LogWriter } from './log-writer.js';
 import type { Pipeline } from './pipeline.js';
-import type { SegmentTable, TableEntry } from './segment-table.js';
+import type { SegmentTable } from './segment-table.js';
 
 export interface CheckpointParts {
   readonly map: BlockMap;
@@ -47,8 +44,6 @@ export interface CheckpointParts {
   readonly durable: (seq: number) => Promise<void>;
   /** Puts the place into the superblock of every connected replica of the set; resolves with the nodes that did not take it. */
   readonly describe: (place: CheckpointPlace) => Promise<readonly string[]>;
-  /** Deletes segment files on every connected replica, after the reads that may need them. */
-  readonly deleteSegments: (segments: readonly SegmentName[]) => Promise<void>;
   readonly closed: () => boolean;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -69,7 +64,6 @@ export class Checkpointer {
   #writtenAt: number;
   #recordsAt: number;
   #running: Promise<CheckpointPlace> | undefined;
-  #deadBefore = new Set<number>();
   /** Slots of places that the newest checkpoint names and the next one will not; those of failed attempts wait with them. */
   #superseded: number[] = [];
   /** The same of the checkpoint before it, which is still the fallback. */
@@ -77,7 +71,9 @@ export class Checkpointer {
   #current: CheckpointPlace | null;
   #previous: CheckpointPlace | null = null;
   #own = false;
-  #hasNews = false;
+  #apart: Promise<void> = Promise.resolve();
+  /** Of checkpoint frames in this reign. */
+  bytesWritten = 0;
 
   constructor(parts: CheckpointParts, start: CheckpointStart) {
     this.#parts = parts;
@@ -101,9 +97,9 @@ export class Checkpointer {
     return Math.min(newest, this.#previous?.replayFrom.segment.ordinal ?? newest);
   }
 
-  /** True when the log since the last checkpoint, or what it keeps in memory, has grown past its budget, or space can be won. */
+  /** True when the log since the last checkpoint, or what it keeps in memory, has grown past its budget. */
   due(): boolean {
-    return this.#running === undefined && (this.#longLog() || this.pressing() || this.#spaceToWin());
+    return this.#running === undefined && (this.#longLog() || this.pressing());
   }
 
   /** True when changed pages take up so much memory that a checkpoint should begin at once. Cheap enough for every commit. */
@@ -138,19 +134,10 @@ export class Checkpointer {
     );
   }
 
-  #spaceToWin(): boolean {
-    const { table, map } = this.#parts;
-    return this.#hasNews && table.entries().some((entry) => entry.closed && map.references(entry.slot) === 0);
-  }
-  /** Told when a snapshot was deleted or much was trimmed or overwritten: dead segments are worth a look. */
-  noteFreed(): void {
-    this.#hasNews = true;
-  }
-
   /** Writes a checkpoint unless one is being written, and waits until it counts. */
   write(): Promise<CheckpointPlace> {
     // Begun in a turn of its own: what it writes may be acknowledged, and ask for a checkpoint, before its first await.
-    this.#running ??= Promise.resolve()
+    this.#running ??= this.#apart
       .then(() => this.#write())
       .finally(() => {
         this.#running = undefined;
@@ -163,11 +150,9 @@ export class Checkpointer {
     // Frames are applied one by one: of those that are committed, the oldest may be still to be applied.
     const oldest = pipeline.oldest;
     const coveredThrough = oldest === undefined ? this.#parts.committed() : oldest.seq - 1;
-    const dead = table.entries().filter((entry) => entry.closed && map.references(entry.slot) === 0);
     const cut = map.cut();
     const superseded = this.#superseded;
     superseded.push(...cut.superseded);
-    this.#hasNews = false;
     this.#writtenAt = writer.bytesWritten;
     this.#recordsAt = map.recordsStored;
     const job = { map, cut, segments: table, lists: this.#lists, writer, reigns, coveredThrough, superseded };
@@ -179,22 +164,11 @@ export class Checkpointer {
       frameOffset: frameStart(last),
       replayFrom: { segment: nameOf(replayFrame.segment), offset: frameStart(replayFrame) },
     };
-    const twice = this.#deadTwice(dead, replayFrame.segment.ordinal);
-    try {
-      await this.#parts.durable(last.seq);
-      map.settled();
-      const refused = await this.#parts.describe(place);
-      if (refused.length > 0)
-        throw new HoldfastError(
-          'RESOURCE_EXHAUSTED',
-          `no superblock names the new checkpoint on ${refused.join(', ')}`,
-        );
-    } catch (error) {
-      // Some superblock still names an older one: what that one needs must stay.
-      this.#deadBefore.clear();
-      this.#hasNews = true;
-      throw error;
-    }
+    await this.#parts.durable(last.seq);
+    map.settled();
+    const refused = await this.#parts.describe(place);
+    if (refused.length > 0)
+      throw new HoldfastError('RESOURCE_EXHAUSTED', `no superblock names the new checkpoint on ${refused.join(', ')}`);
     this.#previous = this.#current;
     this.#current = place;
     this.#own = true;
@@ -202,7 +176,6 @@ export class Checkpointer {
     for (const slot of this.#before) map.counts.addPlaces(slot, -1);
     this.#before = superseded;
     this.#superseded = [];
-    await this.#drop(twice);
     return place;
   }
 
@@ -217,6 +190,7 @@ export class Checkpointer {
       last = frame;
       pipeline.transmit();
       bytes += frame.bytes.length;
+      this.bytesWritten += frame.bytes.length;
       if (bytes < CHECKPOINT_FRAME_MAX / 2) continue;
       bytes = 0;
       await clock.sleep(0);
@@ -227,46 +201,11 @@ export class Checkpointer {
     return { first: first!, last: last! };
   }
 
-  /** Of the segments that nothing refers to and that replay does not pass, those that were dead last time, too. */
-  #deadTwice(found: readonly TableEntry[], replayOrdinal: number): TableEntry[] {
-    const dead = found.filter((entry) => entry.ordinal < replayOrdinal);
-    const twice = dead.filter((entry) => this.#deadBefore.has(entry.slot));
-    this.#deadBefore = new Set(dead.map((entry) => entry.slot));
-    // A second look is due even if nothing else happens.
-    if (dead.length > twice.length) this.#hasNews = true;
-    return twice;
-  }
-
-  /** Deletes what an earlier reign had dropped without living to delete the files. */
-  async finishDrop(names: readonly SegmentName[]): Promise<void> {
-    const { table, map } = this.#parts;
-    const wanted = new Set(names.map((name) => `${name.epoch}/${name.ordinal}`));
-    const left = table.entries().filter((entry) => wanted.has(`${entry.epoch}/${entry.ordinal}`));
-    const dead = left.filter((entry) => map.references(entry.slot) === 0);
-    if (dead.length === 0) return;
-    await this.#parts.deleteSegments(dead.map(nameOf));
-    this.#forget(dead);
-  }
-
-  async #drop(dead: readonly TableEntry[]): Promise<void> {
-    if (dead.length === 0) return;
-    const { writer, pipeline } = this.#parts;
-    const names = dead.map(nameOf);
-    const frame = writer.writeControl({ kind: 'drop', segments: names });
-    pipeline.transmit();
-    await this.#parts.durable(frame.seq);
-    await this.#parts.deleteSegments(names);
-    this.#forget(dead);
-    this.#parts.logger.info({ segments: names.length }, 'dead segments deleted');
-  }
-
-  #forget(dead: readonly TableEntry[]): void {
-    const { table, map } = this.#parts;
-    for (const { slot } of dead) {
-      table.remove(slot);
-      map.counts.forget(slot);
-      this.#deadBefore.delete(slot);
-    }
+  /** Runs `work` at once if no checkpoint is under way, else after it; one that is asked for meanwhile begins behind it. */
+  apart(work: () => void): Promise<void> {
+    const done = (this.#running ?? Promise.resolve()).then(work, work);
+    this.#apart = done.catch(() => undefined);
+    return done;
   }
 
   /**
@@ -279,7 +218,6 @@ export class Checkpointer {
     for (const chunk of this.#lists.snapshots.in(slot)) map.snapshotList.touchChunk(chunk);
     for (const chunk of this.#lists.segments.in(slot)) map.counts.touchChunk(chunk);
     await rewritePages(map, slot);
-    this.#hasNews = true;
   }
 }
 

@@ -13,6 +13,9 @@ export function emptyCounters(): Counters {
     readBytes: 0,
     writeBytes: 0,
     storedWriteBytes: 0,
+    movedBytes: 0,
+    checkpointBytes: 0,
+    reclaimedBytes: 0,
     readRepairs: 0,
   };
 }

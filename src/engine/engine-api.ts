@@ -109,7 +109,19 @@ export interface EngineStatus {
   readonly snapshotIds: readonly SnapshotId[];
   readonly counters: Readonly<
     Record<
-      'reads' | 'writes' | 'flushes' | 'trims' | 'readBytes' | 'writeBytes' | 'storedWriteBytes' | 'readRepairs',
+      | 'reads'
+      | 'writes'
+      | 'flushes'
+      | 'trims'
+      | 'readBytes'
+      | 'writeBytes'
+      /** All that went into the log: of clients, moved, of checkpoints. */
+      | 'storedWriteBytes'
+      | 'movedBytes'
+      | 'checkpointBytes'
+      /** Length of the segments that were deleted. */
+      | 'reclaimedBytes'
+      | 'readRepairs',
       number
     >
   >;

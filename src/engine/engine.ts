@@ -5,6 +5,7 @@ import { BLOCK_SIZE, HoldfastError, type Logger, messageOf, type SnapshotId } fr
 import type { Reign, SegmentName } from '../format/index.js';
 import { type BlockMap, type KeyRing, kernel } from '../hotpath/index.js';
 import type { BlockRequest } from './block-device.js';
+import { BlockHeat } from './block-heat.js';
 import { CatchUp } from './catch-up.js';
 import { Checkpointer } from './checkpointer.js';
 import { emptyCounters } from './counters.js';
@@ -26,6 +27,7 @@ import { type Link, ReplicaSet } from './replica-set.js';
 import { ReplyGate } from './reply-gate.js';
 import { Scrubber } from './scrubber.js';
 import type { SegmentTable } from './segment-table.js';
+import { SpaceKeeper } from './space-keeper.js';
 import { Sweeper } from './sweeper.js';
 import { UnsyncedBound } from './unsynced-bound.js';
 import { WritePath } from './write-path.js';
@@ -47,6 +49,7 @@ export class VolumeEngine implements Engine {
   readonly #reads: ReadPath;
   readonly #writes: WritePath;
   readonly #checkpointer: Checkpointer;
+  readonly #space: SpaceKeeper;
   readonly #sweeper: Sweeper;
   readonly #catchUp: CatchUp;
   readonly #gate: ReplyGate;
@@ -104,8 +107,9 @@ export class VolumeEngine implements Engine {
       member.events.target = this.#set.eventsOf(link, () => member.port);
     }
     this.#gate = new ReplyGate(options.clock);
+    const heat = new BlockHeat(() => this.#map.sizeBytes / BLOCK_SIZE);
     this.#unsynced = new UnsyncedBound(options.clock);
-    this.#pipeline = new Pipeline(this.#map, this.#tail, (request, error) => this.#gate.reply(request, error));
+    this.#pipeline = new Pipeline(this.#map, heat, this.#tail, (request, error) => this.#gate.reply(request, error));
     this.#pipeline.connect(this.#set);
     this.#writer = new LogWriter(
       {
@@ -188,7 +192,6 @@ export class VolumeEngine implements Engine {
         committed: () => this.#set.committed,
         durable: (seq) => this.#durable(seq),
         describe: (checkpoint) => this.#describeAll({ checkpoint }),
-        deleteSegments: (segments) => this.#deleteSegments(segments),
         closed: () => this.closed,
         clock: options.clock,
         logger: options.logger,
@@ -198,7 +201,26 @@ export class VolumeEngine implements Engine {
     this.#sweeper = new Sweeper({
       map: this.#map,
       closed: () => this.closed,
-      swept: () => this.#checkpointer.noteFreed(),
+      swept: () => this.#space.noteFreed(),
+      clock: options.clock,
+      logger: options.logger,
+    });
+    this.#space = new SpaceKeeper({
+      map: this.#map,
+      table,
+      writer: this.#writer,
+      pipeline: this.#pipeline,
+      reader: this.#reader,
+      set: this.#set,
+      checkpointer: this.#checkpointer,
+      keys,
+      heat,
+      canReseal: options.volume.cipher === 'none' || options.dataKey !== null,
+      mayWrite: () =>
+        this.#state === 'serving' && !this.readOnly && this.#set.inSyncCount >= options.volume.minReplicas,
+      durable: (seq) => this.#durable(seq),
+      deleteSegments: (segments) => this.#deleteSegments(segments),
+      won: () => this.#writes.retry(),
       clock: options.clock,
       logger: options.logger,
     });
@@ -231,6 +253,7 @@ export class VolumeEngine implements Engine {
       set: this.#set,
       writer: this.#writer,
       checkpointer: this.#checkpointer,
+      space: this.#space,
       scrubber: this.#scrubber,
       membership: options.membership,
       describe: (update) => this.#describeAll(update),
@@ -275,7 +298,7 @@ export class VolumeEngine implements Engine {
     if (this.#state === 'failed') throw new HoldfastError('ABORTED', this.#message, { reason: 'StaleReign' });
     this.#state = 'serving';
     this.#message = '';
-    await this.#checkpointer.finishDrop(this.#dropped);
+    await this.#space.finishDrops(this.#dropped);
     await this.#catchUp.loseIncomplete();
     for (const link of this.#set.links) if (link.state === 'unreachable') void this.#catchUp.bringBack(link);
     this.#maintenance.start();
@@ -309,6 +332,7 @@ export class VolumeEngine implements Engine {
     this.#pipeline.committed(seq);
     this.#checkpointer.beginWhenPressing();
     this.#writes.committed(seq);
+    this.#space.noteWritten(this.#counters.writeBytes);
     this.#syncWhenDue();
   }
 
@@ -346,7 +370,7 @@ export class VolumeEngine implements Engine {
 
   /** Something was trimmed or deleted. */
   #freed(): void {
-    this.#checkpointer.noteFreed();
+    this.#space.noteFreed();
     this.#sweeper.kick();
   }
 
@@ -442,12 +466,20 @@ export class VolumeEngine implements Engine {
       storedBytes: this.#table.storedBytes,
       replicas: this.#set.states(this.#writer.lastSeq),
       snapshotIds: [...this.#map.snapshots].map((snapshot) => snapshot.snapshotId),
-      counters: { ...this.#counters, storedWriteBytes: this.#writer.bytesWritten, readRepairs: this.#reader.repairs },
+      counters: {
+        ...this.#counters,
+        storedWriteBytes: this.#writer.bytesWritten,
+        movedBytes: this.#space.movedBytes,
+        checkpointBytes: this.#checkpointer.bytesWritten,
+        reclaimedBytes: this.#space.reclaimedBytes,
+        readRepairs: this.#reader.repairs,
+      },
     };
   }
 
   async close(): Promise<void> {
     if (this.closed) return;
+    this.#space.stop();
     try {
       this.#gate.end();
       await this.#durable(this.#writer.lastSeq);
@@ -476,6 +508,7 @@ export class VolumeEngine implements Engine {
     this.#state = state;
     this.#message = message;
     this.#maintenance.stop();
+    this.#space.stop();
     this.#catchUp.close();
     this.#set.close();
     this.#dispatch.close();

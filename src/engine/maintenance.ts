@@ -11,12 +11,14 @@ import type { LogWriter } from './log-writer.js';
 import type { DescribeUpdate } from './replica-port.js';
 import type { ReplicaSet } from './replica-set.js';
 import type { Scrubber } from './scrubber.js';
+import type { SpaceKeeper } from './space-keeper.js';
 
 export interface MaintenanceParts {
   readonly reign: Reign;
   readonly set: ReplicaSet;
   readonly writer: LogWriter;
   readonly checkpointer: Checkpointer;
+  readonly space: SpaceKeeper;
   readonly scrubber: Scrubber;
   readonly membership: MembershipPort;
   readonly describe: (update: DescribeUpdate) => Promise<unknown>;
@@ -66,6 +68,7 @@ export class Maintenance {
     try {
       if (closed()) return;
       if (checkpointer.due()) await checkpointer.write();
+      this.#parts.space.wake();
       await this.noteFlushed();
       this.#again ||= checkpointer.due();
     } catch (error) {

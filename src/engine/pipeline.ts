@@ -7,6 +7,7 @@
 import { assert } from '../base/index.js';
 import type { BlockMap } from '../hotpath/index.js';
 import type { BlockError, BlockRequest } from './block-device.js';
+import type { BlockHeat } from './block-heat.js';
 import type { FrameTail } from './frame-tail.js';
 import type { Frame } from './log-writer.js';
 import type { ReplicaSet } from './replica-set.js';
@@ -25,6 +26,7 @@ const none: BlockRequest[] = [];
 
 export class Pipeline {
   readonly #map: BlockMap;
+  readonly #heat: BlockHeat;
   readonly #tail: FrameTail;
   readonly #reply: (request: BlockRequest, error: BlockError | null) => void;
   #set: ReplicaSet | undefined;
@@ -36,8 +38,14 @@ export class Pipeline {
   #transmitting = false;
   #closed = false;
 
-  constructor(map: BlockMap, tail: FrameTail, reply: (request: BlockRequest, error: BlockError | null) => void) {
+  constructor(
+    map: BlockMap,
+    heat: BlockHeat,
+    tail: FrameTail,
+    reply: (request: BlockRequest, error: BlockError | null) => void,
+  ) {
     this.#map = map;
+    this.#heat = heat;
     this.#tail = tail;
     this.#reply = reply;
   }
@@ -119,6 +127,7 @@ export class Pipeline {
       for (let i = 0; i < blocks.length; i++) {
         map.setRun(blocks[i]!, runs[i]!, words[i * 2]!, words[i * 2 + 1]!);
         map.unpin(blocks[i]!, runs[i]!);
+        this.#heat.wrote(blocks[i]!, runs[i]!);
         stored += runs[i]!;
       }
       map.stored(frame.segment.slot, blocks.length, stored);

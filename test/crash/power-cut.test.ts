@@ -22,6 +22,14 @@ vi.mock('../../src/engine/limits.js', async (original) => ({
   CHECKPOINT_LOG_BYTES: 1024 * 1024,
   CHECKPOINT_DIRTY_PAGES: 24,
   CHECKPOINT_FRAME_MAX: 24 * 1024,
+  // Space is always scarce: what is partly dead is cleaned at once, a few records a burst.
+  CLEAN_LOW_MARK: 0,
+  CLEAN_BAND: { least: 9.1e16, most: 9.1e16 },
+  CLEAN_STEP_BYTES: 64 * 1024,
+  CLEAN_IDLE_MS: 100,
+  CLEAN_HELD_MIN: 64 * 1024,
+  MOVE_BURST_BYTES: 48 * 1024,
+  MOVE_BATCH_BYTES: 256 * 1024,
 }));
 
 const cuts = Number(process.env.HOLDFAST_CUTS ?? 240);
@@ -33,4 +41,5 @@ it('holds every promise after crashes at any moment', async () => {
   expect(counts.power).toBeGreaterThanOrEqual(Math.min(20, cuts / 4));
   expect(counts.inRecovery).toBeGreaterThan(0);
   expect(counts.zeroes).toBeGreaterThan(10);
+  expect(counts.moves).toBeGreaterThan(10);
 });

@@ -69,6 +69,8 @@ export interface CutCounts {
   converged: number;
   /** Writes of zeroes ahead of a log's end, in the lives that were crashed. */
   zeroes: number;
+  /** Frames of moved records, in these lives. */
+  moves: number;
 }
 
 /** Crashes the world and checks what comes back; `depth` more times, before and after it has gone on. */

@@ -37,6 +37,7 @@ export async function runLives(options: { seed: number; cuts: number; bytes: num
     clones: 0,
     converged: 0,
     zeroes: 0,
+    moves: 0,
   };
   const started = process.hrtime.bigint();
   const total = { lives: 0, requests: 0, bytes: 0, flushes: 0, closes: 0, freezes: 0, faults: 0 };
@@ -62,6 +63,7 @@ export async function runLives(options: { seed: number; cuts: number; bytes: num
       total.closes += life.counts.closes;
       total.freezes += life.counts.freezes;
       for (const count of Object.values(life.counts.faults)) total.faults += count;
+      counts.moves += world.models.get(volumeId)!.moves;
       for (const node of world.nodes) counts.zeroes += zeroWrites(node.disk);
       const short: Habits = { steps: 20, bytes: options.bytes / 4, faults };
       for (let i = 0; i < 10 && counts.cuts < options.cuts; i++)
@@ -80,7 +82,7 @@ export async function runLives(options: { seed: number; cuts: number; bytes: num
   const seconds = Number(process.hrtime.bigint() - started) / 1e9;
   console.log(
     `seeds from ${options.seed}: ${total.lives} lives with ${total.requests} requests, ${(total.bytes / 2 ** 20).toFixed(0)} MiB written, ${total.flushes} flushes, ${total.freezes} freezes, ${total.closes} clean closes, ${total.faults} faults while running; ` +
-      `${counts.cuts} crashes checked (${counts.power} power cuts of all, ${counts.again} of recovered worlds, ${counts.inRecovery} of those in the recovery, ${counts.alone} with one replica alone, ${counts.clones} clones, ${counts.converged} until all replicas were in sync; ${counts.zeroes} times zeroes were written ahead) in ${seconds.toFixed(1)} s`,
+      `${counts.cuts} crashes checked (${counts.power} power cuts of all, ${counts.again} of recovered worlds, ${counts.inRecovery} of those in the recovery, ${counts.alone} with one replica alone, ${counts.clones} clones, ${counts.converged} until all replicas were in sync; ${counts.zeroes} times zeroes were written ahead, ${counts.moves} frames of moved records) in ${seconds.toFixed(1)} s`,
   );
   return counts;
 }

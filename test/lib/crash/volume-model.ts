@@ -76,6 +76,8 @@ export class VolumeModel {
   /** The frame before the first; null until it is known (a clone's is its source's). */
   rootDigest: string | null;
   readonly frames: Map<string, ModelFrame>;
+  /** Move entries that engines sent. */
+  moves = 0;
   readonly floors: Floor[];
   /** Every block that any frame or request ever touched. */
   readonly touched: Set<number>;
@@ -314,10 +316,16 @@ export class VolumeModel {
     const effects: Effect[] = [];
     const frame: ModelFrame = { digest, parent, seq: header.seq, epoch: header.epoch, effects, moment: this.#moment() };
     const end = at + FRAME_HEADER_SIZE + header.bodyLength;
+    let moving = false;
     for (let entry = at + FRAME_HEADER_SIZE; entry < end; ) {
       const head = decodeEntry(bytes, entry, end);
       if (typeof head === 'string') throw new Error(`an engine sent a bad entry (${head})`);
-      const effect = this.#effect(bytes, entry, head.kind, head.length);
+      if (head.kind === entryKind.move) {
+        moving = true;
+        this.moves++;
+      }
+      // What is moved changes nothing: reads tell when it does.
+      const effect = moving ? null : this.#effect(bytes, entry, head.kind, head.length);
       if (effect !== null) {
         effects.push(effect);
         // Traced before it is applied: a merge is judged by what the block held until then.

@@ -134,6 +134,9 @@ export class FakeEngine extends MemoryDevice implements Engine {
         readBytes: 5,
         writeBytes: 6,
         storedWriteBytes: 7,
+        movedBytes: 0,
+        checkpointBytes: 0,
+        reclaimedBytes: 0,
         readRepairs: 8,
       },
     };

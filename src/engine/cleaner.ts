@@ -1,0 +1,333 @@
+// Wins space: has dead segments dropped, has checkpoints written where they hold dead ones, and moves what still lives in mostly dead
+// segments (mover.ts) so that these die too. What is worth it and when is decided in cleaning-policy.ts. Owner: one engine; one round at
+// a time, woken by what clients write, by freed space and by the maintenance turn.
+//
+// Order, on which nothing that was acknowledged depends being kept: moved copies are committed before the map names them; a segment is
+// named in a drop entry only when nothing refers to it; its file goes only when that entry is durable everywhere (segment-dropper.ts).
+// May fail: a victim that no replica has intact is left alone until the next open; anything else is tried again at the next turn.
+
+import { type Clock, HoldfastError, type Logger, messageOf } from '../base/index.js';
+import { entryKind, INDEX_MOVED_RECORD, PAGE_ENTRIES, segmentFileName } from '../format/index.js';
+import type { BlockMap } from '../hotpath/index.js';
+import type { Checkpointer } from './checkpointer.js';
+import { chooseVictims, mostLive, movesFor, type SegmentState, type Urgency, urgencyOf } from './cleaning-policy.js';
+import {
+  CLEAN_HELD_MIN,
+  CLEAN_IDLE_MS,
+  CLEAN_STEP_BYTES,
+  MOVE_BATCH_BYTES,
+  MOVE_BURST_BYTES,
+  MOVE_PAGES_MOST,
+  SHARED_ASKED_MS,
+  VICTIM_QUEUE_BYTES,
+  VICTIMS_MOST,
+} from './limits.js';
+import type { LogReader } from './log-reader.js';
+import type { LogWriter } from './log-writer.js';
+import type { LiveRecord, Mover } from './mover.js';
+import type { Pipeline } from './pipeline.js';
+import type { ReplicaPort } from './replica-port.js';
+import type { SegmentDropper } from './segment-dropper.js';
+import { segmentItems } from './segment-items.js';
+import type { SegmentTable, TableEntry } from './segment-table.js';
+
+export interface CleanerParts {
+  readonly map: BlockMap;
+  readonly table: SegmentTable;
+  readonly writer: LogWriter;
+  readonly pipeline: Pipeline;
+  readonly reader: LogReader;
+  readonly mover: Mover;
+  readonly dropper: SegmentDropper;
+  readonly checkpointer: Checkpointer;
+  /** Smallest free space among counting replicas. */
+  readonly freeBytes: () => number;
+  /** What knows the segments' files: the nearest replica. */
+  readonly nearest: () => ReplicaPort | undefined;
+  /** Frames may be written: the volume serves, and enough replicas are in sync. */
+  readonly mayWrite: () => boolean;
+  /** Called after space was won: writes that wait for it may go on. */
+  readonly won: () => void;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+export class Cleaner {
+  readonly #parts: CleanerParts;
+  #running = false;
+  #again = false;
+  #stopped = false;
+  /** What clients wrote since the last round, and when they wrote last. */
+  #written = 0;
+  #writtenMs = Number.NEGATIVE_INFINITY;
+  /** Bytes that may still be moved for what was written. */
+  #allowance = 0;
+  #freed = false;
+  /** Slots of chosen victims, best first. */
+  #queue: number[] = [];
+  /** Slots whose segment other volumes hold too, and when that was asked. */
+  #shared = new Set<number>();
+  #sharedMs = Number.NEGATIVE_INFINITY;
+  /** Segments that could not be read whole, or from which nothing was won. */
+  readonly #passedOver = new Set<number>();
+
+  constructor(parts: CleanerParts) {
+    this.#parts = parts;
+  }
+
+  get stopped(): boolean {
+    return this.#stopped || !this.#parts.mayWrite();
+  }
+
+  /** No frame is written any more after this. */
+  stop(): void {
+    this.#stopped = true;
+  }
+
+  /** Told of every write that clients make. */
+  noteWritten(bytes: number): void {
+    this.#written += bytes;
+    if (this.#written >= CLEAN_STEP_BYTES) this.wake();
+  }
+  /** Told when a snapshot was deleted or something trimmed: dead segments are worth a look. */
+  noteFreed(): void {
+    this.#freed = true;
+  }
+
+  /** Does a round soon, unless one is under way: then another follows it. */
+  wake(): void {
+    if (this.#stopped) return;
+    this.#again = true;
+    if (this.#running) return;
+    this.#running = true;
+    void this.#rounds().finally(() => {
+      this.#running = false;
+    });
+  }
+
+  async #rounds(): Promise<void> {
+    const { clock, logger } = this.#parts;
+    while (this.#again && !this.stopped) {
+      this.#again = false;
+      try {
+        await this.#round();
+      } catch (error) {
+        if (this.stopped) return;
+        logger.warn({ error: messageOf(error) }, 'cleaning will be tried again');
+        await clock.sleep(CLEAN_IDLE_MS);
+      }
+    }
+  }
+
+  async #round(): Promise<void> {
+    const { clock, dropper } = this.#parts;
+    const now = clock.monotonicMs();
+    if (this.#written > 0) this.#writtenMs = now;
+    const idle = now - this.#writtenMs >= CLEAN_IDLE_MS;
+    const urgency = this.#urgency();
+    this.#allowance = Math.min(this.#allowance + movesFor(this.#written, urgency), MOVE_BATCH_BYTES);
+    this.#written = 0;
+    if (idle || urgency.short) this.#allowance = MOVE_BATCH_BYTES;
+    if ((await dropper.drop()) > 0) this.#parts.won();
+    if (urgency.pressure === 0 && !idle && !this.#freed) return;
+    if (idle) this.#endIdleSegment();
+    await this.#releaseByCheckpoint(urgency, idle);
+    if (this.#allowance < MOVE_BURST_BYTES || this.stopped) return;
+    const victims = await this.#victims(urgency, idle);
+    if (victims.length === 0) return;
+    const before = this.#parts.mover.movedBytes;
+    for (const part of await this.#livePartsOf(victims)) await this.#move(part, urgency.short || idle);
+    this.#allowance -= Math.max(this.#parts.mover.movedBytes - before, MOVE_BURST_BYTES);
+    if ((await dropper.drop()) > 0) this.#parts.won();
+    // At ease the next one waits for the next turn, so that an idle volume is tidied at a few MiB a second.
+    if (urgency.pressure > 0) this.#again = true;
+  }
+
+  #urgency(): Urgency {
+    const { freeBytes, pipeline, table } = this.#parts;
+    return urgencyOf(freeBytes() - pipeline.bytesInFlight, table.storedBytes);
+  }
+
+  /** Of an idle volume the open segment is closed when most of it is dead: else its last MiB would stay forever. */
+  #endIdleSegment(): void {
+    const { writer, pipeline } = this.#parts;
+    const open = writer.position?.segment;
+    if (open === undefined || open.length < CLEAN_HELD_MIN || this.#stateOf(open).liveShare > 0.5) return;
+    writer.sealSegment();
+    pipeline.transmit();
+  }
+
+  /**
+   * Segments that are dead, or worth cleaning, but young enough to be replayed, or in which only pieces of checkpoints are left: a
+   * checkpoint releases them. The second one from now, in truth; it follows with the next turn.
+   */
+  async #releaseByCheckpoint(urgency: Urgency, idle: boolean): Promise<void> {
+    const { table, map, dropper, checkpointer } = this.#parts;
+    let held = 0;
+    let behind = 0;
+    /** Of live records; pieces of checkpoints may be left. */
+    const emptied: number[] = [];
+    for (const entry of table.entries()) {
+      if (!entry.closed || this.#shared.has(entry.slot)) continue;
+      const wonBytes = entry.length * (1 - this.#stateOf(entry).liveShare);
+      if (!dropper.isBehind(entry)) {
+        if (map.slotLive(entry.slot) === 0 || urgency.pressure > 0) held += wonBytes;
+      } else if (map.slotLive(entry.slot) > 0) behind += wonBytes;
+      else {
+        held += wonBytes;
+        if (map.references(entry.slot) > 0) emptied.push(entry.slot);
+      }
+    }
+    const enough =
+      idle || this.#freed ? CLEAN_HELD_MIN : Math.max(Math.min(RELEASE_MIN, table.storedBytes / 16), behind / 2);
+    if (held < enough || this.stopped) {
+      this.#freed = false;
+      return;
+    }
+    for (const slot of emptied) await checkpointer.evacuate(slot);
+    await checkpointer.write();
+    if ((await dropper.drop()) > 0) this.#parts.won();
+  }
+
+  #stateOf(entry: TableEntry): SegmentState {
+    const { map, table } = this.#parts;
+    const blocks = map.slotBlocks(entry.slot);
+    const live = map.slotLive(entry.slot);
+    const recordBytes = blocks === 0 ? 0 : entry.length / blocks;
+    // Pieces of checkpoints: pages mostly, a few KiB each.
+    const pieces = Math.max(0, map.references(entry.slot) - live) * 4096;
+    return {
+      slot: entry.slot,
+      bytes: entry.length,
+      liveShare: Math.min(1, (live * recordBytes + pieces) / Math.max(1, entry.length)),
+      age: (table.nextOrdinal - entry.ordinal) * entry.length,
+      shared: this.#shared.has(entry.slot),
+    };
+  }
+
+  async #victims(urgency: Urgency, idle: boolean): Promise<TableEntry[]> {
+    await this.#askShared();
+    const { map, table, dropper } = this.#parts;
+    if (this.#queue.length === 0) {
+      const closed = table
+        .entries()
+        .filter(
+          (entry) => dropper.isBehind(entry) && map.slotLive(entry.slot) > 0 && !this.#passedOver.has(entry.slot),
+        );
+      const states = closed.map((entry) => this.#stateOf(entry));
+      this.#queue = chooseVictims(states, urgency, mostLive(urgency, idle), VICTIM_QUEUE_BYTES).map(({ slot }) => slot);
+    }
+    const victims: TableEntry[] = [];
+    let bytes = 0;
+    while (this.#queue.length > 0 && bytes < this.#allowance && victims.length < VICTIMS_MOST) {
+      const entry = table.bySlot(this.#queue.shift()!);
+      if (entry === undefined) continue;
+      victims.push(entry);
+      bytes += entry.length * this.#stateOf(entry).liveShare;
+    }
+    return victims;
+  }
+
+  async #askShared(): Promise<void> {
+    const now = this.#parts.clock.monotonicMs();
+    const port = this.#parts.nearest();
+    if (port === undefined || now - this.#sharedMs < SHARED_ASKED_MS) return;
+    this.#sharedMs = now;
+    const infos = await port.segments();
+    this.#shared = new Set(infos.filter((info) => info.links > 1).map((info) => info.slot));
+  }
+
+  /** The victims' records, in parts whose map pages may be pinned together. */
+  async #livePartsOf(victims: readonly TableEntry[]): Promise<LiveRecord[][]> {
+    const { map, reader, checkpointer, logger } = this.#parts;
+    const parts: LiveRecord[][] = [];
+    let part: LiveRecord[] = [];
+    let versions = 0;
+    let pages = new Set<number>();
+    for (const segment of victims) {
+      try {
+        for (const item of await segmentItems(reader, segment)) {
+          if (item.kind !== entryKind.record && item.kind !== INDEX_MOVED_RECORD) continue;
+          for (const page of pagesOf(item)) {
+            if (pages.has(page)) continue;
+            pages.add(page);
+            versions += map.versionCount(page);
+          }
+          part.push({ ...item, segment, live: 0 });
+          if (versions < MOVE_PAGES_MOST) continue;
+          parts.push(part);
+          part = [];
+          versions = 0;
+          pages = new Set();
+        }
+        await checkpointer.evacuate(segment.slot);
+      } catch (error) {
+        this.#passOver(segment, error);
+        if (!(error instanceof HoldfastError)) throw error;
+      }
+      if (this.stopped) return [];
+    }
+    if (part.length > 0) parts.push(part);
+    logger.debug({ victims: victims.length, parts: parts.length }, 'cleaning');
+    return parts;
+  }
+
+  #passOver(segment: TableEntry, error: unknown): void {
+    this.#passedOver.add(segment.slot);
+    this.#parts.logger.error(
+      { segment: segmentFileName(segment), error: messageOf(error) },
+      'a segment can not be cleaned',
+    );
+  }
+
+  async #move(records: readonly LiveRecord[], fast: boolean): Promise<void> {
+    const { map, mover } = this.#parts;
+    const pages = [...new Set(records.flatMap((record) => [...pagesOf(record)]))];
+    await new Promise<void>((resolve, reject) => {
+      map.loadVersions(pages, (error) => (error === null ? resolve() : reject(error)));
+    });
+    try {
+      const living: LiveRecord[] = [];
+      for (const record of records) {
+        const live = mover.liveBlocks(
+          record.segment.slot,
+          record.block,
+          record.run,
+          record.offset,
+          record.storedLength,
+        );
+        if (live !== 0) living.push({ ...record, live });
+      }
+      await mover.move(living, (bytes) => this.#mayGo(bytes, fast));
+    } finally {
+      map.unpinVersions(pages);
+    }
+  }
+
+  /** Room for the next burst, and between two of them time for the foreground. */
+  async #mayGo(bytes: number, fast: boolean): Promise<boolean> {
+    const { freeBytes, pipeline, clock } = this.#parts;
+    for (let tries = 0; tries < MAY_GO_TRIES; tries++) {
+      if (this.stopped) return false;
+      const room = freeBytes() - pipeline.bytesInFlight > bytes + MOVE_BURST_BYTES;
+      if (room && pipeline.bytesInFlight <= MOVE_BATCH_BYTES) {
+        if (!fast) await clock.sleep(MAY_GO_MS);
+        return !this.stopped;
+      }
+      await clock.sleep(MAY_GO_MS);
+    }
+    return false;
+  }
+}
+
+/** Under load a checkpoint is written for the space that it releases when that is this much at least. */
+const RELEASE_MIN = 32 * 1024 * 1024;
+const MAY_GO_MS = 5;
+const MAY_GO_TRIES = 200;
+
+function* pagesOf(record: { readonly block: number; readonly run: number }): Generator<number> {
+  const first = Math.floor(record.block / PAGE_ENTRIES);
+  yield first;
+  const last = Math.floor((record.block + record.run - 1) / PAGE_ENTRIES);
+  if (last !== first) yield last;
+}

@@ -1,0 +1,89 @@
+// What keeps the volume's space: the mover, the dropper and the cleaner that uses both, put together. Owner: one engine.
+
+import type { Clock, Logger } from '../base/index.js';
+import type { SegmentName } from '../format/index.js';
+import { type BlockMap, type KeyRing, kernel } from '../hotpath/index.js';
+import type { BlockHeat } from './block-heat.js';
+import type { Checkpointer } from './checkpointer.js';
+import { Cleaner } from './cleaner.js';
+import type { LogReader } from './log-reader.js';
+import type { LogWriter } from './log-writer.js';
+import { Mover } from './mover.js';
+import type { Pipeline } from './pipeline.js';
+import type { ReplicaSet } from './replica-set.js';
+import { SegmentDropper } from './segment-dropper.js';
+import type { SegmentTable } from './segment-table.js';
+
+export interface SpaceParts {
+  readonly map: BlockMap;
+  readonly table: SegmentTable;
+  readonly writer: LogWriter;
+  readonly pipeline: Pipeline;
+  readonly reader: LogReader;
+  readonly set: ReplicaSet;
+  readonly checkpointer: Checkpointer;
+  readonly keys: KeyRing;
+  readonly heat: BlockHeat;
+  /** False for a volume whose records this engine can't open. */
+  readonly canReseal: boolean;
+  /** The volume serves, and enough replicas are in sync. */
+  readonly mayWrite: () => boolean;
+  /** Resolves when everything through seq is durable on all counting replicas. */
+  readonly durable: (seq: number) => Promise<void>;
+  /** Deletes segment files on every connected replica, after the reads that may need them. */
+  readonly deleteSegments: (segments: readonly SegmentName[]) => Promise<void>;
+  /** Called after space was won. */
+  readonly won: () => void;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+export class SpaceKeeper {
+  readonly #mover: Mover;
+  readonly #dropper: SegmentDropper;
+  readonly #cleaner: Cleaner;
+  /** Client bytes that the cleaner was told of. */
+  #toldBytes = 0;
+
+  constructor(parts: SpaceParts) {
+    this.#mover = new Mover({ ...parts, kernel, stopped: () => this.#cleaner.stopped });
+    this.#dropper = new SegmentDropper(parts);
+    this.#cleaner = new Cleaner({
+      ...parts,
+      mover: this.#mover,
+      dropper: this.#dropper,
+      freeBytes: () => parts.set.freeBytes(),
+      nearest: () => parts.set.sources()[0],
+    });
+  }
+
+  get movedBytes(): number {
+    return this.#mover.movedBytes;
+  }
+  get reclaimedBytes(): number {
+    return this.#dropper.droppedBytes;
+  }
+
+  /** Told after each commit how many bytes clients wrote in all. */
+  noteWritten(clientBytes: number): void {
+    if (clientBytes === this.#toldBytes) return;
+    this.#cleaner.noteWritten(clientBytes - this.#toldBytes);
+    this.#toldBytes = clientBytes;
+  }
+  /** Told when something was trimmed or a snapshot deleted. */
+  noteFreed(): void {
+    this.#cleaner.noteFreed();
+  }
+  /** A turn of maintenance: does what is due. */
+  wake(): void {
+    this.#cleaner.wake();
+  }
+  /** Deletes what an earlier reign had dropped without living to delete the files. */
+  finishDrops(dropped: readonly SegmentName[]): Promise<void> {
+    return this.#dropper.finish(dropped);
+  }
+  /** No frame is written any more after this. */
+  stop(): void {
+    this.#cleaner.stop();
+  }
+}
