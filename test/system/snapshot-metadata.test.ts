@@ -266,5 +266,5 @@ describe.skipIf(reason !== '')('snapshot metadata', () => {
       await cluster.controller.DeleteSnapshot({ snapshot_id: id });
     await expect(allocated(one)).rejects.toMatchObject({ code: 'NOT_FOUND' });
     await cluster.controller.DeleteVolume({ volume_id: clone.id });
-  });
+  }, 400_000);
 });
