@@ -157,7 +157,7 @@ async function openPools(config: StorageConfig, logger: Logger): Promise<OpenedP
       failure ??= error;
       const problem = `not opened: ${messageOf(error)}; mend it and restart the storage daemon`;
       unopened.push({ path, problem });
-      logger.error({ pool: path, error: messageOf(error) }, 'a pool can not be opened; the others are served');
+      logger.error({ pool: path, error: messageOf(error) }, 'a pool can not be opened');
     }
   }
   if (pools.length === 0 && failure !== undefined) throw failure;
