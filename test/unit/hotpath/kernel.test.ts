@@ -225,6 +225,44 @@ describe('kernel', () => {
     expect(open(subject, keys, out, out.length - 64, 128, 40, into)).toBe('header');
   });
 
+  it.each(kernels)('$name keeps the keys of more reigns apart than it has room for at a time', (subject) => {
+    const epochs = Array.from({ length: 70 }, (_, i) => i + 1);
+    const make = () => {
+      const keys = new KeyRing(lineage, Buffer.alloc(32, 9), subject.binding);
+      for (const epoch of epochs) {
+        const tail = epoch.toString(16).padStart(12, '0');
+        keys.addReign({ epoch, reignId: `aaaaaaaa-bbbb-4ccc-8ddd-${tail}` as ReignId });
+      }
+      rings.push(keys);
+      return keys;
+    };
+    const sealing = make();
+    const frames = epochs.map((epoch) => {
+      const cipher = epoch % 3 === 0 ? 'chacha20-poly1305' : 'aes-256-gcm';
+      const parts = { keys: sealing, volumeId, epoch, cipher, compression: 'none' } as const;
+      const plan = new FramePlan(parts, Buffer.alloc(16));
+      plan.header(1, 0, 0, 0, 4096, FRAME_FLAG_MAC);
+      plan.body(0, 0, 0, 0);
+      const batch = new SealBatch();
+      batch.add(5, 1, Buffer.alloc(4096, epoch));
+      const out = Buffer.alloc(FRAME_HEADER_SIZE + batch.bytesMax);
+      return out.subarray(0, subject.kernel.seal(plan, batch, out));
+    });
+    const keys = make();
+    const batch = new OpenBatch();
+    const into = Buffer.alloc(2 * 70 * 4096);
+    for (let i = 0; i < 140; i++) {
+      const frame = frames[(i * 37) % 70]!;
+      batch.add(frame, FRAME_HEADER_SIZE, frame.length - FRAME_HEADER_SIZE, 5, 1, into, i * 4096);
+    }
+    expect(subject.kernel.open(keys, batch)).toBe(0);
+    for (let i = 0; i < 140; i++) expect(into[i * 4096 + 4095]).toBe(epochs[(i * 37) % 70]);
+    for (const epoch of epochs) {
+      expect(subject.kernel.macMatches(keys, epoch, frames[epoch - 1]!)).toBe(true);
+      expect(subject.kernel.macMatches(keys, (epoch % 70) + 1, frames[epoch - 1]!)).toBe(false);
+    }
+  });
+
   it.each(kernels)('$name binds the address by the tag, not only by the checksum', (subject) => {
     const { out, batch, keys } = seal(subject, 'aes-256-gcm', 'none', [{ block: 40, data: content(2, 1) }]);
     const at = batch.offset(0);
