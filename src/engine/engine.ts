@@ -23,12 +23,11 @@ import { readPagesFrom } from './page-source.js';
 import { Pipeline } from './pipeline.js';
 import { ReadPath } from './read-path.js';
 import type { DescribeUpdate } from './replica-port.js';
-import { type Link, ReplicaSet } from './replica-set.js';
+import { newLink, ReplicaSet } from './replica-set.js';
 import { ReplyGate } from './reply-gate.js';
 import { Scrubber } from './scrubber.js';
 import type { SegmentTable } from './segment-table.js';
 import { SpaceKeeper } from './space-keeper.js';
-import { Sweeper } from './sweeper.js';
 import { UnsyncedBound } from './unsynced-bound.js';
 import { WritePath } from './write-path.js';
 
@@ -50,7 +49,6 @@ export class VolumeEngine implements Engine {
   readonly #writes: WritePath;
   readonly #checkpointer: Checkpointer;
   readonly #space: SpaceKeeper;
-  readonly #sweeper: Sweeper;
   readonly #catchUp: CatchUp;
   readonly #gate: ReplyGate;
   readonly #unsynced: UnsyncedBound;
@@ -198,13 +196,6 @@ export class VolumeEngine implements Engine {
       },
       { place: replayed.checkpoint, ...replayed },
     );
-    this.#sweeper = new Sweeper({
-      map: this.#map,
-      closed: () => this.closed,
-      swept: () => this.#space.noteFreed(),
-      clock: options.clock,
-      logger: options.logger,
-    });
     this.#space = new SpaceKeeper({
       map: this.#map,
       table,
@@ -221,6 +212,7 @@ export class VolumeEngine implements Engine {
       durable: (seq) => this.#durable(seq),
       deleteSegments: (segments) => this.#deleteSegments(segments),
       won: () => this.#writes.retry(),
+      closed: () => this.closed,
       clock: options.clock,
       logger: options.logger,
     });
@@ -235,7 +227,7 @@ export class VolumeEngine implements Engine {
       set: this.#set,
       gate: this.#gate,
       checkpointer: this.#checkpointer,
-      freed: () => this.#freed(),
+      freed: () => this.#space.noteFreed(),
       mustServe: () => this.#mustServe(),
       durable: (seq) => this.#durable(seq),
       describe: (update) => this.#describeAll(update),
@@ -298,11 +290,10 @@ export class VolumeEngine implements Engine {
     if (this.#state === 'failed') throw new HoldfastError('ABORTED', this.#message, { reason: 'StaleReign' });
     this.#state = 'serving';
     this.#message = '';
-    await this.#space.finishDrops(this.#dropped);
+    await this.#space.start(this.#dropped);
     await this.#catchUp.loseIncomplete();
     for (const link of this.#set.links) if (link.state === 'unreachable') void this.#catchUp.bringBack(link);
     this.#maintenance.start();
-    this.#sweeper.kick();
     this.#logger.info(
       { epoch: reign.epoch, end: frame.seq, inSync: this.#set.inSync, allocatedBlocks: this.#map.allocatedBlocks },
       'volume open',
@@ -365,13 +356,7 @@ export class VolumeEngine implements Engine {
 
   #cleared(block: number, count: number): void {
     this.#map.clearRange(block, count);
-    this.#freed();
-  }
-
-  /** Something was trimmed or deleted. */
-  #freed(): void {
     this.#space.noteFreed();
-    this.#sweeper.kick();
   }
 
   #description(): DescribeUpdate {
@@ -528,19 +513,3 @@ export class VolumeEngine implements Engine {
 
 /** Below this much log a close writes no checkpoint: replaying it is cheaper. */
 const CLEAN_CLOSE_BYTES = 256 * 1024;
-
-function newLink(member: EngineOptions['members'][number]): Link {
-  return {
-    member,
-    state: member.lost ? 'lost' : 'unreachable',
-    port: undefined,
-    appendedThrough: 0,
-    syncedThrough: 0,
-    syncing: 0,
-    ready: false,
-    counted: false,
-    onProgress: undefined,
-    confirmedMs: Number.NEGATIVE_INFINITY,
-    message: member.lost ? 'its disk came back empty or foreign' : '',
-  };
-}

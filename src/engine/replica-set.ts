@@ -38,6 +38,23 @@ export interface Link {
   message: string;
 }
 
+/** Of a member before anything is known of it. */
+export function newLink(member: EngineMember): Link {
+  return {
+    member,
+    state: member.lost ? 'lost' : 'unreachable',
+    port: undefined,
+    appendedThrough: 0,
+    syncedThrough: 0,
+    syncing: 0,
+    ready: false,
+    counted: false,
+    onProgress: undefined,
+    confirmedMs: Number.NEGATIVE_INFINITY,
+    message: member.lost ? 'its disk came back empty or foreign' : '',
+  };
+}
+
 export interface ReplicaSetEvents {
   /** Every counting replica has appended up to seq. Rises. */
   committed(seq: number): void;

@@ -1,4 +1,5 @@
-// What keeps the volume's space: the mover, the dropper and the cleaner that uses both, put together. Owner: one engine.
+// What keeps the volume's space: the sweeper of map pages that nobody sees, the mover, the dropper and the cleaner that uses both, put
+// together. Owner: one engine.
 
 import type { Clock, Logger } from '../base/index.js';
 import type { SegmentName } from '../format/index.js';
@@ -13,6 +14,7 @@ import type { Pipeline } from './pipeline.js';
 import type { ReplicaSet } from './replica-set.js';
 import { SegmentDropper } from './segment-dropper.js';
 import type { SegmentTable } from './segment-table.js';
+import { Sweeper } from './sweeper.js';
 
 export interface SpaceParts {
   readonly map: BlockMap;
@@ -34,11 +36,13 @@ export interface SpaceParts {
   readonly deleteSegments: (segments: readonly SegmentName[]) => Promise<void>;
   /** Called after space was won. */
   readonly won: () => void;
+  readonly closed: () => boolean;
   readonly clock: Clock;
   readonly logger: Logger;
 }
 
 export class SpaceKeeper {
+  readonly #sweeper: Sweeper;
   readonly #mover: Mover;
   readonly #dropper: SegmentDropper;
   readonly #cleaner: Cleaner;
@@ -46,6 +50,7 @@ export class SpaceKeeper {
   #toldBytes = 0;
 
   constructor(parts: SpaceParts) {
+    this.#sweeper = new Sweeper({ ...parts, swept: () => this.#swept() });
     this.#mover = new Mover({ ...parts, kernel, stopped: () => this.#cleaner.stopped });
     this.#dropper = new SegmentDropper(parts);
     this.#cleaner = new Cleaner({
@@ -73,14 +78,21 @@ export class SpaceKeeper {
   /** Told when something was trimmed or a snapshot deleted. */
   noteFreed(): void {
     this.#cleaner.noteFreed();
+    this.#sweeper.kick();
+  }
+  /** No commit follows that would bring a turn. */
+  #swept(): void {
+    this.#cleaner.noteFreed();
+    this.#cleaner.wake();
   }
   /** A turn of maintenance: does what is due. */
   wake(): void {
     this.#cleaner.wake();
   }
-  /** Deletes what an earlier reign had dropped without living to delete the files. */
-  finishDrops(dropped: readonly SegmentName[]): Promise<void> {
-    return this.#dropper.finish(dropped);
+  /** `dropped`: what an earlier reign had dropped, perhaps without living to delete the files. */
+  async start(dropped: readonly SegmentName[]): Promise<void> {
+    await this.#dropper.finish(dropped);
+    this.#sweeper.kick();
   }
   /** No frame is written any more after this. */
   stop(): void {
