@@ -48,6 +48,7 @@ class Volume {
           this.due = false;
         },
       },
+      space: { wake: () => {} },
       scrubber: {
         get segments() {
           return volume.segments;
