@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { BLOCK_SIZE } from '../../src/base/index.js';
 import type { BlockRequest, Engine } from '../../src/engine/index.js';
 import { median } from '../statistics.js';
-import { openOnPools } from './pool-rig.js';
+import { newVolume, openOnPools } from './pool-rig.js';
 import type { PrimitiveResult } from './primitives.js';
 import { sampleBlocks, seeded } from './sample-data.js';
 
@@ -63,7 +63,7 @@ function turn(engine: Engine, what: EngineCase, data: Buffer, next: () => number
 
 export async function measureCase(what: EngineCase, directory: string, budgetMs: number): Promise<PrimitiveResult> {
   const place = mkdtempSync(join(directory, 'engine-'));
-  const { engine, close } = await openOnPools(place, what.replicas, VOLUME_BLOCKS * BLOCK_SIZE);
+  const { engine, close } = await openOnPools(place, newVolume(what.replicas, VOLUME_BLOCKS * BLOCK_SIZE));
   const next = seeded(5);
   const data = sampleBlocks(what.batch * what.blocks, 50);
   const fill = { ...what, op: 'write' as const, batch: 1, blocks: VOLUME_BLOCKS / 64 };

@@ -1,7 +1,7 @@
 // An engine whose replicas are real: each in a pool of its own on disk; the first one local, the others behind the replica
 // protocol over loopback TCP, as on other nodes. All in this process, so that one CPU profile shows what a write costs.
 
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type NodeId, realClock, realRandom, silentLogger } from '../../src/base/index.js';
 import type { Engine, ReplicaConnector } from '../../src/engine/index.js';
@@ -26,9 +26,11 @@ interface Node {
 
 async function startNode(net: StreamNet, directory: string, nodeId: NodeId): Promise<Node> {
   const path = join(directory, nodeId);
-  mkdirSync(path, { recursive: true });
   const disk = new NodeDisk();
-  await Pool.format(disk, path, { nodeId, random: realRandom, clock: realClock });
+  if (!existsSync(path)) {
+    mkdirSync(path, { recursive: true });
+    await Pool.format(disk, path, { nodeId, random: realRandom, clock: realClock });
+  }
   const pool = await Pool.open(disk, path, { nodeId, exclusive: true });
   const common = { clock: realClock, logger: silentLogger };
   const host = new ReplicaHost({ ...common, pools: [pool], stopEngine: async () => false });
@@ -36,10 +38,25 @@ async function startNode(net: StreamNet, directory: string, nodeId: NodeId): Pro
   return { host, server, pool };
 }
 
-/** Makes `replicas` pools below `directory` and opens an encrypted, compressed volume over them. */
-export async function openOnPools(directory: string, replicas: number, sizeBytes: number): Promise<PoolEngine> {
+export interface PoolVolume {
+  readonly replicas: number;
+  readonly sizeBytes: number;
+  readonly encrypted: boolean;
+  /** Of the engine; above every one that had this volume before. */
+  readonly epoch: number;
+}
+
+/** A new, encrypted, compressed volume. */
+export function newVolume(replicas: number, sizeBytes: number): PoolVolume {
+  return { replicas, sizeBytes, encrypted: true, epoch: 1 };
+}
+
+/** Opens a volume over pools below `directory`, which are made, with its replicas, when they are not there. */
+export async function openOnPools(directory: string, volume: PoolVolume): Promise<PoolEngine> {
+  const { replicas, sizeBytes } = volume;
   const net = openNet(realClock);
-  const rig = new EngineRig(replicas, { sizeBytes, encrypted: true });
+  const rig = new EngineRig(replicas, volume);
+  rig.epoch = volume.epoch - 1;
   const members = rig.members();
   const nodes: Node[] = [];
   for (const { nodeId, replicaId, incarnationId } of members) {

@@ -20,7 +20,7 @@ import { ExportTable, NbdServer } from '../../src/nbd/index.js';
 import { openNet } from '../../src/transport/index.js';
 import { EngineRig } from '../../test/lib/engine-rig.js';
 import { MemoryDevice } from '../../test/lib/memory-device.js';
-import { openOnPools } from './pool-rig.js';
+import { newVolume, openOnPools } from './pool-rig.js';
 
 /** MemoryDevice notes each request in a list, which would grow for as long as the run lasts. */
 class UnloggedDevice extends MemoryDevice {
@@ -40,7 +40,7 @@ interface Served {
 async function open(kind: string, sizeBytes: number, replicas: number, directory: string): Promise<Served> {
   if (kind === 'memory') return { device: new UnloggedDevice(sizeBytes) };
   if (kind === 'pools') {
-    const { engine } = await openOnPools(directory, replicas, sizeBytes);
+    const { engine } = await openOnPools(directory, newVolume(replicas, sizeBytes));
     return { device: engine, engine };
   }
   const rig = new EngineRig(replicas, { sizeBytes, encrypted: true });

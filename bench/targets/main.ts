@@ -10,6 +10,7 @@ import { concludeRun, LOAD_MAX, loadAverage } from '../publish.js';
 import type { BenchRun } from '../run.js';
 import { canDropPageCache } from '../volume/page-cache.js';
 import { amplificationStage } from './amplification-stage.js';
+import { attachStage } from './attach-stage.js';
 import { backgroundStage } from './background-stage.js';
 import { budgetStage } from './budget-stage.js';
 import { targets } from './catalogue.js';
@@ -39,6 +40,7 @@ export async function runTargets(run: BenchRun): Promise<void> {
     amplificationStage,
     throttledStage,
     idleStage,
+    attachStage,
     snapshotsStage,
     spaceStage,
   ];
