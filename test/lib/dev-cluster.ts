@@ -66,8 +66,10 @@ export class DevCluster {
     });
   }
 
-  static async start(args: readonly string[] = []): Promise<DevCluster> {
+  /** `prepare` is given the directory before anything runs in it. */
+  static async start(args: readonly string[] = [], prepare?: (dir: string) => void): Promise<DevCluster> {
     const dir = join(tmpdir(), `hfdev-${randomBytes(4).toString('hex')}`);
+    prepare?.(dir);
     const cluster = new DevCluster(dir, args);
     try {
       await cluster.#ready();
