@@ -171,6 +171,9 @@ function openRecord(keys: KeyRing, batch: OpenBatch, i: number): OpenFault | nul
     const opened = openPayload(keys, key, header.cipher, header.recordNumber, payload, bytes, at, exact);
     if (opened === undefined) return 'tag';
     payload = opened;
+  } else if (keys.keyed) {
+    // A volume with a key has no plain records: who owns a disk must not be able to put one in place of a sealed one.
+    return 'tag';
   }
   const size = header.run * BLOCK_SIZE;
   const first = index * BLOCK_SIZE;

@@ -94,6 +94,17 @@ function content(kind: number, run: number): Buffer {
 }
 
 describe('kernel', () => {
+  for (const subject of kernels) {
+    it(`${subject.name} takes no plain record where a key is set, however well it is made`, () => {
+      const forged = seal(subject, 'none', 'none', [{ block: 5, data: Buffer.alloc(4096, 0x66) }]);
+      const into = Buffer.alloc(4096);
+      const at = forged.batch.offset(0);
+      const length = forged.batch.storedLength(0);
+      expect(open(subject, forged.keys, forged.out, at, length, 5, into)).toBe(null);
+      expect(open(subject, ring(subject, 'aes-256-gcm'), forged.out, at, length, 5, into)).toBe('tag');
+    });
+  }
+
   const shapes = fc.array(fc.record({ kind: fc.nat(4), run: fc.integer({ min: 1, max: 8 }) }), { maxLength: 5 });
 
   for (const { sealer, opener } of pairs) {

@@ -167,7 +167,8 @@ pub fn open(rings: &mut Rings, scratch: &mut Scratch, ring: u32, stored: &[u8], 
 
 fn decrypt(rings: &mut Rings, ring: u32, cipher: u8, record: &[u8], end: usize, payload: &mut [u8]) -> Fault {
     if cipher == CIPHER_NONE {
-        return Fault::None;
+        // A volume with a key has no plain records: who owns a disk must not be able to put one in place of a sealed one.
+        return if ring == 0 { Fault::None } else { Fault::Tag };
     }
     let epoch = read_u64(record, 24) & SAFE;
     let number = read_u64(record, 32) & SAFE;
