@@ -14,9 +14,11 @@
 //        └──other incarnation──▶ lost (never connected again)
 
 import { type Clock, HoldfastError, type Logger, messageOf, type ReplicaId } from '../base/index.js';
+import type { Member } from '../format/index.js';
 import type { EngineMember, EngineReplicaState, MembershipPort } from './engine-api.js';
 import { LEASE_MS, STORE_RETRY_MS } from './limits.js';
 import type { Frame } from './log-writer.js';
+import type { OpenedLog } from './open.js';
 import type { DescribeUpdate, ReplicaPort } from './replica-port.js';
 
 export interface Link {
@@ -165,6 +167,22 @@ export class ReplicaSet {
     return least;
   }
 
+  /** Those of the links that are in one of these states, as log and superblocks name them. */
+  members(states: readonly Link['state'][]): Member[] {
+    return this.links
+      .filter((link) => states.includes(link.state))
+      .map((link) => ({ replicaId: link.member.replicaId, incarnationId: link.member.incarnationId }));
+  }
+
+  /** Takes over a member that the open has brought to the common end. */
+  adopt({ member, port, events }: OpenedLog['members'][number], end: number): void {
+    const link = this.links.find((candidate) => candidate.member.replicaId === member.replicaId)!;
+    link.state = 'in-sync';
+    link.confirmedMs = this.#clock.monotonicMs();
+    this.attach(link, port, end, end);
+    events.target = this.eventsOf(link, () => port);
+  }
+
   /** Installs the port of a link and starts listening. `end` is what the replica holds already. */
   attach(link: Link, port: ReplicaPort, end: number, synced: number): void {
     link.port = port;
@@ -298,6 +316,8 @@ export class ReplicaSet {
     link.ready = false;
     link.onProgress?.();
     this.#events.lost(link);
+    // What waited only for a joiner has every acknowledgement that counts now, and nothing else may come to tell.
+    this.recount();
     void this.settle();
   }
 

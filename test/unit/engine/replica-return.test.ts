@@ -9,6 +9,34 @@ import { dropAll } from '../../lib/recording-disk.js';
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 describe('a replica that returns', () => {
+  it('holds nothing back when it is gone again before it has joined', async () => {
+    const rig = new EngineRig(3);
+    const c = rig.replicas[2]!;
+    const engine = await rig.open();
+    await write(engine, 0, Buffer.alloc(4096, 1));
+    c.reachable = false;
+    c.disconnect();
+    await eventually(() => rig.inSync.length === 2, 'it leaves the set');
+    await write(engine, 4096, Buffer.alloc(4096, 2));
+    // It catches up, takes part, and stops answering.
+    const top = rig.replicas[0]!.end.seq;
+    await sleep(300);
+    c.paused = true;
+    c.reachable = true;
+    await eventually(() => c.end.seq >= top, 'it has what it lacked');
+    await sleep(200);
+    let answered = false;
+    const waiting = request(engine, 'write', 8192, 4096, Buffer.alloc(4096, 3)).then(() => {
+      answered = true;
+    });
+    await sleep(200);
+    expect(answered).toBe(false);
+    c.reachable = false;
+    c.disconnect();
+    await waiting;
+    engine.depose('test');
+  }, 20_000);
+
   it('does not take the place of the only member with a longer log of its own', async () => {
     const rig = new EngineRig(2);
     const [a, c] = rig.replicas as [EngineRig['replicas'][0], EngineRig['replicas'][0]];
