@@ -72,6 +72,8 @@ export class WritePath {
   #lockWaiters: BlockRequest[] = [];
   /** Large trims and zeroes of which a part is still to come. */
   readonly #ranging = new Set<BlockRequest>();
+  /** Further parts of large ranges that a merge under way touches. */
+  #rangeWaiters: (() => void)[] = [];
   #closed = false;
 
   constructor(parts: WriteParts) {
@@ -248,6 +250,11 @@ export class WritePath {
         this.#ranging.delete(request);
         return request.complete('EIO');
       }
+      // A merge that has read one of these blocks must be sequenced first, else it would bring back what this clears.
+      if (this.#touchesLocked(block, block + count - 1)) {
+        this.#rangeWaiters.push(() => this.#restOfRange(why, block, count, request));
+        return;
+      }
       this.#range(why, block, count, request);
       this.#send();
     });
@@ -327,6 +334,9 @@ export class WritePath {
   }
 
   #release(): void {
+    const ranges = this.#rangeWaiters;
+    this.#rangeWaiters = [];
+    for (const goOn of ranges) goOn();
     const waiting = this.#lockWaiters;
     this.#lockWaiters = [];
     this.#roomBytes = this.#parts.set.freeBytes();
@@ -358,6 +368,7 @@ export class WritePath {
     this.#spaceTimer?.cancel();
     const waiting = [...this.#waiting.map((item) => item.request), ...this.#lockWaiters, ...this.#ranging];
     this.#ranging.clear();
+    this.#rangeWaiters = [];
     this.#waiting = [];
     this.#lockWaiters = [];
     for (const request of waiting) request.complete('ESHUTDOWN');
