@@ -238,6 +238,9 @@ export class NativeStream implements ByteStream {
       this.#watched = 0;
     }
     if ((events & WRITABLE) !== 0 && this.#blocked) this.#send();
+    // Nothing more can be sent and nobody would tell of it again: a handler that paused until it was sent would wait for ever.
+    if (this.#broken && this.#blocked && this.#paused && !this.#destroyed)
+      return this.#fail(this.#owner.sockets.failure(this.#id), 'the connection broke');
     if (this.#destroyed || this.#paused || this.#handler === null) return;
     if ((events & (READABLE | BROKEN)) !== 0) this.#receive();
     this.#settle();

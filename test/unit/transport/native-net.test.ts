@@ -10,7 +10,7 @@ import { nativeBinding } from '../../../src/hotpath/index.js';
 const crate = join(import.meta.dirname, '../../../src/hotpath/native/target/release/libholdfast_native.so');
 const native = nativeBinding();
 
-/** A thread with a listener, connected streams, one that can't send on, one that is still connecting, and no other work. */
+/** A thread with a listener, connected streams, one that can't send on, one that is refused, and no other work. */
 const busyThread = `
   const { parentPort, workerData } = require('node:worker_threads');
   const native = { exports: {} };
@@ -29,7 +29,7 @@ const busyThread = `
     sockets.watch(id, 3);
     while (sockets.send(id, bytes, 0, bytes.length) > 0);
   }
-  sockets.watch(sockets.connectTcp('192.0.2.1', 9), 2);
+  sockets.watch(sockets.connectTcp('127.0.0.1', 1), 2);
   parentPort.once('message', () => process.exit(0));
 `;
 
