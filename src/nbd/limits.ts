@@ -22,8 +22,8 @@ export const defaultLimits: NbdLimits = {
   payloadBytesMax: PAYLOAD_BYTES_MAX,
   // Two of the largest requests, so that one is received while the other is served.
   inFlightBytesMax: 2 * PAYLOAD_BYTES_MAX,
-  // The kernel's driver sends 128 at a time, fio rarely more than 256. A small request in flight may hold the 64 KiB
-  // chunk it arrived in, or the 64 KiB slab of its reply, so this also bounds that memory to 64 MiB.
+  // The kernel's driver sends 128 at a time, fio rarely more than 256. A small read in flight holds the slab of its reply, which it
+  // shares with others; all slabs that a connection holds are bounded by inFlightBytesMax, too.
   inFlightRequestsMax: 1024,
   // A multi-connection client opens 4 to 16.
   connectionsMax: 256,

@@ -33,6 +33,13 @@ export class ReplyWriter {
     return this.#stream.unsentBytes;
   }
 
+  /** Memory of slabs that are full and not given back: one read under way, or a peer that does not read, holds a whole one. */
+  get heldBytes(): number {
+    let bytes = 0;
+    for (const slab of this.#full) bytes += slab.bytes.length;
+    return bytes;
+  }
+
   /** Gives a read the place for its reply: sets its destination. */
   reserve(request: ServerRequest): void {
     const { length } = request;

@@ -270,6 +270,7 @@ export class ServerTransmission implements RequestOwner {
     return (
       this.#inFlight < inFlightRequestsMax &&
       unsentTurns < inFlightRequestsMax &&
+      this.#replies.heldBytes <= inFlightBytesMax &&
       this.#inFlightBytes + unsentBytes + bytes <= inFlightBytesMax
     );
   }

@@ -460,3 +460,28 @@ describe('nbd server transmission', () => {
     await connection.drained;
   });
 });
+
+describe('memory of replies', () => {
+  it('is bounded however few slow reads hold it', async () => {
+    const limits = { payloadBytesMax: 256 * 1024, inFlightBytesMax: 2 * MiB };
+    const { device, connection, inbox, say } = await session({ limits });
+    const slow: BlockRequest[] = [];
+    let asked = 0;
+    // One of 20 reads never ends; the others fill the slab that it keeps.
+    device.intercept = (one) => asked++ % 20 === 0 && slow.push(one) > 0;
+    inbox.counting = true;
+    inbox.received = 0;
+    const reads = 400;
+    for (let i = 0; i < reads; i++) await say(request({ command: READ, handle: BigInt(i), length: 16 * 1024 }));
+    // 20 slabs of 260 KiB would be 5 MiB; 320 KiB are in flight.
+    expect(slow.length).toBeLessThanOrEqual(10);
+    expect(connection.inFlight).toBe(slow.length);
+    device.intercept = undefined;
+    for (const one of slow) {
+      device.apply(one);
+      one.complete(null);
+    }
+    await settle(200);
+    expect(inbox.received).toBe(reads * (16 + 16 * 1024));
+  });
+});
