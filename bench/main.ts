@@ -32,7 +32,7 @@ function makeDirectory(parent: string): string {
 
 async function run(options: BenchOptions, signal: AbortSignal): Promise<void> {
   const directory = makeDirectory(options.directory || tmpdir());
-  const processes = new Processes(realClock, signal);
+  const processes = new Processes(realClock, signal, directory);
   const remove = () => rmSync(directory, { recursive: true, force: true });
   process.on('exit', remove);
   const parts = {

@@ -40,12 +40,14 @@ class Output {
 export class Processes {
   readonly #clock: Clock;
   readonly #signal: AbortSignal;
+  readonly #directory: string;
   readonly #running = new Set<ChildProcess>();
 
-  /** When `signal` aborts, what runs is killed and nothing more is started. */
-  constructor(clock: Clock, signal: AbortSignal) {
+  /** When `signal` aborts, what runs is killed and nothing more is started. Programs work in `directory`: fio leaves files there. */
+  constructor(clock: Clock, signal: AbortSignal, directory = process.cwd()) {
     this.#clock = clock;
     this.#signal = signal;
+    this.#directory = directory;
     process.on('exit', () => {
       for (const child of this.#running) child.kill('SIGKILL');
     });
@@ -59,6 +61,7 @@ export class Processes {
   ): ChildProcess {
     this.#signal.throwIfAborted();
     const child = spawn(program, args, {
+      cwd: this.#directory,
       stdio: [stdin, 'pipe', 'pipe'],
       env: { ...process.env, LC_ALL: 'C', ...env },
     });

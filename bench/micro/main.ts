@@ -1,6 +1,7 @@
 // The micro bench: the parts of the hot path, then the NBD server alone and with an engine on memory replicas, driven by fio
 // from outside so that the served process's CPU time is its own.
 
+import { resolve } from 'node:path';
 import { MiB } from '../../src/base/index.js';
 import { cpuSecondsOf } from '../cpu-time.js';
 import { rounded } from '../history.js';
@@ -77,7 +78,7 @@ async function serveOnce(
   workload: Workload,
 ): Promise<{ result: FioResult; cpuUs: number; cores: number }> {
   const { processes, directory, options } = run;
-  const profile = options.profile === '' ? [] : ['--cpu-prof', `--cpu-prof-dir=${options.profile}`];
+  const profile = options.profile === '' ? [] : ['--cpu-prof', `--cpu-prof-dir=${resolve(options.profile)}`];
   const server = await Served.start(processes, directory, SERVED_BYTES, args, profile);
   try {
     await runFio(processes, directory, fillJob(server.target, SERVED_BYTES));

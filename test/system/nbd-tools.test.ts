@@ -155,6 +155,7 @@ describe('NBD tools', () => {
         '--verify=crc32c',
         '--do_verify=1',
         '--verify_fatal=1',
+        '--verify_state_save=0',
         '--output-format=json',
         `--output=${output}`,
         ...options,
@@ -182,6 +183,7 @@ describe('NBD tools', () => {
       return true;
     };
     const args = ['--name=v', '--ioengine=nbd', `--uri=${uri('vol')}`, '--rw=randwrite', '--bs=4k', '--size=1M'];
-    await expect(run('fio', [...args, '--verify=crc32c', '--do_verify=1', '--verify_fatal=1'])).rejects.toThrowError();
+    const verify = ['--verify=crc32c', '--do_verify=1', '--verify_fatal=1', '--verify_state_save=0'];
+    await expect(run('fio', [...args, ...verify])).rejects.toThrowError();
   });
 });
