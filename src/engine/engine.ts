@@ -14,6 +14,7 @@ import type { Engine, EngineOptions, EngineStatus, QosLimits } from './engine-ap
 import { EngineOrders } from './engine-orders.js';
 import { EntrySource } from './entry-source.js';
 import { FrameTail } from './frame-tail.js';
+import { CLEAN_CLOSE_BYTES } from './limits.js';
 import { LogReader } from './log-reader.js';
 import { LogWriter } from './log-writer.js';
 import { Maintenance } from './maintenance.js';
@@ -97,13 +98,7 @@ export class VolumeEngine implements Engine {
         },
       },
     );
-    for (const member of log.members) {
-      const link = links.find((candidate) => candidate.member.replicaId === member.member.replicaId)!;
-      link.state = 'in-sync';
-      link.confirmedMs = options.clock.monotonicMs();
-      this.#set.attach(link, member.port, end, end);
-      member.events.target = this.#set.eventsOf(link, () => member.port);
-    }
+    for (const member of log.members) this.#set.adopt(member, end);
     this.#gate = new ReplyGate(options.clock);
     const heat = new BlockHeat(() => this.#map.sizeBytes / BLOCK_SIZE);
     this.#unsynced = new UnsyncedBound(options.clock);
@@ -163,7 +158,10 @@ export class VolumeEngine implements Engine {
       clock: options.clock,
       logger: options.logger,
       minReplicas: options.volume.minReplicas,
-      clearRange: (block, count) => this.#cleared(block, count),
+      clearRange: (block, count) => {
+        this.#map.clearRange(block, count);
+        this.#space.noteFreed();
+      },
       mapFull: () => this.#checkpointer.mapFull(),
     });
     this.#dispatch = new Dispatch({
@@ -275,9 +273,7 @@ export class VolumeEngine implements Engine {
     const { volume, reign } = this.#options;
     await this.#describeAll({ ...this.#description(), addReign: reign });
     const sizeBytes = Math.max(this.#map.sizeBytes, volume.sizeBytes);
-    const members = this.#set.links
-      .filter((link) => link.state === 'in-sync')
-      .map((link) => ({ replicaId: link.member.replicaId, incarnationId: link.member.incarnationId }));
+    const members = this.#set.members(['in-sync']);
     const frame = this.#writer.writeControl(
       { kind: 'open', epoch: reign.epoch, reignId: reign.reignId, keyed: this.#keys.keyed, sizeBytes },
       { kind: 'members', setVersion: this.#set.setVersion, members },
@@ -342,9 +338,7 @@ export class VolumeEngine implements Engine {
   }
 
   #setChanged(): void {
-    const members = this.#set.links
-      .filter((link) => link.state === 'in-sync')
-      .map((link) => ({ replicaId: link.member.replicaId, incarnationId: link.member.incarnationId }));
+    const members = this.#set.members(['in-sync']);
     this.#writer.writeControl({ kind: 'members', setVersion: this.#set.setVersion, members });
     this.#pipeline.transmit();
     this.#describeAll(this.#description()).catch((error: unknown) =>
@@ -354,15 +348,8 @@ export class VolumeEngine implements Engine {
     this.#dispatch.retry();
   }
 
-  #cleared(block: number, count: number): void {
-    this.#map.clearRange(block, count);
-    this.#space.noteFreed();
-  }
-
   #description(): DescribeUpdate {
-    const members = this.#set.links
-      .filter((link) => link.state === 'in-sync' || link.state === 'counting')
-      .map((link) => ({ replicaId: link.member.replicaId, incarnationId: link.member.incarnationId }));
+    const members = this.#set.members(['in-sync', 'counting']);
     const checkpoint = this.#checkpointer.current;
     return {
       sizeBytes: this.sizeBytes,
@@ -510,6 +497,3 @@ export class VolumeEngine implements Engine {
       throw new HoldfastError('UNAVAILABLE', this.#message || 'the volume is closed', { reason: 'Closed' });
   }
 }
-
-/** Below this much log a close writes no checkpoint: replaying it is cheaper. */
-const CLEAN_CLOSE_BYTES = 256 * 1024;

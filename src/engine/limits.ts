@@ -67,6 +67,8 @@ export const SWEEP_PAUSE_MS = 4;
 export const SPACE_RESERVE = 32 * MiB;
 /** How long a write waits for space before ENOSPC. */
 export const SPACE_WAIT_MS = 2_000;
+/** Below this much log a close writes no checkpoint: replaying it is cheaper. */
+export const CLEAN_CLOSE_BYTES = 256 * KiB;
 /** Longest hold of a group freeze. */
 export const HOLD_MAX_MS = 30_000;
 /** Reads that are answered together, so that one huge request does not hold the rest. */
