@@ -44,6 +44,8 @@ export interface CheckpointParts {
   readonly durable: (seq: number) => Promise<void>;
   /** Puts the place into the superblock of every connected replica of the set; resolves with the nodes that did not take it. */
   readonly describe: (place: CheckpointPlace) => Promise<readonly string[]>;
+  /** Changed pages may have left memory. */
+  readonly roomAgain: () => void;
   readonly closed: () => boolean;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -165,7 +167,7 @@ export class Checkpointer {
       replayFrom: { segment: nameOf(replayFrame.segment), offset: frameStart(replayFrame) },
     };
     await this.#parts.durable(last.seq);
-    map.settled();
+    this.#settled();
     const refused = await this.#parts.describe(place);
     if (refused.length > 0)
       throw new HoldfastError('RESOURCE_EXHAUSTED', `no superblock names the new checkpoint on ${refused.join(', ')}`);
@@ -179,9 +181,15 @@ export class Checkpointer {
     return place;
   }
 
+  /** What was written so far is on every replica: it may leave memory, and writes that wait for that go on. */
+  #settled(): void {
+    this.#parts.map.settled();
+    this.#parts.roomAgain();
+  }
+
   /** The first frame goes out in this turn, so that nothing lies between the cut and it; each further one when the log is not far ahead. */
   async #writeFrames(frames: Generator<Frame>): Promise<{ first: Frame; last: Frame }> {
-    const { map, pipeline, committed, closed, clock } = this.#parts;
+    const { pipeline, committed, closed, clock } = this.#parts;
     let first: Frame | undefined;
     let last: Frame | undefined;
     let bytes = 0;
@@ -195,7 +203,7 @@ export class Checkpointer {
       bytes = 0;
       await clock.sleep(0);
       while (!closed() && pipeline.bytesInFlight > CHECKPOINT_AHEAD_BYTES) await clock.sleep(1);
-      if (committed() >= last.seq) map.settled();
+      if (committed() >= last.seq) this.#settled();
       if (closed()) throw new HoldfastError('UNAVAILABLE', 'the volume was closed', { reason: 'Closed' });
     }
     return { first: first!, last: last! };

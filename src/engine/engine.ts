@@ -188,6 +188,7 @@ export class VolumeEngine implements Engine {
         committed: () => this.#set.committed,
         durable: (seq) => this.#durable(seq),
         describe: (checkpoint) => this.#describeAll({ checkpoint }),
+        roomAgain: () => this.#writes.retry(),
         closed: () => this.closed,
         clock: options.clock,
         logger: options.logger,

@@ -20,9 +20,9 @@ export class DirtyPages {
     this.#cache = cache;
   }
 
-  /** Pages that stay in memory until a checkpoint has written them. */
+  /** Pages that stay in memory until a checkpoint has written them and every replica has what it wrote. */
   get count(): number {
-    return this.#dirtyCount + this.#cutLeft;
+    return this.#dirtyCount + this.#cutLeft + this.#settling.length;
   }
   close(): void {
     this.#closed = true;
@@ -91,11 +91,12 @@ export class DirtyPages {
       page.changed = split ? differences(page.words, cut.words) : null;
     }
     this.#cutLeft--;
-    this.#cache.dirty--;
   }
 
   /** Everything written so far can be read back. */
   settled(): void {
+    if (this.#closed) return;
+    this.#cache.dirty -= this.#settling.length;
     for (const page of this.#settling) page.settling = false;
     this.#settling = [];
   }

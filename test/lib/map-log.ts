@@ -42,8 +42,8 @@ export class MapLog {
   deltas = 0;
   reads = 0;
   #made = 0;
-  /** Reads end at once, as those from a local replica, or in a later turn. */
-  later = false;
+  /** Reads end at once, as those from a local replica, unless this is set: then they end when it is called. */
+  held: (() => void)[] | null = null;
 
   connect(map: BlockMap): void {
     map.connect((reads, done) => {
@@ -56,7 +56,7 @@ export class MapLog {
         }
         done(null);
       };
-      if (this.later) setImmediate(go);
+      if (this.held !== null) this.held.push(go);
       else go();
     });
   }
