@@ -96,9 +96,7 @@ describe('cleaning', () => {
       // Crashes at different distances from the last checkpoint.
       for (let round = 0; round < 3; round++) {
         await model.overwrite(engine, 2_600 + 500 * round);
-        const { counters, storedBytes } = engine.status();
-        expect(storedBytes).toBeLessThan(sizeBytes * 1.5);
-        moved += counters.movedBytes;
+        moved += engine.status().counters.movedBytes;
         await flush(engine);
         engine.depose('crash');
         engine = await rig.open();
