@@ -55,6 +55,8 @@ export const floorItems: readonly FloorItem[] = [
 export const MOVEMENT_MAX = 0.2;
 
 const FILES = 3;
+const RUNS = 3;
+const RUN_MS = 500;
 
 export class Floor {
   readonly #processes: Processes;
@@ -84,8 +86,8 @@ export class Floor {
     }
   }
 
-  /** One run of `seconds` of each item. */
-  async measure(seconds: number): Promise<void> {
+  /** A few short runs of each item; the best one counts: what disturbs one of them is not the machine's floor. */
+  async measure(): Promise<void> {
     for (const { name, files, settings } of floorItems) {
       const place: Settings =
         files === 1
@@ -96,10 +98,14 @@ export class Floor {
               numjobs: files,
               group_reporting: 1,
             };
-      const timed = { size: this.#sizeBytes, ...settings, ...place, runtime: seconds, time_based: 1 };
-      const result = await this.#run(name, timed, seconds);
+      const timed = { size: this.#sizeBytes, ...settings, ...place, runtime: `${RUN_MS}ms`, time_based: 1 };
+      let best = 0;
+      for (let run = 0; run < RUNS; run++) {
+        const { iops } = await this.#run(name, timed, RUN_MS / 1000);
+        best = Math.max(best, iops / files);
+      }
       const rates = this.rates.get(name) ?? [];
-      this.rates.set(name, [...rates, result.iops / files]);
+      this.rates.set(name, [...rates, best]);
     }
   }
 

@@ -65,8 +65,6 @@ export interface RoundsOptions {
   readonly progress: (text: string) => void;
 }
 
-/** Of the floor, per item: it has six. */
-const FLOOR_SECONDS = 1;
 const SYNC_MS = 120_000;
 const FLUSH_EVERY = 32;
 
@@ -92,7 +90,7 @@ async function runRound(options: RoundsOptions, round: number, flushLog: string,
   if (round !== WARM_UP_ROUND && options.floor !== null) {
     progress("the machine's floor");
     await settle(options);
-    await options.floor.measure(FLOOR_SECONDS);
+    await options.floor.measure();
   }
   for (const system of systems) {
     progress(`filling ${system.title}`);
