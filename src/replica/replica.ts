@@ -115,6 +115,7 @@ export class Replica {
     this.#log.tailInto(this.#tail, opened.verdict.flushedThrough);
     this.#rules = this.#currentRules();
     this.#log.sync.onFailure = (error) => this.#fail(error);
+    if (this.#log.sync.failure !== null) this.#fail(this.#log.sync.failure);
   }
 
   /**
@@ -176,7 +177,7 @@ export class Replica {
       this.#checkCurrent(port);
       const stoppedEngine = await stopFormerEngine(this.#parts, this.volumeId, reign);
       this.#checkCurrent(port);
-      if (this.#log.damage === null) await this.#log.trim();
+      if (this.#log.damage === null) await this.#onDisk(this.#log.trim());
       const { promised } = this.#store.current;
       if (promised.epoch !== reign.epoch || promised.reignId !== reign.reignId)
         await this.#update({ ...this.#store.current, promised: reign });
@@ -345,7 +346,7 @@ export class Replica {
       if (next !== this.#store.current) await this.#update(next);
       this.#checkCurrent(port);
       try {
-        await this.#log.cut(seq);
+        await this.#onDisk(this.#log.cut(seq));
       } catch (error) {
         this.#shutFor(asHoldfastError(error));
         throw error;
@@ -423,6 +424,17 @@ export class Replica {
 
   usage(): { storedBytes: number; sharedBytes: number } {
     return directoryUsage(this.#parts.pool.disk, this.#log.directory);
+  }
+
+  /** After a failed write or sync nothing that the kernel shows proves anything: the replica fails, and nothing is tried again. */
+  async #onDisk(work: Promise<void>): Promise<void> {
+    try {
+      await work;
+    } catch (error) {
+      const failure = asHoldfastError(error);
+      if (failure.reason === 'DiskFailed') this.#fail(failure);
+      throw failure;
+    }
   }
 
   async #update(next: Superblock): Promise<void> {

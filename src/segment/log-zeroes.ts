@@ -45,11 +45,9 @@ export class LogZeroes {
       last.file.write([zeroes.subarray(0, stretch.to - stretch.from)], stretch.from);
       last.zeroedTo = stretch.to;
     } catch (error) {
-      const failure = asHoldfastError(error);
       this.#rule.restart();
-      if (failure.reason === 'NoSpace') this.drop(last);
-      // Not while the sync that this is called from is being started.
-      else queueMicrotask(() => this.#log.failed(failure));
+      this.#failedBy(error);
+      this.drop(last);
     }
   }
 
@@ -61,21 +59,33 @@ export class LogZeroes {
 
   /** Under whatever names the file has: every log that has the segment ends it at the same byte, or goes on behind it. */
   drop(segment: LogSegment): void {
-    this.#log.writable(segment).truncate(segment.length);
-    segment.zeroedTo = 0;
+    try {
+      this.#log.writable(segment).truncate(segment.length);
+      segment.zeroedTo = 0;
+    } catch (error) {
+      this.#failedBy(error);
+    }
+  }
+
+  /** Zeroes that can't be cut off do no harm, a disk that fails does. Told later: a sync may just be being started. */
+  #failedBy(error: unknown): void {
+    const failure = asHoldfastError(error);
+    if (failure.reason === 'DiskFailed') queueMicrotask(() => this.#log.failed(failure));
   }
 
   /** A sync of the segment has ended. Zeroes behind a sealed one are cut off now, where nobody waits. */
   trim(segment: LogSegment): void {
     const { file } = segment;
-    if (!segment.sealed || segment.zeroedTo <= segment.length || file === null || !segment.writable) return;
+    // Dirty again: the next sync of it, which is the last one, comes by here too, and the file is not used by both at once.
+    if (segment.dirty || !segment.sealed || segment.zeroedTo <= segment.length || file === null || !segment.writable)
+      return;
     segment.zeroedTo = 0;
     segment.syncing = true;
     this.#trimming++;
     file.truncateLater(segment.length, (error) => {
       segment.syncing = false;
       this.#log.free(segment);
-      if (error !== null) this.#log.failed(asHoldfastError(error));
+      if (error !== null) this.#failedBy(error);
       if (--this.#trimming > 0) return;
       const waiting = this.#waiting;
       this.#waiting = [];

@@ -10,7 +10,7 @@
 //    B  | remains of a failed write: the next segment goes on exactly (seq   | go on. The digest proves that the bytes
 //       | and digest) from the last good frame before the bytes              | never were part of this log
 //    C  | a gap in seq between segments, wholly at or below what is durable, | go on: the segments were dropped after a
-//       | or the replica is joining                                          | durable checkpoint without them
+//       | behind a sealed one or another reign's; or the replica is joining  | durable checkpoint without them
 //    D  | anything, and the replica is joining                               | cut: it is no source of anything, and what
 //       |                                                                    | it lacks is sent again
 //    E  | bad, above all that is known durable, page cache lost              | cut: a power loss leaves any subset of the
@@ -74,14 +74,12 @@ export function decideRecovery(scans: readonly SegmentScan[], evidence: Recovery
     const text = `segment ${segmentFileName(at.name)}, offset ${offset}: ${what} (log good through seq ${end.seq}, durable through ${durable}, case ${row})`;
     return { row, verdict, kept, end, ...found, text };
   };
-  let previousOrdinal = -1;
   for (const [i, scan] of scans.entries()) {
     if (typeof scan.header === 'string') return stop(i, scan, 0, scan.header);
     assert(scan.seq >= scan.header.firstSeq - 1, 'a scan ends before it starts');
     assert(!scan.sealed || scan.fault === null || scan.fault === 'after-seal', 'a sealed segment has a bad frame');
-    const joint = jointFault(scan.header, end, previousOrdinal, durable, evidence.joining);
+    const joint = jointFault(scan.header, end, scans[i - 1], durable, evidence.joining);
     if (joint !== null) return stop(i, scan, 0, joint);
-    previousOrdinal = scan.name.ordinal;
     if (scan.seq >= scan.header.firstSeq) end.epoch = scan.name.epoch;
     else if (scan.header.firstSeq - 1 > end.seq) end.epoch = scan.name.epoch;
     end.seq = scan.seq;
@@ -114,18 +112,22 @@ function judge(
 function jointFault(
   header: SegmentHeader,
   before: { seq: number; digest: Buffer },
-  previousOrdinal: number,
+  previous: SegmentScan | undefined,
   durable: number,
   joining: boolean,
 ): string | null {
-  if (header.ordinal <= previousOrdinal) return `its ordinal does not rise above ${previousOrdinal}`;
+  if (previous !== undefined && header.ordinal <= previous.name.ordinal)
+    return `its ordinal does not rise above ${previous.name.ordinal}`;
   if (header.firstSeq <= before.seq)
     return `starts at seq ${header.firstSeq}, the segment before it ends at ${before.seq}`;
   if (header.firstSeq === before.seq + 1) {
     return header.previousDigest.equals(before.digest) ? null : 'does not name the digest of the frame before it';
   }
-  if (joining || header.firstSeq - 1 <= durable) return null; // row C
-  return `starts at seq ${header.firstSeq}, the frames from ${before.seq + 1} on are missing`;
+  // A reign seals a segment before it opens the next, and a joiner deletes what it has only in part before it ends joining.
+  const unsealed = previous !== undefined && !previous.sealed && previous.name.epoch === header.epoch;
+  if (joining || (header.firstSeq - 1 <= durable && !unsealed)) return null; // row C
+  const behind = previous === undefined ? '' : `, behind segment ${segmentFileName(previous.name)},`;
+  return `starts at seq ${header.firstSeq}, the frames from ${before.seq + 1} on${behind} are missing`;
 }
 
 function continuesExactly(next: SegmentScan | undefined, end: { seq: number; digest: Buffer }): boolean {

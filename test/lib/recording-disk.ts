@@ -98,6 +98,7 @@ export class RecordingDisk implements Disk {
   /** Faults: the write, sync or space that fails next. Counted down at each call; at 0 it fails. */
   failWrite: { after: number; errno: string; keepBytes: number } | null = null;
   failSync: { after: number; errno: string } | null = null;
+  failTruncate: string | null = null;
   failRead: { path: string; errno: string } | null = null;
   /** Files may have this many names. */
   linkMax = 65_000;
@@ -418,6 +419,7 @@ class RecordingFile implements DiskFile {
   }
   truncate(length: number): void {
     this.#check();
+    if (this.#disk.failTruncate !== null) throw fault(this.#disk.failTruncate, 'truncate', this.path);
     this.#disk.recordTruncate(this.#inode.id, length);
   }
   truncateLater(length: number, done: (error: Error | null) => void): void {

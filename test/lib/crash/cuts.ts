@@ -153,9 +153,12 @@ async function checkClones(
   const snapshotId = cutShort?.snapshotId ?? [...state.snapshots.keys()].at(-1);
   if (snapshotId === undefined) return;
   counts.clones++;
+  // A repeat names the same replicas: what the one before it made on some nodes is theirs.
+  let begun = cutShort;
   for (let attempt = 1; ; attempt++) {
     try {
-      const { record, answer } = beginClone(after, session, life.volumeId, snapshotId, chance, cutShort);
+      const { record, answer } = beginClone(after, session, life.volumeId, snapshotId, chance, begun);
+      begun = record;
       await answer;
       return await checkClone(after, record, chance);
     } catch (error) {

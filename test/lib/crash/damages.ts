@@ -1,11 +1,13 @@
 // The list of what is done to a specimen's files.
 
+import { ALIGN } from '../../../src/base/index.js';
 import { parseSegmentFileName } from '../../../src/format/index.js';
 import type { RecordingDisk } from '../recording-disk.js';
 import type { Damage } from './damage.js';
 import { type Region, regionsOf } from './places.js';
 import { poolPath } from './sim-world.js';
 import type { Specimen } from './specimen.js';
+import { writtenLength } from './verify.js';
 
 const SECTOR = 512;
 
@@ -56,17 +58,18 @@ export function fileDamages(specimen: Specimen): Damage[] {
     .map((name) => `${directory}/${name}`);
   const damages: Damage[] = [];
   for (const [i, file] of segments.entries()) {
-    const size = disk.contents(file).length;
+    // Without zeroes that were written ahead of its end.
+    const size = Math.ceil(writtenLength(disk.contents(file)) / ALIGN) * ALIGN;
     const other = segments[(i + 1) % segments.length]!;
     const middle = Math.floor(size / 2 / SECTOR) * SECTOR;
     damages.push(
-      rewrite('the last byte cut off', file, (bytes) => bytes.subarray(0, -1)),
+      rewrite('the last byte cut off', file, (bytes) => bytes.subarray(0, size - 1)),
       rewrite('cut in the middle', file, (bytes) => bytes.subarray(0, middle + 7)),
       rewrite('emptied', file, () => Buffer.alloc(0)),
       rewrite('zeroed at its beginning', file, (bytes) => bytes.fill(0, 0, SECTOR)),
       rewrite('zeroed behind its header', file, (bytes) => bytes.fill(0, 4096, 4096 + SECTOR)),
       rewrite('zeroed in the middle', file, (bytes) => bytes.fill(0, middle, middle + SECTOR)),
-      rewrite('zeroed at its end', file, (bytes) => bytes.fill(0, Math.max(0, size - SECTOR))),
+      rewrite('zeroed at its end', file, (bytes) => bytes.fill(0, Math.max(0, size - SECTOR), size)),
       rewrite('two sectors exchanged', file, (bytes) => {
         const kept = Buffer.from(bytes.subarray(middle, middle + SECTOR));
         bytes.copy(bytes, middle, middle + SECTOR, middle + 2 * SECTOR);

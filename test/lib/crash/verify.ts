@@ -80,11 +80,17 @@ function describe(block: Buffer): string {
     : `request ${block.readUInt32LE(0)} for byte ${block.readDoubleLE(8)}`;
 }
 
-/** Where nothing but zeroes follows. */
-function writtenLength(bytes: Buffer): number {
+/** Where nothing but zeroes follows: what was written ahead, or the last frame's own padding. */
+export function writtenLength(bytes: Buffer): number {
   let length = bytes.length;
   while (length > 0 && bytes[length - 1] === 0) length--;
   return length;
+}
+
+/** The same but for zeroes at the end. */
+export function sameWritten(a: Buffer, b: Buffer): boolean {
+  const length = Math.max(a.length, b.length);
+  return writtenPart(a, length).equals(writtenPart(b, length));
 }
 
 /** `length` bytes; zeroes are as good as a file's end. */

@@ -344,4 +344,27 @@ describe('crashes', () => {
       }
     }
   });
+
+  it('fails for good when the sync behind a torn tail that was cut off fails', async () => {
+    const { disk, host, pool } = await freshHost();
+    const { port, heard } = await localPort(host, reignOf(1));
+    const maker = new FrameMaker(reignOf(1));
+    const first = maker.next(500);
+    port.append(first.segment, first.offset, first.bytes, first.lastSeq);
+    await synced(port);
+    disk.failWrite = { after: 0, errno: 'ENOSPC', keepBytes: 100 };
+    const torn = maker.next(500);
+    port.append(torn.segment, torn.offset, torn.bytes, torn.lastSeq);
+    disk.failWrite = null;
+    expect(heard.lost).toMatchObject({ reason: 'NoSpace' });
+    disk.failSync = { after: 0, errno: 'EIO' };
+    await expect(localPort(host, reignOf(1))).rejects.toMatchObject({ reason: 'DiskFailed' });
+    disk.failSync = null;
+    // Neither tried again here nor by the next process.
+    await expect(localPort(host, reignOf(1))).rejects.toMatchObject({ reason: 'DiskFailed' });
+    await host.close();
+    pool.close();
+    const again = await openHost(disk.afterKill(disk.journal.length));
+    await expect(localPort(again.host, reignOf(1))).rejects.toMatchObject({ reason: 'DiskFailed' });
+  });
 });

@@ -71,7 +71,7 @@ describe('recovery table', () => {
   });
 
   it('C: gaps at or below what is durable, or while joining; not above', () => {
-    const gap = [scan(1, 1, 2), scan(4, 9, 12)];
+    const gap = [scan(1, 1, 2, { sealed: true }), scan(4, 9, 12)];
     expect(outcome(gap, { ...survived, flushedSeq: 8 })).toMatchObject({ row: 'A', end: 12 });
     expect(outcome(gap, { ...survived, checkpointSeq: 8 })).toMatchObject({ row: 'A', end: 12 });
     expect(outcome([gap[0]!, { ...gap[1]!, flushedThrough: 8 }], survived)).toMatchObject({ row: 'A', end: 12 });
@@ -85,6 +85,29 @@ describe('recovery table', () => {
     });
     expect(outcome(gap, { ...powerLoss, flushedSeq: 2 })).toMatchObject({ row: 'E', verdict: 'cut', kept: 1, end: 2 });
     expect(outcome([scan(4, 9, 12)], { ...powerLoss, flushedSeq: 8 })).toMatchObject({ row: 'A', end: 12 });
+  });
+
+  it('C: not behind a segment of the same reign that lost its seal', () => {
+    const evidence = { ...survived, flushedSeq: 8 };
+    expect(outcome([scan(1, 1, 2, { sealed: true }), scan(4, 9, 12)], evidence)).toMatchObject({ row: 'A', end: 12 });
+    for (const cache of [evidence, { ...powerLoss, flushedSeq: 8 }]) {
+      const verdict = decideRecovery([scan(1, 1, 2), scan(4, 9, 12)], cache);
+      expect([verdict.row, verdict.verdict, verdict.kept]).toEqual(['H', 'damage', 1]);
+      expect(verdict.text).toMatch(/the frames from 3 on, behind segment 000000000001-00000001.seg, are missing/);
+    }
+    // The next reign's first segments may have been dropped behind one that its engine did not live to seal.
+    const later = scan(4, 9, 12);
+    const ofNextReign = {
+      ...later,
+      name: { epoch: 2, ordinal: 4 },
+      header: { ...(later.header as SegmentHeader), ...reignOf(2) },
+    };
+    expect(outcome([scan(1, 1, 2), ofNextReign], evidence)).toMatchObject({ row: 'A', end: 12 });
+    expect(outcome([scan(1, 1, 2), scan(4, 9, 12)], { ...evidence, joining: true })).toMatchObject({
+      row: 'A',
+      end: 12,
+    });
+    expect(outcome([scan(1, 1, 2), scan(2, 3, 8)], evidence)).toMatchObject({ row: 'A', end: 8 });
   });
 
   it('D: a joiner is cut at anything, whatever is said to be durable', () => {

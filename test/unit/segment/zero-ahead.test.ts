@@ -254,4 +254,41 @@ describe('zeroes ahead', () => {
     expect(disk.stat(path(1, cloneVolume))!.sizeBytes).toBe(end);
     await expectIntact(port, sent);
   });
+
+  it('are not cut off a sealed segment while it is being synced', async () => {
+    const { disk, port, maker, sent, append, flush } = await started();
+    for (let i = 0; i < 6; i++) await flush(500);
+    disk.holdSyncs = true;
+    append(maker.next(500));
+    const early = synced(port, maker.seq);
+    // Sealed while the sync before it is under way: that one's end is no time to truncate.
+    append(maker.seal());
+    const size = sizeOf(disk, 1);
+    const late = synced(port, maker.seq);
+    disk.releaseSyncs();
+    await early;
+    await turn();
+    expect(sizeOf(disk, 1)).toBe(size);
+    disk.holdSyncs = false;
+    disk.releaseSyncs();
+    await late;
+    await turn();
+    expect(sizeOf(disk, 1)).toBe(maker.offset);
+    await expectIntact(port, sent);
+  });
+
+  it('whose cutting off fails fail the replica, and leave no sync hanging', async () => {
+    const { disk, port, heard, flush } = await started();
+    for (let i = 0; i < 2; i++) await flush(500);
+    // The zeroes do not fit, and then the disk fails.
+    const zeroing = (errno: string) => ({ after: 1, errno, keepBytes: 0 });
+    disk.failWrite = zeroing('ENOSPC');
+    disk.failTruncate = 'EIO';
+    const ended = expect(flush(500)).rejects.toMatchObject({ reason: 'DiskFailed' });
+    await turn();
+    disk.failWrite = null;
+    await ended;
+    expect(heard.lost).toMatchObject({ reason: 'DiskFailed' });
+    await expect(synced(port)).rejects.toMatchObject({ reason: 'DiskFailed' });
+  });
 });
