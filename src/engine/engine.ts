@@ -237,6 +237,7 @@ export class VolumeEngine implements Engine {
       references: (slot) => this.#map.references(slot),
       sources: () => this.#set.sources(),
       closed: () => this.closed,
+      clock: options.clock,
       logger: options.logger,
     });
     this.#maintenance = new Maintenance({

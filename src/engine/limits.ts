@@ -54,7 +54,9 @@ export const SCRUB_EVERY_MS = 45_000;
 /** How often it is looked whether there is more to read than before. */
 export const SCRUB_LOOK_MS = 3_600_000;
 /** Read at once by it. */
-export const SCRUB_CHUNK = 1 * MiB;
+export const SCRUB_CHUNK = 256 * KiB;
+/** It rests so many times as long as it worked. */
+export const SCRUB_REST = 9;
 /** Frames of checkpoint entries: what a request may have to wait behind. */
 export const CHECKPOINT_FRAME_MAX = 256 * KiB;
 /** A checkpoint stops while so much is not acknowledged. */

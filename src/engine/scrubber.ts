@@ -4,7 +4,7 @@
 // Owner: one engine; one pass or step at a time. Only segments that take no more frames. What no replica has intact is reported
 // with its place and left as it is. May fail: a replica that goes away is left out and met again in the next pass.
 
-import { HoldfastError, type Logger, messageOf } from '../base/index.js';
+import { type Clock, HoldfastError, type Logger, messageOf } from '../base/index.js';
 import {
   decodeFrame,
   decodeSegmentHeader,
@@ -16,7 +16,7 @@ import {
   segmentFileName,
 } from '../format/index.js';
 import type { ScrubReport } from './engine-api.js';
-import { SCRUB_CHUNK } from './limits.js';
+import { SCRUB_CHUNK, SCRUB_REST } from './limits.js';
 import { LogReader } from './log-reader.js';
 import type { ReplicaPort } from './replica-port.js';
 import type { SegmentTable, TableEntry } from './segment-table.js';
@@ -28,6 +28,7 @@ export interface ScrubParts {
   /** Connected in-sync replicas. */
   readonly sources: () => readonly ReplicaPort[];
   readonly closed: () => boolean;
+  readonly clock: Clock;
   readonly logger: Logger;
 }
 
@@ -115,10 +116,14 @@ export class Scrubber {
     } catch (error) {
       this.#note(error, port, damage);
     }
-    while (before.at < segment.length && !this.#parts.closed()) {
+    const { clock, closed } = this.#parts;
+    while (before.at < segment.length && !closed()) {
+      const beganMs = clock.monotonicMs();
       await this.#chunk(segment, reader, before);
       // The chunk ended within a frame, or at a bad one: that one by itself, from whoever has it.
       if (before.at < segment.length) await this.#frame(segment, port, reader, before, damage);
+      // Requests have the rest of the thread, and of the disk.
+      await clock.sleep((clock.monotonicMs() - beganMs) * SCRUB_REST);
     }
     return before.at;
   }
