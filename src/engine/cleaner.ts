@@ -6,7 +6,7 @@
 // named in a drop entry only when nothing refers to it; its file goes only when that entry is durable everywhere (segment-dropper.ts).
 // May fail: a victim that no replica has intact is left alone until the next open; anything else is tried again at the next turn.
 
-import { type Clock, HoldfastError, type Logger, messageOf } from '../base/index.js';
+import { type Clock, HoldfastError, type Logger, messageOf, type TimerHandle } from '../base/index.js';
 import { entryKind, INDEX_MOVED_RECORD, PAGE_ENTRIES, segmentFileName } from '../format/index.js';
 import type { BlockMap } from '../hotpath/index.js';
 import type { Checkpointer } from './checkpointer.js';
@@ -63,6 +63,7 @@ export class Cleaner {
   /** Bytes that may still be moved for what was written. */
   #allowance = 0;
   #freed = false;
+  #later: TimerHandle | undefined;
   /** Slots of chosen victims, best first. */
   #queue: number[] = [];
   /** Slots whose segment other volumes hold too, and when that was asked. */
@@ -82,6 +83,7 @@ export class Cleaner {
   /** No frame is written any more after this. */
   stop(): void {
     this.#stopped = true;
+    this.#later?.cancel();
   }
 
   /** Told of every write that clients make. */
@@ -127,6 +129,7 @@ export class Cleaner {
     const urgency = this.#urgency();
     this.#allowance = Math.min(this.#allowance + movesFor(this.#written, urgency), MOVE_BATCH_BYTES);
     this.#written = 0;
+    if (!idle) this.#lookAgain();
     if (idle || urgency.short) this.#allowance = MOVE_BATCH_BYTES;
     if ((await dropper.drop()) > 0) this.#parts.won();
     if (urgency.pressure === 0 && !idle && !this.#freed) return;
@@ -141,6 +144,12 @@ export class Cleaner {
     if ((await dropper.drop()) > 0) this.#parts.won();
     // At ease the next one waits for the next turn, so that an idle volume is tidied at a few MiB a second.
     if (urgency.pressure > 0) this.#again = true;
+  }
+
+  /** Whoever wrote last may have been the last: then the volume is idle soon, and nothing else would tell. */
+  #lookAgain(): void {
+    this.#later?.cancel();
+    this.#later = this.#parts.clock.after(2 * CLEAN_IDLE_MS, () => this.wake());
   }
 
   #urgency(): Urgency {
@@ -282,13 +291,11 @@ export class Cleaner {
 
   async #move(records: readonly LiveRecord[], fast: boolean): Promise<void> {
     const { map, mover } = this.#parts;
-    const pages = [...new Set(records.flatMap((record) => [...pagesOf(record)]))];
-    await new Promise<void>((resolve, reject) => {
-      map.loadVersions(pages, (error) => (error === null ? resolve() : reject(error)));
-    });
+    const pages = await this.#pinned(records);
     try {
       const living: LiveRecord[] = [];
       for (const record of records) {
+        if (this.#passedOver.has(record.segment.slot)) continue;
         const live = mover.liveBlocks(
           record.segment.slot,
           record.block,
@@ -298,10 +305,31 @@ export class Cleaner {
         );
         if (live !== 0) living.push({ ...record, live });
       }
-      await mover.move(living, (bytes) => this.#mayGo(bytes, fast));
+      const mayGo = (bytes: number) => this.#mayGo(bytes, fast);
+      await mover.move(living, mayGo, (segment, error) => this.#passOver(segment, error));
     } finally {
       map.unpinVersions(pages);
     }
+  }
+
+  /** Pins every version of the records' pages. Segments with records of a page that can't be read are passed over. */
+  async #pinned(records: readonly LiveRecord[]): Promise<number[]> {
+    const pages = [...new Set(records.flatMap((record) => [...pagesOf(record)]))];
+    if ((await this.#load(pages)) === null) return pages;
+    const pinned: number[] = [];
+    for (const page of pages) {
+      const error = await this.#load([page]);
+      if (error === null) pinned.push(page);
+      else
+        for (const record of records)
+          if ([...pagesOf(record)].includes(page) && !this.#passedOver.has(record.segment.slot))
+            this.#passOver(record.segment, error);
+    }
+    return pinned;
+  }
+
+  #load(pages: readonly number[]): Promise<Error | null> {
+    return new Promise((resolve) => this.#parts.map.loadVersions(pages, resolve));
   }
 
   /** Room for the next burst, and between two of them time for the foreground. */

@@ -198,7 +198,7 @@ export class EngineOrders {
     });
     this.#lastCloneSeq = frame.seq;
     writer.sealSegment();
-    const segments = table.entries().filter((entry) => entry.closed);
+    const segments = table.entries().filter((entry) => entry.closed && !entry.dropped);
     pipeline.transmit();
     const sealedAt = writer.lastSeq;
     assert(frame.seq < sealedAt, 'the clone entry lies in a sealed segment');

@@ -9,7 +9,7 @@
 // together lies together. A move takes effect when it is committed, and only where the map still has the old place: whatever was
 // written, trimmed or deleted meanwhile wins.
 
-import { BLOCK_SIZE } from '../base/index.js';
+import { BLOCK_SIZE, HoldfastError } from '../base/index.js';
 import { decodeEntry, entryKind, moveEntrySize, placeWord0, placeWord1, readRecordHeader } from '../format/index.js';
 import { type BlockMap, type Kernel, type KeyRing, OpenBatch, recordSizeMax, SealBatch } from '../hotpath/index.js';
 import type { BlockHeat } from './block-heat.js';
@@ -81,13 +81,25 @@ export class Mover {
     return live;
   }
 
-  /** The records' new copies are committed when it resolves (or dead, or held back by `mayGo`). Versions of their pages are pinned. */
-  async move(records: readonly LiveRecord[], mayGo: MayGo): Promise<void> {
+  /**
+   * The records' new copies are committed when it resolves (or dead, or held back by `mayGo`). Versions of their pages are pinned. Of
+   * what no replica has intact the segment is told to `damaged`; it stays, and the rest is moved.
+   */
+  async move(
+    records: readonly LiveRecord[],
+    mayGo: MayGo,
+    damaged: (segment: TableEntry, error: HoldfastError) => void,
+  ): Promise<void> {
     const pieces: Piece[] = [];
     for (const range of ranges(records)) {
-      const bytes = await this.#read(range);
-      if (this.#parts.stopped()) return;
-      this.#take(range, bytes, pieces);
+      try {
+        const bytes = await this.#read(range);
+        if (this.#parts.stopped()) return;
+        this.#take(range, bytes, pieces);
+      } catch (error) {
+        if (!(error instanceof HoldfastError) || error.code !== 'DATA_LOSS') throw error;
+        damaged(range[0]!.segment, error);
+      }
     }
     // A stable sort: neighbours of equal heat stay neighbours, so that reads ahead go on finding them together.
     pieces.sort((a, b) => a.heat - b.heat);

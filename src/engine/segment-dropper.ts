@@ -61,6 +61,7 @@ export class SegmentDropper {
       const some = dead.slice(i, i + DROPPED_AT_ONCE);
       const names = some.map(({ epoch, ordinal }) => ({ epoch, ordinal }));
       const frame = writer.writeControl({ kind: 'drop', segments: names });
+      for (const entry of some) entry.dropped = true;
       pipeline.transmit();
       await durable(frame.seq);
       await deleteSegments(names);
@@ -80,6 +81,7 @@ export class SegmentDropper {
       .entries()
       .filter((entry) => wanted.has(`${entry.epoch}/${entry.ordinal}`) && map.references(entry.slot) === 0);
     if (dead.length === 0) return;
+    for (const entry of dead) entry.dropped = true;
     await deleteSegments(dead.map(({ epoch, ordinal }) => ({ epoch, ordinal })));
     await this.#forget(dead);
   }

@@ -16,6 +16,8 @@ export interface TableEntry extends SegmentName {
   sealed: boolean;
   /** Nothing is appended any more (sealed, or left behind by an earlier reign). */
   closed: boolean;
+  /** Named in a drop entry: its file is going, or gone. */
+  dropped: boolean;
 }
 
 export class SegmentTable {
@@ -88,6 +90,7 @@ export class SegmentTable {
       length: info.length,
       sealed: info.sealed,
       closed: true,
+      dropped: false,
     });
     this.#ordered = undefined;
     this.#restBytes += info.length;
@@ -117,6 +120,7 @@ export class SegmentTable {
       length: 0,
       sealed: false,
       closed: false,
+      dropped: false,
     };
     this.#add(entry);
     this.#ordered?.push(entry);

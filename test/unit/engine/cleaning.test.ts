@@ -54,10 +54,10 @@ class Model {
         Array.from({ length: run }, (_, i) => block + i),
       );
   }
-  async overwrite(engine: Engine, writes: number): Promise<void> {
+  async overwrite(engine: Engine, writes: number, least = 0): Promise<void> {
     for (let i = 0; i < writes; i += 16) {
       const blocks = new Set<number>();
-      while (blocks.size < 16) blocks.add(Math.floor(this.draw() * this.versions.length));
+      while (blocks.size < 16) blocks.add(least + Math.floor(this.draw() * (this.versions.length - least)));
       await this.write(
         engine,
         [...blocks].sort((a, b) => b - a),
@@ -143,6 +143,24 @@ describe('cleaning', () => {
     model.versions.set(frozen);
     await model.check(clone);
     clone.depose('end');
+  }, 60_000);
+
+  it('passes over a victim that nobody has intact, and goes on with the others', async () => {
+    const sizeBytes = 24 * MiB;
+    const rig = new EngineRig(1, { sizeBytes });
+    limitPools(rig, sizeBytes * 1.5 + 64 * MiB);
+    const engine = await rig.open();
+    const model = new Model(sizeBytes / BLOCK, 10);
+    await model.fill(engine, 32);
+    const [first] = rig.replicas[0]!.list();
+    // In the payload of one of its first records.
+    first!.bytes[16 * 1024]! ^= 1;
+    await model.overwrite(engine, 8_000, 64);
+    expect(engine.status().counters.movedBytes).toBeGreaterThan(2 * MiB);
+    const ordinals = rig.replicas[0]!.list().map(({ info }) => info.ordinal);
+    expect(ordinals).toContain(first!.info.ordinal);
+    expect(ordinals).not.toContain(first!.info.ordinal + 1);
+    engine.depose('end');
   }, 60_000);
 
   it('gives a discarded volume back to the pool while idle', async () => {
