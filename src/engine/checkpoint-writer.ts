@@ -90,8 +90,8 @@ function segmentSlots(segments: SegmentTable, cut: SlotCut): SegmentSlot[] {
   const slots: SegmentSlot[] = [];
   for (let i = 0; i < SEGMENTS_PER_CHUNK; i++) {
     const slot = cut.chunk * SEGMENTS_PER_CHUNK + i;
-    const entry = segments.bySlot(slot);
-    if (entry === undefined) continue;
+    const entry = segments.listed(slot);
+    if (entry === undefined || (cut.live[i] === 0 && segments.bySlot(slot) === undefined)) continue;
     const { epoch, ordinal, firstSeq } = entry;
     slots.push({ slot, epoch, ordinal, firstSeq, live: cut.live[i]!, blocks: cut.blocks[i]! });
   }

@@ -217,15 +217,20 @@ export class Checkpointer {
   }
 
   /**
-   * The next checkpoint will write anew what of the map itself lies in a segment; once it counts, only live records refer to that.
+   * The next checkpoint will write anew what of the map itself lies in a segment; once it counts, only live records refer to that. Of very
+   * much it takes a part, as long as few pages wait for a checkpoint: called again after one, it goes on.
    * Rejects when a page can't be read.
    */
   async evacuate(slot: number): Promise<void> {
-    const { map } = this.#parts;
+    const { map, clock, closed } = this.#parts;
+    if (map.dirtyPages >= CHECKPOINT_DIRTY_PAGES / 2) return;
     for (const chunk of this.#lists.table.in(slot)) map.table.touchChunk(chunk);
     for (const chunk of this.#lists.snapshots.in(slot)) map.snapshotList.touchChunk(chunk);
     for (const chunk of this.#lists.segments.in(slot)) map.counts.touchChunk(chunk);
-    await rewritePages(map, slot);
+    await rewritePages(map, slot, async () => {
+      await clock.sleep(0);
+      return !closed() && map.dirtyPages < CHECKPOINT_DIRTY_PAGES / 2;
+    });
   }
 }
 

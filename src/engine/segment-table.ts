@@ -24,7 +24,7 @@ export class SegmentTable {
   readonly #bySlot = new Map<number, TableEntry>();
   readonly #names = new Set<string>();
   /** Slots in use by a checkpoint whose segment no replica had. */
-  readonly #absent = new Map<number, SegmentName>();
+  readonly #absent = new Map<number, Pick<TableEntry, 'epoch' | 'ordinal' | 'firstSeq'>>();
   /** In log order; undefined when that has to be found anew. */
   #ordered: TableEntry[] | undefined;
   #nextOrdinal = 0;
@@ -54,11 +54,18 @@ export class SegmentTable {
     return this.entries().filter((entry) => entry.closed && references(entry.slot) > 0);
   }
   /** A checkpoint says that this slot was in use. */
-  list(slot: number, name: SegmentName): void {
+  list(slot: number, name: Pick<TableEntry, 'epoch' | 'ordinal' | 'firstSeq'>): void {
     this.skipOrdinals(name.ordinal + 1);
     // A slot that was in use then is not given out first: a checkpoint may still tell of it.
     this.#lastSlot = Math.max(this.#lastSlot, slot);
-    if (!this.#bySlot.has(slot)) this.#absent.set(slot, { epoch: name.epoch, ordinal: name.ordinal });
+    if (!this.#bySlot.has(slot)) {
+      const { epoch, ordinal, firstSeq } = name;
+      this.#absent.set(slot, { epoch, ordinal, firstSeq });
+    }
+  }
+  /** What a checkpoint is to say of a slot: also of one whose segment is lost, for as long as entries name it. */
+  listed(slot: number): Pick<TableEntry, 'epoch' | 'ordinal' | 'firstSeq'> | undefined {
+    return this.#bySlot.get(slot) ?? this.#absent.get(slot);
   }
   /** For messages: the file of a slot, also of one that the log no longer has. */
   fileOf(slot: number): string {
@@ -109,7 +116,7 @@ export class SegmentTable {
   open(epoch: number, firstSeq: number): TableEntry {
     let slot = this.#lastSlot;
     do slot = slot >= SLOT_MAX ? 1 : slot + 1;
-    while (this.#bySlot.has(slot));
+    while (this.#bySlot.has(slot) || this.#absent.has(slot));
     this.#lastSlot = slot;
     const entry = {
       epoch,

@@ -11,7 +11,8 @@ import { assert, BLOCK_SIZE, type GroupId, type SnapshotId } from '../base/index
 import { PAGE_ENTRIES, placeSlot } from '../format/index.js';
 import { DirtyPages } from './dirty-pages.js';
 import { MapPage, type PageCache, type PageCut, type PageOwner, pageCache } from './page-cache.js';
-import { LOAD_PAGES, PageLoads, type PageRead, type ReadPages } from './page-loads.js';
+import { PageLoads, type ReadPages } from './page-loads.js';
+import { PageSweep } from './page-sweep.js';
 import { PageTable } from './page-table.js';
 import { Pins } from './pins.js';
 import { countAt, loadVersions, move, versionsOf } from './record-moves.js';
@@ -57,7 +58,7 @@ export class BlockMap implements PageOwner {
   #floor = 0;
   #allocated = 0;
   readonly #dirty: DirtyPages;
-  #sweeping = 0;
+  readonly #sweep: PageSweep;
   #closed = false;
   #recordsStored = 0;
 
@@ -66,6 +67,7 @@ export class BlockMap implements PageOwner {
     this.#cache = cache;
     this.#dirty = new DirtyPages(cache);
     this.#loads = new PageLoads(this.table, cache, this);
+    this.#sweep = new PageSweep(this.table, this.#loads, (words) => this.#countEntries(words, -1));
   }
 
   /** Where pages are read from; given again when that changes. */
@@ -458,24 +460,11 @@ export class BlockMap implements PageOwner {
 
   /** Page versions whose entries still count though nobody sees them. */
   get sweepsLeft(): number {
-    return this.table.detachedCount + this.#sweeping;
+    return this.#sweep.left;
   }
-  /** Reads some of them and takes their entries off the counts. */
+  /** Reads some of them and takes their entries off the counts; `done` gets an error when one could not be read. */
   sweep(done: Done): void {
-    const ids = this.table.takeDetached(LOAD_PAGES);
-    if (ids.length === 0) return done(null);
-    this.#sweeping += ids.length;
-    const reads: PageRead[] = ids.map((id) => this.#loads.readOf(id));
-    this.#loads.read(reads, (error) => {
-      this.#sweeping -= ids.length;
-      if (error !== null) this.table.putBack(ids);
-      else
-        for (const read of reads) {
-          this.#countEntries(read.words, -1);
-          this.table.release(read.id);
-        }
-      done(error);
-    });
+    this.#sweep.sweep(done);
   }
 
   // --- checkpoints

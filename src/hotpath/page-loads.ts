@@ -70,6 +70,11 @@ export class PageLoads {
   #start(ids: readonly number[]): void {
     const reads = ids.map((id) => this.readOf(id));
     this.read(reads, (error) => {
+      // One bad page is no reason to fail those that were asked for with it.
+      if (error !== null && ids.length > 1) {
+        for (const id of ids) this.#start([id]);
+        return;
+      }
       if (error === null) for (const read of reads) this.#install(read);
       for (const id of ids) {
         const waiting = this.#loading.get(id)!;

@@ -166,9 +166,9 @@ export class PageTable {
   takeDetached(most: number): number[] {
     return this.#detached.splice(-most);
   }
-  /** They could not be read now. */
-  putBack(ids: readonly number[]): void {
-    this.#detached.push(...ids);
+  /** It could not be read now: all others come first. */
+  putBack(id: number): void {
+    this.#detached.unshift(id);
   }
 
   #take(): number {

@@ -3,8 +3,11 @@
 import type { BlockMap } from './block-map.js';
 import { LOAD_PAGES } from './page-loads.js';
 
-/** The next checkpoint writes whole every page that lies in this slot, or whose base does. Rejects when one can't be read. */
-export async function rewritePages(map: BlockMap, slot: number): Promise<void> {
+/**
+ * The next checkpoint writes whole the pages that lie in this slot, or whose base does. `goOn` is asked after each LOAD_PAGES of them: what is
+ * left then stays for another time. Rejects when a page can't be read.
+ */
+export async function rewritePages(map: BlockMap, slot: number, goOn: () => Promise<boolean>): Promise<void> {
   const ids: number[] = [];
   map.table.storedIn(slot, (id) => ids.push(id));
   for (let at = 0; at < ids.length; at += LOAD_PAGES) {
@@ -22,5 +25,6 @@ export async function rewritePages(map: BlockMap, slot: number): Promise<void> {
         resolve();
       });
     });
+    if (!(await goOn())) return;
   }
 }

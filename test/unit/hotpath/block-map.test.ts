@@ -359,4 +359,31 @@ describe('block map', () => {
     expect(log.reads).toBe(before + detached);
     expect(map.slotLive(7)).toBe(recount(map)[7]);
   });
+
+  it('one page that can not be read holds no other up', () => {
+    const log = new MapLog();
+    let map = log.reopen(BLOCKS * 4096, new PageCache(9000));
+    for (let i = 0; i < 5; i++)
+      loaded(
+        (done) => map.load(i * 1024, 1, done),
+        () => map.setRun(i * 1024, 1, placeWord0(1, 0), placeWord1(64, 64)),
+      );
+    log.checkpoint(map);
+    map = log.reopen(BLOCKS * 4096, new PageCache(9000));
+    const bad = map.table.head(2);
+    const key = `${placeSlot(map.table.place0[bad]!)}/${map.table.place1[bad]}`;
+    const lost = log.entries.get(key)!;
+    log.entries.delete(key);
+    const outcomes: (Error | null)[] = [];
+    map.loadLive([0, 1, 2, 3], (error) => outcomes.push(error));
+    expect(outcomes[0]).toBeInstanceOf(Error);
+    expect(map.pagesLoaded).toBe(3);
+    map.clearRange(0, 5 * 1024);
+    map.sweep((error) => outcomes.push(error));
+    expect(outcomes[1]).toBeInstanceOf(Error);
+    expect([map.sweepsLeft, map.slotLive(1)]).toEqual([1, 1]);
+    log.entries.set(key, lost);
+    loaded((done) => map.sweep(done));
+    expect([map.sweepsLeft, map.slotLive(1)]).toEqual([0, 0]);
+  });
 });
