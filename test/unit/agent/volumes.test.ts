@@ -142,7 +142,7 @@ test('the data key is made once, opens again with the same key only, and a wrong
 });
 
 test('orders open a maintenance engine that closes when idle, not while a hold stands', async () => {
-  const b = await bench(volumeRecord({ publications: [] }), { idleMs: 30 });
+  const b = await bench(volumeRecord({ publications: [] }), { idleMs: 250 });
   const frozen = await b.volumes.order(
     volumeId,
     'freeze',
@@ -154,8 +154,8 @@ test('orders open a maintenance engine that closes when idle, not while a hold s
   expect((await b.record()).engine).toMatchObject({ nodeId: nodeA, maintenance: true });
   await until(async () => (await b.record()).engine === null);
   expect(b.engines[0]!.closes).toBe(1);
-  await b.volumes.order(volumeId, 'hold', { token: 't', deadlineMs: 300 }, { timeoutMs: 1_000, keepOpenMs: 300 });
-  await new Promise((resolve) => setTimeout(resolve, 120));
+  await b.volumes.order(volumeId, 'hold', { token: 't', deadlineMs: 1_500 }, { timeoutMs: 1_000, keepOpenMs: 1_500 });
+  await new Promise((resolve) => setTimeout(resolve, 500));
   expect(b.engines[1]!.closes).toBe(0);
   expect(await b.volumes.orderIfOpen(volumeId, 'release', { token: 't' }, 1_000)).toEqual({ heldUntilNow: true });
   await until(() => b.engines[1]!.closes === 1);

@@ -111,7 +111,9 @@ describe('calls', () => {
     );
     expect(server.port).toBeGreaterThan(0);
     const answer = await metadataClient(server.address).List({ prefix: 'volume/' });
-    expect(seen).toEqual([{ prefix: 'volume/', limit: 0, start_after: '' }]);
+    expect(seen).toEqual([
+      { prefix: 'volume/', limit: 0, only_unfinished: false, only_volume_id: '', start_after: '' },
+    ]);
     expect(answer).toEqual({
       entries: [{ key: 'volume/a', version: Number.MAX_SAFE_INTEGER, value_json: '{}' }],
       store_version: 7,
