@@ -85,6 +85,8 @@ export class ReplicaSet {
   #committed = 0;
   #synced = 0;
   #syncTarget = 0;
+  /** Every counting replica was handed all frames through here. */
+  #sentThrough: number;
   #confirming = false;
   /** Counts reads from remote replicas. */
   #turn = 0;
@@ -99,6 +101,7 @@ export class ReplicaSet {
     this.#inSync = new Set(start.inSync);
     this.#setVersion = start.setVersion;
     this.#committed = start.committed;
+    this.#sentThrough = start.committed;
     this.#synced = start.synced;
     this.#membership = parts.membership;
     this.#clock = parts.clock;
@@ -239,9 +242,14 @@ export class ReplicaSet {
       if (port === undefined || !port.local || (state !== 'in-sync' && state !== 'counting')) continue;
       for (const frame of frames) port.append(frame.segment, frame.offset, frame.bytes, frame.seq);
     }
+    this.#sentThrough = frames.at(-1)?.seq ?? this.#sentThrough;
+    if (this.#syncTarget > this.#synced) this.#syncMore();
   }
 
-  /** Asks every counting replica to make everything up to `seq` durable; events.synced() tells when. */
+  /**
+   * Asks every counting replica to make everything up to `seq` durable; events.synced() tells when. Frames through `seq` that
+   * were not sent yet are synced once they are: a sync that overtakes its frames proves nothing of them.
+   */
   sync(seq: number): void {
     if (seq > this.#syncTarget) this.#syncTarget = seq;
     this.#syncMore();
@@ -251,8 +259,8 @@ export class ReplicaSet {
     for (const link of this.links) {
       const port = link.port;
       if (port === undefined || (link.state !== 'in-sync' && link.state !== 'counting')) continue;
-      if (link.syncing !== 0 || link.syncedThrough >= this.#syncTarget) continue;
-      const target = this.#syncTarget;
+      const target = Math.min(this.#syncTarget, this.#sentThrough);
+      if (link.syncing !== 0 || link.syncedThrough >= target) continue;
       link.syncing = target;
       port.sync(target, (error) => {
         if (link.port !== port) return;

@@ -1,0 +1,95 @@
+// A sync must not be asked for before the frames it is to cover were handed over: its answer would be taken for theirs.
+
+import { describe, expect, it } from 'vitest';
+import { realClock, silentLogger } from '../../../src/base/index.js';
+import type { EngineMember, MembershipPort } from '../../../src/engine/engine-api.js';
+import type { Frame } from '../../../src/engine/log-writer.js';
+import type { ReplicaPort } from '../../../src/engine/replica-port.js';
+import { newLink, ReplicaSet } from '../../../src/engine/replica-set.js';
+
+function started(acknowledgesAtOnce: boolean) {
+  const member = {
+    replicaId: 'r',
+    nodeId: 'n',
+    incarnationId: 'i',
+    inSync: true,
+    lost: false,
+  } as unknown as EngineMember;
+  const link = newLink(member);
+  const calls: string[] = [];
+  const syncs: ((error: Error | null) => void)[] = [];
+  const synced: number[] = [];
+  let onCommitted = (_: number) => {};
+  const set = new ReplicaSet(
+    [link],
+    { inSync: [member.replicaId], setVersion: 1, committed: 10, synced: 10 },
+    {
+      membership: {} as MembershipPort,
+      clock: realClock,
+      logger: silentLogger,
+      events: {
+        committed: (seq) => onCommitted(seq),
+        synced: (seq) => synced.push(seq),
+        setChanged: () => {},
+        lost: () => {},
+        deposed: () => {},
+      },
+    },
+  );
+  const port = {
+    local: true,
+    append: (_segment: unknown, _offset: number, _bytes: Buffer, seq: number) => {
+      calls.push(`append ${seq}`);
+      if (acknowledgesAtOnce) events.appended(seq);
+    },
+    sync: (seq: number, done: (error: Error | null) => void) => {
+      calls.push(`sync ${seq}`);
+      syncs.push(done);
+    },
+  } as unknown as ReplicaPort;
+  const events = set.eventsOf(link, () => port);
+  link.state = 'in-sync';
+  set.attach(link, port, 10, 10);
+  const frames = (...seqs: number[]) =>
+    seqs.map((seq) => ({ seq, segment: {}, offset: 0, bytes: Buffer.alloc(0) }) as unknown as Frame);
+  const whenCommitted = (action: (seq: number) => void) => {
+    onCommitted = action;
+  };
+  return { set, events, calls, syncs, synced, frames, whenCommitted };
+}
+
+describe('syncs and frames', () => {
+  it('a sync waits for frames that were made and not sent yet', () => {
+    const { set, calls, syncs, synced, frames } = started(true);
+    set.append(frames(11));
+    set.sync(13);
+    expect(calls).toEqual(['append 11', 'sync 11']);
+    set.append(frames(12, 13));
+    syncs.shift()!(null);
+    expect(synced).toEqual([11]);
+    expect(calls.slice(2)).toEqual(['append 12', 'append 13', 'sync 13']);
+    syncs.shift()!(null);
+    expect(synced).toEqual([11, 13]);
+  });
+
+  it('also one that is asked for while frames are being handed over', () => {
+    const { set, calls, syncs, synced, frames, whenCommitted } = started(true);
+    whenCommitted((seq) => {
+      if (seq === 11) set.sync(13);
+    });
+    set.append(frames(11, 12, 13));
+    expect(calls).toEqual(['append 11', 'append 12', 'append 13', 'sync 13']);
+    syncs.shift()!(null);
+    expect(synced).toEqual([13]);
+  });
+
+  it('covers what was sent before it, also when that is acknowledged later', () => {
+    const { set, events, calls, syncs, synced, frames } = started(false);
+    set.append(frames(11, 12));
+    set.sync(12);
+    expect(calls.at(-1)).toBe('sync 12');
+    events.appended(12);
+    syncs.shift()!(null);
+    expect(synced).toEqual([12]);
+  });
+});
