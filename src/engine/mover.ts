@@ -3,7 +3,7 @@
 //
 // A record is copied as it is, sealed: the tag binds lineage, epoch and block, not the place, so no key is needed. Of a record some of
 // whose blocks are dead, an engine that can open it seals the living ones anew: else a record of four lives as long as its last block,
-// and a volume that was written in large pieces and overwritten in small ones would take up to four times its size.
+// and a volume written in large pieces and overwritten at random in small ones would take half as much again.
 //
 // Moves of a batch go out in bursts, each a segment of its own, coldest first, in one turn: no fresh write gets between, so what dies
 // together lies together. A move takes effect when it is committed, and only where the map still has the old place: whatever was
