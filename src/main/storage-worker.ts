@@ -12,6 +12,7 @@ import { type WorkerReplicas, workerHandlers } from '../agent/worker-handlers.js
 import { workerOf } from '../agent/worker-of.js';
 import { assert, createLogger, type Logger, messageOf, realClock, realRandom, type VolumeId } from '../base/index.js';
 import { type BlockDevice, openEngine } from '../engine/index.js';
+import { MAP_CACHE_BYTES, pageCache } from '../hotpath/index.js';
 import { ExportTable, NbdServer } from '../nbd/index.js';
 import { ReplicaHost } from '../replica/index.js';
 import { NodeDisk, Pool } from '../segment/index.js';
@@ -26,6 +27,8 @@ const noteCallMs = 35_000;
 const seed = workerData as WorkerSeed;
 const logger = createLogger('storage', seed.logLevel).child({ node: seed.nodeId, worker: seed.index });
 const net = openNet(realClock);
+// One budget for the daemon, whatever it is divided into.
+pageCache.limit(MAP_CACHE_BYTES / seed.workers);
 
 /** The replicas of this worker, from `start` on. */
 class Replicas implements WorkerReplicas {
