@@ -61,8 +61,8 @@ export const SCRUB_REST = 9;
 export const CHECKPOINT_FRAME_MAX = 256 * KiB;
 /** A checkpoint stops while so much is not acknowledged. */
 export const CHECKPOINT_AHEAD_BYTES = 1 * MiB;
-/** Blocks unmapped by one entry of the log (64 GiB, some milliseconds); a larger trim is several, with other requests in between. */
-export const RANGE_BLOCKS_MAX = 16 * 1024 * 1024;
+/** Blocks unmapped by one entry of the log (16 GiB, 3 to 10 ms); a larger trim is several, with other requests in between. */
+export const RANGE_BLOCKS_MAX = 4 * 1024 * 1024;
 /** Pause between two readings of pages that nobody sees any more, half a MiB each. */
 export const SWEEP_PAUSE_MS = 4;
 /** Free bytes that a replica's pool keeps for deletions, checkpoints and snapshots: writes stop above it. */
