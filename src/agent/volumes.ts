@@ -168,7 +168,14 @@ export class Volumes {
     const open = this.#open.get(volumeId);
     if (!open) return undefined;
     const full = { ...params, ...this.#address(open) } as WorkerMethods[Method]['params'];
-    return this.#options.workerFor(volumeId).call(method, full, timeoutMs);
+    try {
+      return await this.#options.workerFor(volumeId).call(method, full, timeoutMs);
+    } catch (error) {
+      // It is just being closed: the worker has let go of it already.
+      if (!(error instanceof HoldfastError && error.code === 'ABORTED' && error.reason === 'StaleReign')) throw error;
+      this.#forget(open);
+      return undefined;
+    }
   }
 
   noteSize(volumeId: VolumeId, sizeBytes: number): void {
