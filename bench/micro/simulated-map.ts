@@ -7,7 +7,7 @@
 //                                                  "openedRss", "workedRss", "writes"}
 
 import { readFileSync } from 'node:fs';
-import { BLOCK_SIZE, MiB, messageOf, realClock } from '../../src/base/index.js';
+import { BLOCK_SIZE, messageOf, realClock } from '../../src/base/index.js';
 import type { BlockRequest, Engine } from '../../src/engine/index.js';
 import { PAGE_ENTRIES } from '../../src/format/index.js';
 import { BlockMap } from '../../src/hotpath/index.js';
@@ -22,9 +22,9 @@ const DIRTY_MOST = 10_000;
 const DIRTY_SHARE = 0.6;
 const DIRTY_LEFT = 4_000;
 const DIRTY_AT_END = 64;
-/** More log than a checkpoint lets pass. */
-const LAST_WRITES = 160 * MiB;
 const CHUNK = 128 * 1024;
+/** Written between two looks: a checkpoint lets 64 MiB of log pass. */
+const LAST_CHUNKS = 64;
 const POLL_MS = 20;
 const WAIT_MS = 120_000;
 const DEPTH = 32;
@@ -75,11 +75,12 @@ async function capture(engine: Engine): Promise<Captured> {
   return captured;
 }
 
-/** Writes a block from time to time: a commit looks whether a checkpoint is due. */
-async function until(engine: Engine, test: () => boolean, what: string): Promise<void> {
+/** Writes some of the log from time to time: a commit looks whether a checkpoint is due. */
+async function until(engine: Engine, test: () => boolean, what: string, chunks: number): Promise<void> {
   const deadline = realClock.monotonicMs() + WAIT_MS;
+  const chunk = sampleBlocks(CHUNK / BLOCK_SIZE, 0);
   while (!test()) {
-    await write(engine, 0, sampleBlocks(1, 0));
+    for (let i = 0; i < chunks; i++) await write(engine, i * CHUNK, chunk);
     if (realClock.monotonicMs() > deadline) throw new Error(`not within ${WAIT_MS / 1000} s: ${what}`);
     await realClock.sleep(POLL_MS);
   }
@@ -96,11 +97,10 @@ async function build(directory: string, sizeBytes: number): Promise<object> {
     if (page % PAGES_BETWEEN !== 0) continue;
     await write(engine, 0, sampleBlocks(1, 0));
     if (map.dirtyPages > DIRTY_MOST || map.dirtyShare > DIRTY_SHARE)
-      await until(engine, () => map.dirtyPages < DIRTY_LEFT, 'pages of the map are written');
+      await until(engine, () => map.dirtyPages < DIRTY_LEFT, 'pages of the map are written', 1);
   }
-  const last = sampleBlocks(CHUNK / BLOCK_SIZE, 0);
-  for (let at = 0; at < LAST_WRITES; at += CHUNK) await write(engine, at % (16 * MiB), last);
-  await until(engine, () => map.dirtyPages <= DIRTY_AT_END, 'the last pages of the map are written');
+  // A checkpoint is due when so much log lies behind the one before, wherever that lay.
+  await until(engine, () => map.dirtyPages <= DIRTY_AT_END, 'the last pages of the map are written', LAST_CHUNKS);
   const { dirtyPages } = map;
   await close();
   return { pages, dirtyPages };
