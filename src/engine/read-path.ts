@@ -1,5 +1,8 @@
 // Reads: map lookup, one port call for all records of a batch, open, answer. Zeroes need no I/O. A record that one replica
-// gives damaged is taken from another, which LogReader does one by one; the fast path is the intact local copy.
+// gives damaged is taken from another, which LogReader does one by one; the fast path is the intact local copy in memory.
+//
+// Nobody waits for what others asked for: requests that came together are answered together as far as everything is there
+// within the call, which is the rule; each of the others when the last of its own parts has come.
 
 import { BLOCK_SIZE, type Clock, corrupt, HoldfastError, type Logger, messageOf } from '../base/index.js';
 import { PAGE_ENTRIES, placeLength, placeOffset, placeSlot, segmentFileName } from '../format/index.js';
@@ -8,16 +11,22 @@ import type { BlockRequest } from './block-device.js';
 import { READ_JOB_BYTES, READ_SCRATCH_BYTES, READ_SPREAD_BYTES, RECONNECT_MS } from './limits.js';
 import type { LogReader } from './log-reader.js';
 import { ReadBatch, type ReadRow } from './read-batch.js';
+import { ReadScratch } from './read-scratch.js';
 import type { ReplicaPort } from './replica-port.js';
 import type { SegmentTable, TableEntry } from './segment-table.js';
 
-/** Requests that are answered together. */
+/** Requests that came together. */
 interface Job {
   readonly requests: readonly BlockRequest[];
   readonly answer: ReadAnswer;
   readonly group: UnderWay;
-  /** Batches under way, and one while batches are being made. */
-  open: number;
+  /** Until every request was looked at none is answered. */
+  planning: boolean;
+  unanswered: number;
+  /** Parts of each request, by index, that were not there at once and have not come yet; null while there is nothing such. */
+  late: number[] | null;
+  /** Requests whose last part has come, to be answered together before the call returns. */
+  ready: number[];
   /** Requests that can't be answered, by index. */
   failed: Set<number> | null;
   /** Partial blocks, to be copied out of blocks of their own. */
@@ -25,6 +34,7 @@ interface Job {
 }
 
 interface Edge {
+  readonly request: number;
   readonly block: Buffer;
   readonly from: number;
   readonly to: number;
@@ -32,7 +42,7 @@ interface Edge {
   readonly intoAt: number;
 }
 
-/** All data is in place but that of `failed`. */
+/** All data is in place but that of `failed`, which are indexes of `requests`. */
 export type ReadAnswer = (requests: readonly BlockRequest[], failed: ReadonlySet<number> | null) => void;
 
 /** Reads that began between two calls of settled(). */
@@ -58,7 +68,7 @@ export interface ReadParts {
   readonly logger: Logger;
 }
 
-/** Buffers and batches kept for the next reads: a local replica answers within the call and needs one of each. */
+/** Batches kept for the next reads: one is enough while everything is in memory. */
 const SPARE_MAX = 4;
 
 export class ReadPath {
@@ -69,7 +79,7 @@ export class ReadPath {
   #underWay: UnderWay = { reads: 0, drained: null };
   #settled: Promise<void> = Promise.resolve();
   readonly #spareBatches: ReadBatch[] = [];
-  readonly #spareScratch: Buffer[] = [];
+  readonly #scratch = new ReadScratch();
   /** The batch being filled. */
   #batch = new ReadBatch();
   /** What one batch may take, judged by where the one before it was read. */
@@ -109,7 +119,9 @@ export class ReadPath {
   #readSome(requests: readonly BlockRequest[], answer: ReadAnswer): void {
     const group = this.#underWay;
     group.reads++;
-    const job: Job = { requests, answer, group, open: 1, failed: null, edges: null };
+    const unanswered = requests.length;
+    const lists = { late: null, ready: [], failed: null, edges: null };
+    const job: Job = { requests, answer, group, planning: true, unanswered, ...lists };
     const { map } = this.#parts;
     for (let i = 0; i < requests.length; i++) {
       const { offset, length } = requests[i]!;
@@ -119,23 +131,29 @@ export class ReadPath {
       else this.#tryPlan(job, i);
     }
     this.#run(job);
-    this.#ended(job);
+    job.planning = false;
+    if (job.late === null) this.#answerAll(job);
+    else this.#answerSome(job, job.late);
   }
 
-  /** Parts of the map are read first. Nearly always they are there before this returns. */
+  /** Parts of the map are read first. Often they are there before this returns. */
   #load(job: Job, index: number, block: number, count: number): void {
     let now = true;
-    job.open++;
+    let ended = false;
     this.#parts.map.load(block, count, (error) => {
+      ended = true;
       if (error === null) this.#tryPlan(job, index);
       else {
         this.#parts.logger.error({ block, error: messageOf(error) }, 'read failed: the map is not to be had');
         fail(job, index);
       }
-      if (!now) this.#run(job);
-      this.#ended(job);
+      if (now) return;
+      this.#run(job);
+      came(job, index);
+      this.#answerReady(job);
     });
     now = false;
+    if (!ended) late(job, index);
   }
 
   #tryPlan(job: Job, index: number): void {
@@ -179,7 +197,7 @@ export class ReadPath {
       } else {
         const aside = Buffer.allocUnsafe(BLOCK_SIZE);
         job.edges ??= [];
-        job.edges.push({ block: aside, from: within, to: within + take, into: data!, intoAt });
+        job.edges.push({ request: index, block: aside, from: within, to: within + take, into: data!, intoAt });
         this.#planBlocks(job, index, block, 1, aside, 0);
         at += take;
       }
@@ -254,60 +272,112 @@ export class ReadPath {
     this.#segment = undefined;
     if (batch.count === 0) return;
     this.#batch = this.#spareBatches.pop() ?? new ReadBatch();
-    job.open++;
+    batch.open = batch.count;
     const port = this.#parts.source();
-    if (port === undefined) return void this.#slow(job, batch, null);
-    this.#batchBytesMax = port.local ? READ_SCRATCH_BYTES : READ_SPREAD_BYTES;
-    const scratch = this.#scratchFor(port, batch.bytes);
-    port.read(batch.ranges(scratch), (error) => {
-      const bad = error === null ? this.#open(batch, scratch) : null;
-      if (scratch.length === READ_SCRATCH_BYTES && this.#spareScratch.length < SPARE_MAX)
-        this.#spareScratch.push(scratch);
-      if (error === null && bad === null) this.#batchEnded(job, batch);
-      else void this.#slow(job, batch, bad);
-    });
+    if (port === undefined) void this.#slow(job, batch, null);
+    else {
+      this.#batchBytesMax = port.local ? READ_SCRATCH_BYTES : READ_SPREAD_BYTES;
+      const ranges = batch.ranges(this.#scratch.take(batch.bytes));
+      if (port.readParts === undefined) port.read(ranges, (error) => this.#fetched(job, batch, error, null));
+      else port.readParts(ranges, (error, which) => this.#fetched(job, batch, error, which));
+    }
+    if (batch.open > 0) this.#goesOn(job, batch);
   }
 
-  /** Many reads may wait for a remote replica at once, each holding what it needs and no more. */
-  #scratchFor(port: ReplicaPort, bytes: number): Buffer {
-    if (!port.local && bytes * 2 < READ_SCRATCH_BYTES) return Buffer.allocUnsafe(bytes);
-    return this.#spareScratch.pop() ?? Buffer.allocUnsafeSlow(READ_SCRATCH_BYTES);
+  /** What is still to come of a batch is answered when it comes. */
+  #goesOn(job: Job, batch: ReadBatch): void {
+    batch.late = true;
+    for (let i = 0; i < batch.count; i++) if (!batch.hasEnded(i)) late(job, batch.requests[i]!);
   }
 
-  /** Opens all records; the rows of those that can't be, or null. */
-  #open(batch: ReadBatch, scratch: Buffer): number[] | null {
+  /** The replica gave these ranges, or all of them. */
+  #fetched(job: Job, batch: ReadBatch, error: Error | null, ranges: readonly number[] | null): void {
+    const rows = ranges === null ? null : batch.rowsOf(ranges);
+    const bad = error === null ? this.#open(batch, rows) : rows;
+    batch.fetching -= ranges === null ? batch.fetching : ranges.length;
+    if (batch.fetching === 0 && batch.slab !== null) {
+      this.#scratch.release(batch.slab);
+      batch.slab = null;
+    }
+    if (error === null && bad === null && rows === null && !batch.late) {
+      batch.open = 0;
+      return this.#batchEnded(batch);
+    }
+    const good = error !== null ? [] : without(rows ?? batch.rowsOf(), bad);
+    this.#rowsEnded(job, batch, good);
+    if (error !== null || bad !== null) void this.#slow(job, batch, bad);
+  }
+
+  /** Opens records, all of them or `rows`; those that can't be, or null. */
+  #open(batch: ReadBatch, rows: readonly number[] | null): number[] | null {
     const opening = this.#opening;
-    const { at, lengths, blocks, counts, into, intoAt } = batch;
-    for (let i = 0; i < batch.count; i++)
-      opening.add(scratch, at[i]!, lengths[i]!, blocks[i]!, counts[i]!, into[i]!, intoAt[i]!);
+    const { at, from, lengths, blocks, counts, into, intoAt } = batch;
+    const { bytes } = batch.slab!;
+    const count = rows === null ? batch.count : rows.length;
+    for (let n = 0; n < count; n++) {
+      const i = rows === null ? n : rows[n]!;
+      opening.add(bytes, from + at[i]!, lengths[i]!, blocks[i]!, counts[i]!, into[i]!, intoAt[i]!);
+    }
     let bad: number[] | null = null;
     if (this.#kernel.open(this.#parts.keys, opening) > 0) {
       bad = [];
-      for (let i = 0; i < opening.count; i++) if (opening.fault(i) !== null) bad.push(i);
+      for (let n = 0; n < count; n++) if (opening.fault(n) !== null) bad.push(rows === null ? n : rows[n]!);
     }
     opening.clear();
     return bad;
   }
 
-  #batchEnded(job: Job, batch: ReadBatch): void {
-    batch.clear();
-    if (this.#spareBatches.length < SPARE_MAX) this.#spareBatches.push(batch);
-    this.#ended(job);
+  /** Rows of a batch of which others have not ended, or that is answered late. */
+  #rowsEnded(job: Job, batch: ReadBatch, rows: readonly number[]): void {
+    for (const row of rows) {
+      batch.rowEnded(row);
+      if (batch.late) came(job, batch.requests[row]!);
+    }
+    if (batch.open === 0) this.#batchEnded(batch);
+    this.#answerReady(job);
   }
 
-  #ended(job: Job): void {
-    if (--job.open > 0) return;
-    if (job.edges !== null)
-      for (const edge of job.edges) edge.into.set(edge.block.subarray(edge.from, edge.to), edge.intoAt);
+  #batchEnded(batch: ReadBatch): void {
+    batch.clear();
+    if (this.#spareBatches.length < SPARE_MAX) this.#spareBatches.push(batch);
+  }
+
+  // --- Answers
+
+  #answerAll(job: Job): void {
+    if (job.edges !== null) for (const edge of job.edges) copyEdge(edge);
     job.answer(job.requests, job.failed);
     ended(job.group);
   }
 
+  /** Everything of the job that is not late. */
+  #answerSome(job: Job, parts: readonly number[]): void {
+    job.ready.length = 0;
+    for (let i = 0; i < job.requests.length; i++) if ((parts[i] ?? 0) === 0) job.ready.push(i);
+    this.#answerReady(job);
+  }
+
+  #answerReady(job: Job): void {
+    if (job.planning || job.ready.length === 0) return;
+    const { ready, requests, edges } = job;
+    job.ready = [];
+    const answered = ready.map((index) => requests[index]!);
+    let failed: Set<number> | null = null;
+    for (let i = 0; i < ready.length; i++) {
+      if (!job.failed?.has(ready[i]!)) continue;
+      failed ??= new Set();
+      failed.add(i);
+    }
+    if (edges !== null) for (const edge of edges) if (ready.includes(edge.request)) copyEdge(edge);
+    job.answer(answered, failed);
+    job.unanswered -= answered.length;
+    if (job.unanswered === 0) ended(job.group);
+  }
+
   /** Record by record, from whichever replica has it; `rows` null: all of them. One that nobody has fails its request alone. */
   async #slow(job: Job, batch: ReadBatch, rows: readonly number[] | null): Promise<void> {
-    const count = rows === null ? batch.count : rows.length;
-    for (let i = 0; i < count; i++) {
-      const row = batch.row(rows === null ? i : rows[i]!);
+    for (const i of rows ?? batch.rowsOf()) {
+      const row = batch.row(i);
       try {
         await this.#fromAny(row);
       } catch (error) {
@@ -315,8 +385,8 @@ export class ReadPath {
         this.#parts.logger.error(facts, 'read failed');
         fail(job, row.request);
       }
+      this.#rowsEnded(job, batch, [i]);
     }
-    this.#batchEnded(job, batch);
   }
 
   /** While no replica can be asked the read waits, as writes do: that is a pause for the client and no error. */
@@ -341,6 +411,29 @@ export class ReadPath {
       await clock.sleep(wait);
     }
   }
+}
+
+/** A part of the request is still to come. */
+function late(job: Job, request: number): void {
+  job.late ??= [];
+  job.late[request] = (job.late[request] ?? 0) + 1;
+}
+
+/** It has come. */
+function came(job: Job, request: number): void {
+  const { late } = job;
+  if (late !== null && --late[request]! === 0) job.ready.push(request);
+}
+
+/** `rows` but for those in `bad`, which are some of them in the same order. */
+function without(rows: readonly number[], bad: readonly number[] | null): readonly number[] {
+  if (bad === null) return rows;
+  const left = new Set(bad);
+  return rows.filter((row) => !left.has(row));
+}
+
+function copyEdge(edge: Edge): void {
+  edge.into.set(edge.block.subarray(edge.from, edge.to), edge.intoAt);
 }
 
 function fail(job: Job, request: number): void {

@@ -4,6 +4,7 @@ export type {
   CloneOrder,
   DescribeUpdate,
   FrameInfo,
+  RangesEnded,
   ReadRange,
   ReplicaConnector,
   ReplicaEvents,

@@ -6,7 +6,7 @@ export { FramePlan, OpenBatch, type OpenFault, recordSizeMax, SealBatch } from '
 export { KeyRing } from './keys.js';
 export { compressBlock, decompressBlock } from './lz4.js';
 export { nativeBinding } from './native.js';
-export type { NativeBinding, NativeNet, NativeSockets } from './native-binding.js';
+export type { NativeBinding, NativeNet, NativeReads, NativeSockets } from './native-binding.js';
 export { MAP_CACHE_BYTES, MapPage, PAGE_BYTES, PageCache, type PageCut, pageCache } from './page-cache.js';
 export { LOAD_PAGES, type PageRead, type ReadPages } from './page-loads.js';
 export { rewritePages } from './rewrite-pages.js';

@@ -68,4 +68,27 @@ export interface NativeDisk {
   startWriteBack(fd: number, from: number, length: number): boolean;
 }
 
-export interface NativeBinding extends NativeKernel, NativeNet, NativeDisk {}
+/** native/src/reads.rs. Twin: segment/node-reads.ts reads one after the other. */
+export interface NativeReads {
+  /**
+   * A reader of this thread. `ended(count)` is called from the event loop when `told` (3072 numbers) holds batch, row and result of so
+   * many reads. `ring` false: by threads, as where the system gives no io_uring.
+   */
+  openReads(ended: (count: number) => void, told: Int32Array, ring: boolean): number;
+  readsByRing(reader: number): boolean;
+  /**
+   * Rows of 32 bytes: double position; words descriptor, buffer, byte in it, length; then, filled in, a word result: the bytes read
+   * (fewer only at the end of the file), a negative errno, or -2^31: `ended` will tell, naming `batch`. Returns how many it will tell
+   * of. Their buffers must not be moved or shrunk and their descriptors not be closed until then.
+   */
+  readRanges(
+    reader: number,
+    rows: Uint8Array,
+    count: number,
+    buffers: readonly Uint8Array[],
+    bufferCount: number,
+    batch: number,
+  ): number;
+}
+
+export interface NativeBinding extends NativeKernel, NativeNet, NativeDisk, NativeReads {}

@@ -12,6 +12,7 @@ import type {
   CloneOrder,
   DescribeUpdate,
   FrameInfo,
+  RangesEnded,
   ReadRange,
   ReplicaEvents,
   ReplicaStatus,
@@ -114,15 +115,20 @@ export class LocalReplica implements BatchReplicaPort {
   }
 
   read(ranges: readonly ReadRange[], done: Done): void {
-    let failed: Error | null = this.#lost;
-    if (failed === null) {
-      try {
-        for (const range of ranges) this.#replica.read(this.#handle, range.segment, range.offset, range.into);
-      } catch (error) {
-        failed = this.#noteRefusal(error);
-      }
-    }
-    done(failed);
+    let left = ranges.length;
+    let failed: Error | null = null;
+    this.readParts(ranges, (error, ended) => {
+      failed ??= error;
+      left -= ended === null ? left : ended.length;
+      if (left === 0) done(failed);
+    });
+  }
+
+  readParts(ranges: readonly ReadRange[], ended: RangesEnded): void {
+    if (this.#lost !== null) return ended(this.#lost, null);
+    this.#replica.read(this.#handle, ranges, (error, rows) => {
+      ended(this.#lost ?? (error === null ? null : this.#noteRefusal(error)), rows);
+    });
   }
 
   confirm(done: Done): void {

@@ -35,7 +35,15 @@ import {
   SegmentLog,
   SuperblockStore,
 } from '../segment/index.js';
-import type { AppendItem, CloneOrder, DescribeUpdate, ReplicaStatus, SegmentInfo } from '../wire/index.js';
+import type {
+  AppendItem,
+  CloneOrder,
+  DescribeUpdate,
+  RangesEnded,
+  ReadRange,
+  ReplicaStatus,
+  SegmentInfo,
+} from '../wire/index.js';
 import type { AcceptRules } from './accept.js';
 import { writeBatch } from './batch-writer.js';
 import { checkNotMarked, markFailed } from './failure-marker.js';
@@ -291,10 +299,11 @@ export class Replica {
     else if (!this.#queue.pass(start)) done(tooMany(this.volumeId));
   }
 
-  /** Throws; see SegmentLog.read(). */
-  read(port: PortHandle, segment: SegmentName, offset: number, into: Uint8Array): void {
-    if (this.#port !== port || this.#failure !== null) this.#checkCurrent(port);
-    this.#log.read(segment, offset, into);
+  /** See SegmentLog.read(). What ends after the port was lost ends with the reason of that. */
+  read(port: PortHandle, ranges: readonly ReadRange[], ended: RangesEnded): void {
+    const refusal = this.refusal(port);
+    if (refusal !== null) ended(refusal, null);
+    else this.#log.read(ranges, (error, rows) => ended(this.refusal(port) ?? error, rows));
   }
 
   // --- Everything else ------------------------------------------------------------------------------------------------

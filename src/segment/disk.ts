@@ -1,6 +1,9 @@
-// The port to a pool's filesystem. Writes and reads are synchronous because they go to the page cache, which is memory;
-// whatever waits for the device (data sync, directory sync, unlink of large files) is asynchronous. Every failure is a
-// HoldfastError (disk-error.ts): a full disk is RESOURCE_EXHAUSTED/NoSpace, a failing or read-only one UNAVAILABLE/DiskFailed.
+// The port to a pool's filesystem. Writes are synchronous because they go to the page cache, which is memory, and so are the
+// reads of recoveries and repairs; whatever waits for the device (reads on behalf of clients, data sync, directory sync, unlink
+// of large files) is asynchronous. Every failure is a HoldfastError (disk-error.ts): a full disk is RESOURCE_EXHAUSTED/NoSpace,
+// a failing or read-only one UNAVAILABLE/DiskFailed.
+
+import type { FileReads, RowsEnded } from './file-reads.js';
 
 /** read: must exist. write: must exist, read and write. create: must not exist, read and write. */
 export type OpenMode = 'read' | 'write' | 'create';
@@ -11,7 +14,7 @@ export interface DiskFile {
   write(buffers: readonly Uint8Array[], position: number): void;
   /** Has bytes that were written brought to the disk soon, without waiting and without any promise. May do nothing. */
   startWriteBack(from: number, length: number): void;
-  /** Fills `into` from `position` on as far as the file goes; returns the bytes read. */
+  /** Fills `into` from `position` on as far as the file goes; returns the bytes read. Waits for the disk. */
   read(into: Uint8Array, position: number): number;
   /** Only for bytes that are no part of a log (see SegmentLog). */
   truncate(length: number): void;
@@ -46,6 +49,12 @@ export interface DiskSpace {
 
 export interface Disk {
   openFile(path: string, mode: OpenMode): DiskFile;
+  /**
+   * Begins all reads at once, of files of this disk, and tells `ended` of each of them once. What is in the page cache is there
+   * before it returns, and never waits for what is not. A file that ends too soon is DATA_LOSS. `reads` is cleared before anything
+   * is told. From then on files may be closed or deleted; memory to read into belongs to the disk until its row has ended.
+   */
+  readAll(reads: FileReads, ended: RowsEnded): void;
   /** Replaces `to` atomically. Durable after syncDirectory() of both parents. */
   rename(from: string, to: string): void;
   /** A second name for a file; false when the file can't have more names (EMLINK). */

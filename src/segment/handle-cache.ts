@@ -6,6 +6,7 @@ import type { LogSegment } from './segment-log.js';
 export class HandleCache {
   readonly #limit: number;
   readonly #open = new Set<LogSegment>();
+  #holds = 0;
 
   /** `limit`: descriptors kept open, those that must stay open not counted against opening more. */
   constructor(limit: number) {
@@ -21,7 +22,16 @@ export class HandleCache {
   opened(segment: LogSegment): void {
     assert(segment.file !== null && !this.#open.has(segment), 'a handle is opened once');
     this.#open.add(segment);
-    if (this.#open.size > this.#limit) this.#evict(segment);
+    if (this.#holds === 0 && this.#open.size > this.#limit) this.#evict(segment);
+  }
+
+  /** Nothing is evicted until release(): files that are opened for one call stay open until all of them were used. */
+  hold(): void {
+    this.#holds++;
+  }
+  release(): void {
+    if (--this.#holds > 0) return;
+    for (let over = this.#open.size - this.#limit; over > 0; over--) this.#evict(null);
   }
 
   /** Closes the segment's file now, or when the sync that uses it ends. */
@@ -32,7 +42,7 @@ export class HandleCache {
     this.#open.delete(segment);
   }
 
-  #evict(newest: LogSegment): void {
+  #evict(newest: LogSegment | null): void {
     let looked = 0;
     for (const segment of this.#open) {
       if (++looked > 64) return;

@@ -8,12 +8,14 @@ export {
   synced,
 } from './disk.js';
 export { diskError } from './disk-error.js';
+export { FileReads, type RowsEnded } from './file-reads.js';
 export { HandleCache } from './handle-cache.js';
 export { isChecksumFault, LogTail } from './log-tail.js';
 export { NodeDisk } from './node-disk.js';
+export { readOneByOne } from './node-reads.js';
 export { Pool, type PoolIdentity, removeTree } from './pool.js';
 export type { RecoveryEvidence, RecoveryVerdict } from './recovery.js';
 export { createReplicaDirectory, directoryUsage, replicaIn, retireReplicaDirectory } from './replica-directory.js';
-export { type LogEnd, type LogPlace, type LogSegment, SegmentLog } from './segment-log.js';
+export { type LogEnd, type LogPlace, type LogRange, type LogSegment, SegmentLog } from './segment-log.js';
 export { zeroDigest } from './segment-scan.js';
 export { SuperblockStore } from './superblock-store.js';

@@ -29,7 +29,9 @@ import { errnoOf } from '../base/index.js';
 import { nativeBinding } from '../hotpath/index.js';
 import type { Disk, DiskFile, DiskLock, DiskSpace, FileStat, OpenMode } from './disk.js';
 import { diskError } from './disk-error.js';
+import type { FileReads, RowsEnded } from './file-reads.js';
 import { mountInstance } from './mount-instance.js';
+import { NodeReads, type ReadableFile, readOneByOne } from './node-reads.js';
 import { lockPoolFile } from './pool-lock.js';
 
 /** Below IOV_MAX (1024). */
@@ -42,15 +44,28 @@ const openFlags: Readonly<Record<OpenMode, number>> = {
 };
 
 const native = nativeBinding();
+let nodeReads: NodeReads | undefined;
 
-class NodeFile implements DiskFile {
+class NodeFile implements ReadableFile {
   readonly path: string;
   readonly #fd: number;
   #closed = false;
+  /** Reads under way. */
+  #holds = 0;
 
   constructor(path: string, fd: number) {
     this.path = path;
     this.#fd = fd;
+  }
+
+  get descriptor(): number {
+    return this.#fd;
+  }
+  hold(): void {
+    this.#holds++;
+  }
+  release(): void {
+    if (--this.#holds === 0 && this.#closed) closeSync(this.#fd);
   }
 
   write(buffers: readonly Uint8Array[], position: number): void {
@@ -129,13 +144,18 @@ class NodeFile implements DiskFile {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    closeSync(this.#fd);
+    if (this.#holds === 0) closeSync(this.#fd);
   }
 }
 
 export class NodeDisk implements Disk {
   openFile(path: string, mode: OpenMode): DiskFile {
     return attempt('open', path, () => new NodeFile(path, openSync(path, openFlags[mode], 0o600)));
+  }
+  readAll(reads: FileReads, ended: RowsEnded): void {
+    if (native === null) return readOneByOne(reads, ended);
+    nodeReads ??= new NodeReads(native);
+    nodeReads.read(reads, ended);
   }
   rename(from: string, to: string): void {
     attempt('rename', `${from} to ${to}`, () => renameSync(from, to));

@@ -8,7 +8,7 @@
 // ahead while a flush waits for the disk (zero-ahead.ts), never below the log's end; they are cut off when the segment was
 // sealed, or nothing is expected to be written to it. May fail: full or failing disk, at any call.
 
-import { assert, corrupt, HoldfastError, notFound } from '../base/index.js';
+import { asHoldfastError, assert, corrupt, HoldfastError, notFound } from '../base/index.js';
 import {
   DIGEST_SIZE,
   SEGMENT_HEADER_SIZE,
@@ -18,6 +18,7 @@ import {
 } from '../format/index.js';
 import { type Disk, type DiskFile, synced } from './disk.js';
 import { FileDeletion } from './file-deletion.js';
+import { FileReads, type RowsEnded } from './file-reads.js';
 import { type WalkedFrame, walkFrames } from './frame-walk.js';
 import type { HandleCache } from './handle-cache.js';
 import { WRITE_BACK_BYTES } from './limits.js';
@@ -68,6 +69,13 @@ export interface LogPlace extends LogEnd {
   readonly offset: number;
 }
 
+/** Bytes of a log, and where they go: the whole of `into` is filled. */
+export interface LogRange {
+  readonly segment: SegmentName;
+  readonly offset: number;
+  readonly into: Uint8Array;
+}
+
 const emptyEnd: LogEnd = { epoch: 0, seq: 0, digest: zeroDigest };
 
 export class SegmentLog {
@@ -84,6 +92,7 @@ export class SegmentLog {
   #beyond: SegmentName[] = [];
   readonly #zeroes: LogZeroes;
   readonly #deletion: FileDeletion;
+  readonly #reads = new FileReads();
 
   private constructor(disk: Disk, directory: string, handles: HandleCache, hasRoom: () => boolean) {
     this.#disk = disk;
@@ -269,11 +278,35 @@ export class SegmentLog {
     return segment.file;
   }
 
-  /** Fills `into` from `offset` on. OUT_OF_RANGE beyond the valid end, NOT_FOUND for a segment that is not in the log. */
-  read(name: SegmentName, offset: number, into: Uint8Array): void {
-    const segment = this.#inside(name, offset, into.length);
-    const count = this.#handle(segment, false).read(into, offset);
-    if (count < into.length) throw corrupt(`${segment.path} ends at byte ${offset + count}, it held ${segment.length}`);
+  /**
+   * Begins to fill all ranges, and tells `ended` of each; it does not throw. OUT_OF_RANGE beyond the valid end, NOT_FOUND for a
+   * segment that is not in the log: then nothing is read. The log may change meanwhile, also lose the segment: what a range asked
+   * for stays in the file that was opened, but for a repair, which verification tells.
+   */
+  read(ranges: readonly LogRange[], ended: RowsEnded): void {
+    this.#handles.hold();
+    try {
+      const refused = this.#rowsOf(ranges);
+      if (refused === null) this.#disk.readAll(this.#reads, ended);
+      else ended(refused, null);
+    } finally {
+      this.#handles.release();
+    }
+  }
+
+  #rowsOf(ranges: readonly LogRange[]): Error | null {
+    const reads = this.#reads;
+    reads.clear();
+    try {
+      for (let i = 0; i < ranges.length; i++) {
+        const { segment, offset, into } = ranges[i]!;
+        const found = this.#inside(segment, offset, into.length);
+        reads.add(found.file ?? this.#handle(found, false), offset, into, 0, into.length);
+      }
+      return null;
+    } catch (error) {
+      return asHoldfastError(error);
+    }
   }
 
   #inside(name: SegmentName, offset: number, length: number): LogSegment {

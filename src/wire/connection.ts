@@ -159,9 +159,11 @@ export class WireConnection implements StreamHandler {
     this.#reader.stop();
   }
 
-  /** Reads nothing more until goOn(). */
+  /** Reads nothing more, not even of what was received already, until goOn(). */
   hold(): void {
-    if (!this.#ended) this.#stream.pause();
+    if (this.#ended) return;
+    this.#stream.pause();
+    this.#reader.stop();
   }
   goOn(): void {
     if (!this.#ended) this.#stream.resume();

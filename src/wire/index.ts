@@ -5,6 +5,7 @@ export type {
   CloneOrder,
   DescribeUpdate,
   FrameInfo,
+  RangesEnded,
   ReadRange,
   ReplicaConnector,
   ReplicaEvents,

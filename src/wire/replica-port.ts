@@ -80,6 +80,12 @@ export interface ReadRange {
   readonly into: Uint8Array;
 }
 
+/**
+ * Told of ranges that ended, all with the same error or none: as soon as they did, each once. `ranges` null: all of them, and it is
+ * the only call. Calls may come before the reading function returns.
+ */
+export type RangesEnded = (error: Error | null, ranges: readonly number[] | null) => void;
+
 export interface ReplicaPort {
   readonly replicaId: ReplicaId;
   readonly nodeId: NodeId;
@@ -103,8 +109,10 @@ export interface ReplicaPort {
   flush?(): void;
   /** `done(null)` when every frame appended so far up to throughSeq, and every directory entry they need, is on stable storage. */
   sync(throughSeq: number, done: (error: Error | null) => void): void;
-  /** One callback for all ranges; on error none of them counts. */
+  /** One callback for all ranges, when nothing is written into their memory any more; on error none of them counts. */
   read(ranges: readonly ReadRange[], done: (error: Error | null) => void): void;
+  /** The same told range by range, so that what is in memory does not wait for a disk. A port without it has no disk of its own. */
+  readParts?(ranges: readonly ReadRange[], ended: RangesEnded): void;
   /** `done(null)` when the replica has just confirmed that no higher reign was promised. */
   confirm(done: (error: Error | null) => void): void;
   /** Removes every frame above `seq` (0: all). Whole segments are deleted, a prefix is kept by writing a new file and renaming it. Durable when resolved. */

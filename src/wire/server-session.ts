@@ -31,6 +31,9 @@ import type { AppendItem, BatchReplicaPort, ReadRange } from './replica-port.js'
 
 const bodies = { data: bodiesOn('data'), bulk: bodiesOn('bulk'), control: bodiesOn('control') } as const;
 
+/** Reads come on these: they are held when too much is being read. */
+const readingChannels = ['control', 'bulk'] as const;
+
 /** Appends that the port has taken and not acknowledged, and the memory they lie in. */
 interface KeptAppends {
   readonly slab: ReceiveSlab;
@@ -60,6 +63,8 @@ export class ServerSession {
   /** As the fence sent it; every later message must carry the same. */
   #reign: Buffer | null = null;
   #outstanding = 0;
+  /** What the reads under way will answer with. */
+  #readingBytes = 0;
   #ended = false;
 
   constructor(hello: Hello, port: BatchReplicaPort, logger: Logger, onEnd: () => void) {
@@ -238,6 +243,9 @@ export class ServerSession {
     let total = 0;
     for (let at = 0; at < body.length; at += READ_RANGE_SIZE) total += body.readUInt32LE(at + 16);
     if (total > READ_BYTES_MAX) throw protocolError(`a read of ${total} bytes, at most ${READ_BYTES_MAX}`);
+    this.#begin();
+    this.#readingBytes += total;
+    if (this.#readingBytes > REPLY_BACKLOG_BYTES) connection.hold();
     const { outbox } = connection;
     outbox.reserve(MESSAGE_HEADER_SIZE + total);
     const answer = outbox.bytes;
@@ -251,6 +259,11 @@ export class ServerSession {
       filled += length;
     }
     this.#port.read(ranges, (error) => {
+      this.#outstanding--;
+      const held = this.#readingBytes > REPLY_BACKLOG_BYTES;
+      this.#readingBytes -= total;
+      if (held && this.#readingBytes <= REPLY_BACKLOG_BYTES)
+        for (const channel of readingChannels) this.#connections.get(channel)?.goOn();
       if (error) {
         outbox.dropped();
         this.#fail(connection, requestId, error);

@@ -13,8 +13,11 @@ import {
   type DiskLock,
   type DiskSpace,
   diskError,
+  FileReads,
   type FileStat,
   type OpenMode,
+  type RowsEnded,
+  readOneByOne,
 } from '../../src/segment/index.js';
 
 interface Inode {
@@ -112,6 +115,8 @@ export class RecordingDisk implements Disk {
   reads = 0;
   /** Told of every change and sync, right after it was noted in the journal. */
   onChange: (() => void) | null = null;
+  /** Every row of readAll() takes as long as this promise. */
+  readDelay: ((path: string) => Promise<void>) | null = null;
   /** Every sync takes as long as this promise. */
   syncDelay: (() => Promise<void>) | null = null;
 
@@ -214,6 +219,29 @@ export class RecordingDisk implements Disk {
       this.#change({ op: 'create', directory: parent.id, name, inode, isDirectory: false });
     } else if (present === undefined) throw fault('ENOENT', 'open', path);
     return new RecordingFile(this, path, this.#file(path));
+  }
+
+  readAll(reads: FileReads, ended: RowsEnded): void {
+    const delay = this.readDelay;
+    if (delay === null) return readOneByOne(reads, ended);
+    // Every row takes its own time; the disk looks at its bytes when that is over.
+    const rows = Array.from({ length: reads.count }, (_, i) => {
+      const one = new FileReads();
+      one.add(reads.files[i]!, reads.positions[i]!, reads.into[i]!, reads.at[i]!, reads.lengths[i]!);
+      (one.files[0] as RecordingFile).hold();
+      return one;
+    });
+    reads.clear();
+    if (rows.length === 0) ended(null, null);
+    for (const [i, one] of rows.entries()) {
+      const file = one.files[0] as RecordingFile;
+      delay(file.path).then(() => {
+        readOneByOne(one, (error) => {
+          file.letGo();
+          ended(error, [i]);
+        });
+      });
+    }
   }
 
   rename(from: string, to: string): void {
@@ -391,14 +419,23 @@ class RecordingFile implements DiskFile {
   readonly #inode: Inode;
   #open = true;
   #busy = 0;
+  /** Reads under way: they go on, also if the file is closed. */
+  #holds = 0;
 
   constructor(disk: RecordingDisk, path: string, inode: Inode) {
     this.#disk = disk;
     this.path = path;
     this.#inode = inode;
   }
+  hold(): void {
+    this.#check();
+    this.#holds++;
+  }
+  letGo(): void {
+    this.#holds--;
+  }
   #check(): void {
-    if (!this.#open) throw new Error(`${this.path} is closed`);
+    if (!this.#open && this.#holds === 0) throw new Error(`${this.path} is closed`);
   }
   write(buffers: readonly Uint8Array[], position: number): void {
     this.#check();

@@ -9,11 +9,13 @@ mod frame;
 mod keys;
 mod lz4;
 mod net;
+mod reads;
 mod record;
 mod seal;
+mod uv;
 
 /// To be raised with every change of `native-binding.ts`, there and here.
 #[napi_derive::napi]
 pub fn native_version() -> u32 {
-    4
+    5
 }

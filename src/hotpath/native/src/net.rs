@@ -17,31 +17,10 @@ use std::ptr::{addr_of, addr_of_mut, null_mut};
 use napi::bindgen_prelude::{FnArgs, Function, Object};
 use napi::{sys, Env, Error, JsValue, Result};
 
-/// Opaque: its size is asked of libuv.
-#[repr(C)]
-struct UvHandle {
-    _private: [u8; 0],
-}
+use crate::uv::{
+    poll_layout, uv_close, uv_handle_get_data, uv_handle_set_data, uv_poll_init, uv_poll_start, uv_poll_stop, UvHandle, READABLE,
+};
 
-extern "C" {
-    fn uv_handle_size(kind: c_int) -> usize;
-    fn uv_handle_type_name(kind: c_int) -> *const c_char;
-    fn uv_handle_set_data(handle: *mut UvHandle, data: *mut c_void);
-    fn uv_handle_get_data(handle: *const UvHandle) -> *mut c_void;
-    fn uv_poll_init(uv: *mut sys::uv_loop_s, handle: *mut UvHandle, fd: c_int) -> c_int;
-    fn uv_poll_start(
-        handle: *mut UvHandle,
-        events: c_int,
-        ready: extern "C" fn(*mut UvHandle, c_int, c_int),
-    ) -> c_int;
-    fn uv_poll_stop(handle: *mut UvHandle) -> c_int;
-    fn uv_close(handle: *mut UvHandle, closed: extern "C" fn(*mut UvHandle));
-}
-
-const UV_POLL: c_int = 8;
-const HANDLE_ALIGN: usize = 16;
-
-const READABLE: c_int = 1;
 const WRITABLE: c_int = 2;
 /// The system reported an error; the socket is not watched any more. libuv tells no more than that.
 const BROKEN: c_int = 4;
@@ -78,8 +57,7 @@ struct Hub {
 impl Hub {
     /// Takes over `fd`; returns the socket's number, or a negative errno with `fd` closed.
     unsafe fn add(&mut self, fd: c_int) -> c_int {
-        let layout = Layout::from_size_align(uv_handle_size(UV_POLL), HANDLE_ALIGN);
-        let (Ok(layout), false) = (layout, self.ending) else {
+        let (Some(layout), false) = (poll_layout(), self.ending) else {
             libc::close(fd);
             return -libc::ENOMEM;
         };
@@ -766,8 +744,7 @@ fn check(status: sys::napi_status) -> Result<()> {
 #[napi_derive::napi(ts_args_type = "ready: (id: number, events: number) => void")]
 pub fn open_net<'a>(env: Env, ready: Function<'a, FnArgs<(u32, i32)>, ()>) -> Result<Object<'a>> {
     unsafe {
-        let kind = uv_handle_type_name(UV_POLL);
-        if kind.is_null() || CStr::from_ptr(kind) != c"poll" {
+        if poll_layout().is_none() {
             return Err(Error::from_reason(
                 "this libuv numbers its kinds of handles in another way",
             ));
