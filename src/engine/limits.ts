@@ -47,6 +47,13 @@ export const CHECKPOINT_DIRTY_SHARE = 0.5;
 export const DIRTY_SHARE_MAX = 0.85;
 /** From something that happened to the look at whether one is due. */
 export const MAINTENANCE_MS = 2_000;
+/**
+ * Dead segments that only wait for checkpoints to pass them may hold this much; it is looked at after so much log, and after a share of what the
+ * volume stores if that is more, for every segment is looked at. What a stream overwrites is thus given back as fast as it is written anew.
+ */
+export const HELD_BYTES = 48 * MiB;
+export const HELD_LOOK_BYTES = 8 * MiB;
+export const HELD_LOOK_SHARE = 1 / 1024;
 /** In what time everything at rest is read and verified once. */
 export const SCRUB_PASS_MS = 7 * 24 * 3_600_000;
 /** Between two segments at least, and until the first one after an open: what is above 100 GiB takes longer than a week. */

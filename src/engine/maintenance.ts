@@ -34,6 +34,8 @@ export class Maintenance {
   /** Set while a turn is awaited or runs. */
   #turning: TimerHandle | null = null;
   #scrubbing: TimerHandle | null = null;
+  /** The awaited turn does not wait any more, or it runs. */
+  #hurried = false;
   /** Something happened since the running turn began. */
   #again = false;
   #stopped = true;
@@ -58,17 +60,24 @@ export class Maintenance {
   /** Something was committed or became durable: a turn looks at it soon. Called for every frame. */
   noteWork(): void {
     this.#again = true;
-    if (this.#turning !== null || this.#stopped) return;
-    this.#turning = this.#parts.clock.after(MAINTENANCE_MS, () => void this.#turn());
+    if (this.#stopped) return;
+    const { clock, space } = this.#parts;
+    if (this.#turning === null) this.#turning = clock.after(MAINTENANCE_MS, () => void this.#turn(false));
+    else if (!this.#hurried && space.holdsMuch()) {
+      this.#turning.cancel();
+      this.#hurried = true;
+      this.#turning = clock.after(0, () => void this.#turn(true));
+    }
   }
 
-  async #turn(): Promise<void> {
-    const { checkpointer, closed, logger } = this.#parts;
+  async #turn(checkpoint: boolean): Promise<void> {
+    const { checkpointer, space, closed, logger } = this.#parts;
     this.#again = false;
+    this.#hurried = true;
     try {
       if (closed()) return;
-      if (checkpointer.due()) await checkpointer.write();
-      this.#parts.space.wake();
+      if (checkpoint || checkpointer.due()) await checkpointer.write();
+      space.wake();
       await this.noteFlushed();
       this.#again ||= checkpointer.due();
     } catch (error) {
@@ -77,6 +86,7 @@ export class Maintenance {
       logger.warn({ error: messageOf(error) }, 'maintenance will be tried again');
     } finally {
       this.#turning = null;
+      this.#hurried = false;
       if (this.#again) this.noteWork();
     }
   }

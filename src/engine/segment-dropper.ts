@@ -12,6 +12,7 @@ import type { Logger } from '../base/index.js';
 import type { SegmentName } from '../format/index.js';
 import type { BlockMap } from '../hotpath/index.js';
 import type { Checkpointer } from './checkpointer.js';
+import { HELD_BYTES, HELD_LOOK_BYTES, HELD_LOOK_SHARE } from './limits.js';
 import type { LogWriter } from './log-writer.js';
 import type { Pipeline } from './pipeline.js';
 import type { SegmentTable, TableEntry } from './segment-table.js';
@@ -32,6 +33,8 @@ export interface DropperParts {
 export class SegmentDropper {
   readonly #parts: DropperParts;
   #running: Promise<number> | undefined;
+  /** Bytes of log at the last look at what is dead and kept. */
+  #lookedAt = 0;
   /** Length of what was deleted. */
   droppedBytes = 0;
 
@@ -43,6 +46,18 @@ export class SegmentDropper {
   isBehind(entry: TableEntry): boolean {
     const oldest = this.#parts.checkpointer.oldestReplayOrdinal;
     return entry.closed && oldest !== null && entry.ordinal < oldest;
+  }
+
+  /** True when much is dead that replay may still need; nearly always false without a look. */
+  holdsMuch(): boolean {
+    const { map, table, writer } = this.#parts;
+    const step = Math.max(HELD_LOOK_BYTES, table.storedBytes * HELD_LOOK_SHARE);
+    if (writer.bytesWritten - this.#lookedAt < step) return false;
+    this.#lookedAt = writer.bytesWritten;
+    let bytes = 0;
+    for (const entry of table.entries())
+      if (entry.closed && !this.isBehind(entry) && map.references(entry.slot) === 0) bytes += entry.length;
+    return bytes >= HELD_BYTES;
   }
 
   /** Deletes what is dead; resolves with the bytes won. */

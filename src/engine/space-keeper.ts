@@ -68,6 +68,10 @@ export class SpaceKeeper {
   get reclaimedBytes(): number {
     return this.#dropper.droppedBytes;
   }
+  /** Asked after each commit: checkpoints should be written now, for the dead segments they release. */
+  holdsMuch(): boolean {
+    return this.#dropper.holdsMuch();
+  }
 
   /** Told after each commit how many bytes clients wrote in all. */
   noteWritten(clientBytes: number): void {

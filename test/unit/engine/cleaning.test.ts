@@ -163,6 +163,21 @@ describe('cleaning', () => {
     engine.depose('end');
   }, 60_000);
 
+  it('gives back what a stream overwrites as fast as it is written', async () => {
+    const rig = new EngineRig(1, { sizeBytes: 32 * MiB });
+    const engine = await rig.open();
+    const model = new Model((32 * MiB) / BLOCK, 9);
+    let most = 0;
+    for (let pass = 0; pass < 10; pass++) {
+      await model.fill(engine, 32);
+      most = Math.max(most, engine.status().storedBytes);
+    }
+    // What lives, what may wait for checkpoints to pass it, and what is written meanwhile.
+    expect(most).toBeLessThan((32 + 48 + 48) * MiB);
+    await model.check(engine);
+    engine.depose('end');
+  }, 40_000);
+
   it('gives a discarded volume back to the pool while idle', async () => {
     const rig = new EngineRig(1, { sizeBytes: 96 * MiB });
     const engine = await rig.open();

@@ -19,6 +19,7 @@ class Volume {
   synced = 1;
   lastSeq = 1;
   segments = 1;
+  holdsMuch = false;
   readonly checkpoints: number[] = [];
   readonly notes: number[] = [];
   readonly scrubs: number[] = [];
@@ -48,7 +49,7 @@ class Volume {
           this.due = false;
         },
       },
-      space: { wake: () => {} },
+      space: { wake: () => {}, holdsMuch: () => this.holdsMuch },
       scrubber: {
         get segments() {
           return volume.segments;
@@ -119,6 +120,19 @@ describe('an open volume', () => {
     await volume.pass(200);
     expect(volume.notes).toEqual([1, 1_000]);
     expect(volume.timers - before).toBe(1);
+  });
+
+  it('does not wait when dead segments hold much, and writes one checkpoint for each time that is found', async () => {
+    await volume.pass(minute);
+    volume.maintenance.noteWork();
+    volume.holdsMuch = true;
+    for (let i = 0; i < 5; i++) volume.maintenance.noteWork();
+    await volume.pass(1);
+    expect(volume.checkpoints).toEqual([minute]);
+    volume.holdsMuch = false;
+    for (let i = 0; i < 5; i++) volume.maintenance.noteWork();
+    await volume.pass(minute);
+    expect(volume.checkpoints).toEqual([minute]);
   });
 
   it('tries a checkpoint again until it is written', async () => {
