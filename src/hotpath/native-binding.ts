@@ -60,6 +60,12 @@ export interface NativeNet {
   openNet(ready: (id: number, events: number) => void): NativeSockets;
 }
 
+/** native/src/busy_poll.rs. Twin: none, the thread sleeps at once. */
+export interface NativeBusyPoll {
+  /** Has this thread's event loop look for events for up to so many microseconds before it sleeps. To be called once, with more than 0. */
+  startBusyPoll(mostUs: number): void;
+}
+
 /** native/src/disk.rs. Twin: log-tail.ts of segment/. Byte arrays are borrowed for the call only. */
 export interface NativeDisk {
   /** Checks the frames in bytes[from..) against a tail (segment/log-tail.ts) and moves it along: 0, or the fault's number. */
@@ -91,4 +97,4 @@ export interface NativeReads {
   ): number;
 }
 
-export interface NativeBinding extends NativeKernel, NativeNet, NativeDisk, NativeReads {}
+export interface NativeBinding extends NativeKernel, NativeNet, NativeDisk, NativeReads, NativeBusyPoll {}

@@ -17,6 +17,8 @@ export interface WorkerSeed {
   readonly replicaHost: string;
   /** 0: any free one. */
   readonly replicaPort: number;
+  /** Microseconds. */
+  readonly busyPollUs: number;
   readonly logLevel: string;
 }
 

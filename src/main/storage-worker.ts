@@ -16,7 +16,7 @@ import { MAP_CACHE_BYTES, pageCache } from '../hotpath/index.js';
 import { ExportTable, NbdServer } from '../nbd/index.js';
 import { ReplicaHost } from '../replica/index.js';
 import { NodeDisk, Pool } from '../segment/index.js';
-import { openNet } from '../transport/index.js';
+import { openNet, startBusyPoll } from '../transport/index.js';
 import { connectReplica, WireServer } from '../wire/index.js';
 import type { WorkerSeed } from './storage-threads.js';
 
@@ -27,6 +27,7 @@ const noteCallMs = 35_000;
 const seed = workerData as WorkerSeed;
 const logger = createLogger('storage', seed.logLevel).child({ node: seed.nodeId, worker: seed.index });
 const net = openNet(realClock);
+startBusyPoll(seed.busyPollUs);
 // One budget for the daemon, whatever it is divided into.
 pageCache.limit(MAP_CACHE_BYTES / seed.workers);
 

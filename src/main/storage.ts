@@ -54,6 +54,8 @@ export const storageUsage = `holdfast storage: keeps replicas in this node's poo
   --advertise HOST             name under which others reach this node HOLDFAST_ADVERTISE
   --replica-port PORT          first of one port a worker; 0 = any     HOLDFAST_REPLICA_PORT
   --workers N                  threads (one less than cores, 1 to 4)   HOLDFAST_WORKERS
+  --busy-poll-us N             looks for requests so long before it    HOLDFAST_BUSY_POLL_US
+                               sleeps; 0 = sleeps at once (100)
   --run-dir DIR                sockets (/run/holdfast)                 HOLDFAST_RUN_DIR
   --state-dir DIR              what is remembered (/var/lib/holdfast)  HOLDFAST_STATE_DIR
   --topology KEY=VALUE         label of this node; repeatable          HOLDFAST_TOPOLOGY
@@ -70,6 +72,7 @@ const flagSpec: FlagSpec = {
   advertise: { type: 'string', env: 'HOLDFAST_ADVERTISE' },
   'replica-port': { type: 'string', env: 'HOLDFAST_REPLICA_PORT' },
   workers: { type: 'string', env: 'HOLDFAST_WORKERS' },
+  'busy-poll-us': { type: 'string', env: 'HOLDFAST_BUSY_POLL_US' },
   'run-dir': { type: 'string', env: 'HOLDFAST_RUN_DIR' },
   'state-dir': { type: 'string', env: 'HOLDFAST_STATE_DIR' },
   topology: { type: 'string', multiple: true, env: 'HOLDFAST_TOPOLOGY' },
@@ -79,6 +82,9 @@ const flagSpec: FlagSpec = {
 
 const workersMax = 64;
 const workersDefaultMax = 4;
+/** Decision 029. */
+const busyPollUsDefault = 100;
+const busyPollUsMax = 1000;
 const poolsTimeoutMs = 10_000;
 const closeGraceMs = 5_000;
 
@@ -91,6 +97,7 @@ export interface StorageConfig {
   readonly advertise: string;
   readonly replicaPort: number;
   readonly workers: number;
+  readonly busyPollUs: number;
   readonly runDir: string;
   readonly stateDir: string;
   readonly topology: Readonly<Record<string, string>>;
@@ -124,6 +131,7 @@ export function parseStorageConfig(
     advertise: flags.text('advertise', address.host),
     replicaPort: flags.integer('replica-port', 0, 0, 65535 - workersMax),
     workers,
+    busyPollUs: flags.integer('busy-poll-us', busyPollUsDefault, 0, busyPollUsMax),
     runDir: flags.text('run-dir', '/run/holdfast'),
     stateDir: flags.text('state-dir', '/var/lib/holdfast'),
     topology: { ...flags.labels('topology'), [NODE_LABEL]: nodeId },
@@ -203,6 +211,7 @@ export async function runStorage(argv: readonly string[], signal: AbortSignal): 
       unopened,
       replicaHost: hostOf(config.listen),
       replicaPort: config.replicaPort === 0 ? 0 : config.replicaPort + index,
+      busyPollUs: config.busyPollUs,
       logLevel: config.logLevel,
     }));
     const starting = startThreads(seeds, handlers, { clock: realClock, logger, onBroken });

@@ -14,3 +14,11 @@ export function openNet(clock: Clock): StreamNet {
   const native = nativeBinding();
   return native === null ? new NodeNet(clock) : new NativeNet(native, clock);
 }
+
+/**
+ * Has the thread look for the next event for up to so many microseconds before it sleeps, once that has paid (decision 029). 0: it
+ * sleeps at once, as it does where there is no native crate. To be called once for a thread.
+ */
+export function startBusyPoll(mostUs: number): void {
+  if (mostUs > 0) nativeBinding()?.startBusyPoll(mostUs);
+}

@@ -3,6 +3,7 @@
 //! buffers it was given, or keep a buffer beyond the call it was given in.
 
 mod buffers;
+mod busy_poll;
 mod compress;
 mod disk;
 mod frame;
@@ -17,5 +18,5 @@ mod uv;
 /// To be raised with every change of `native-binding.ts`, there and here.
 #[napi_derive::napi]
 pub fn native_version() -> u32 {
-    5
+    6
 }

@@ -25,20 +25,31 @@ extern "C" {
     pub fn uv_close(handle: *mut UvHandle, closed: extern "C" fn(*mut UvHandle));
 }
 
-const UV_POLL: c_int = 8;
+/// A kind of handle: its number and its name.
+pub type Kind = (c_int, &'static CStr);
+pub const CHECK: Kind = (2, c"check");
+pub const IDLE: Kind = (6, c"idle");
+pub const POLL: Kind = (8, c"poll");
+pub const PREPARE: Kind = (9, c"prepare");
+
 const HANDLE_ALIGN: usize = 16;
 pub const READABLE: c_int = 1;
 
-/// The memory of a `uv_poll_t`; None when this libuv numbers its kinds of handles in another way.
-pub fn poll_layout() -> Option<Layout> {
+/// The memory of such a handle; None when this libuv numbers its kinds of handles in another way.
+pub fn layout_of((number, name): Kind) -> Option<Layout> {
     // SAFETY: asks libuv for a constant name and a number.
     unsafe {
-        let kind = uv_handle_type_name(UV_POLL);
-        if kind.is_null() || CStr::from_ptr(kind) != c"poll" {
+        let found = uv_handle_type_name(number);
+        if found.is_null() || CStr::from_ptr(found) != name {
             return None;
         }
-        Layout::from_size_align(uv_handle_size(UV_POLL), HANDLE_ALIGN).ok()
+        Layout::from_size_align(uv_handle_size(number), HANDLE_ALIGN).ok()
     }
+}
+
+/// The memory of a `uv_poll_t`.
+pub fn poll_layout() -> Option<Layout> {
+    layout_of(POLL)
 }
 
 /// Calls a function from the event loop. Ticks and microtasks of the call run before this returns.
