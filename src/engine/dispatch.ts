@@ -130,7 +130,7 @@ export class Dispatch {
     }
     counters.flushes++;
     // Covers every write that was answered; those are committed. Nothing new since the last sync: nothing to do.
-    pipeline.durable(set.committed, (error) => gate.reply(request, error));
+    pipeline.flush((error) => gate.reply(request, error));
   }
 }
 

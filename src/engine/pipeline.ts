@@ -8,6 +8,7 @@ import { assert } from '../base/index.js';
 import type { BlockMap } from '../hotpath/index.js';
 import type { BlockError, BlockRequest } from './block-device.js';
 import type { BlockHeat } from './block-heat.js';
+import { FlushHabit } from './flush-habit.js';
 import type { FrameTail } from './frame-tail.js';
 import type { Frame } from './log-writer.js';
 import type { ReplicaSet } from './replica-set.js';
@@ -28,6 +29,7 @@ export class Pipeline {
   readonly #map: BlockMap;
   readonly #heat: BlockHeat;
   readonly #tail: FrameTail;
+  readonly #habit = new FlushHabit();
   readonly #reply: (request: BlockRequest, error: BlockError | null) => void;
   #set: ReplicaSet | undefined;
   #inFlight: InFlight[] = [];
@@ -85,12 +87,14 @@ export class Pipeline {
         const from = this.#sent;
         this.#sent = this.#inFlight.length;
         const frames: Frame[] = [];
+        let durable = false;
         for (let i = from; i < this.#sent; i++) {
-          const { frame } = this.#inFlight[i]!;
+          const { frame, requests } = this.#inFlight[i]!;
           this.#tail.push(frame);
           frames.push(frame);
+          for (let r = 0; r < requests.length && !durable; r++) durable = requests[r]!.fua;
         }
-        this.#set.append(frames);
+        this.#set.append(frames, durable || this.#habit.expected(frames[frames.length - 1]!.seq));
       }
     } finally {
       this.#transmitting = false;
@@ -139,6 +143,13 @@ export class Pipeline {
       if (request.fua) this.durable(frame.seq, (error) => this.#reply(request, error));
       else this.#reply(request, null);
     }
+  }
+
+  /** The client asks that everything answered so far be durable. */
+  flush(done: (error: BlockError | null) => void): void {
+    const { committed } = this.#set!;
+    this.#habit.flushed(committed);
+    this.durable(committed, done);
   }
 
   /** Calls back when everything through seq is on stable storage of every counting replica. */

@@ -230,20 +230,25 @@ export class ReplicaSet {
 
   /**
    * Hands frames to every counting replica. The remote ones come first, and what they are to get leaves before the local one is
-   * written: that write is done while the frames are on their way.
+   * written: that write is done while the frames are on their way. `durable`: somebody will wait until they are; remote replicas
+   * learn it with the frames, the local one when what it acknowledged was answered.
    */
-  append(frames: readonly Frame[]): void {
-    for (const { port, state } of this.links) {
+  append(frames: readonly Frame[], durable: boolean): void {
+    const last = frames.at(-1)?.seq ?? this.#sentThrough;
+    if (durable) this.#syncTarget = Math.max(this.#syncTarget, last);
+    for (const link of this.links) {
+      const { port, state } = link;
       if (port === undefined || port.local || (state !== 'in-sync' && state !== 'counting')) continue;
       for (const frame of frames) port.append(frame.segment, frame.offset, frame.bytes, frame.seq);
+      this.#syncLink(link, last);
       port.flush?.();
     }
     for (const { port, state } of this.links) {
       if (port === undefined || !port.local || (state !== 'in-sync' && state !== 'counting')) continue;
       for (const frame of frames) port.append(frame.segment, frame.offset, frame.bytes, frame.seq);
     }
-    this.#sentThrough = frames.at(-1)?.seq ?? this.#sentThrough;
-    if (this.#syncTarget > this.#synced) this.#syncMore();
+    this.#sentThrough = last;
+    if (this.#syncTarget > this.#synced) queueMicrotask(this.#syncMore);
   }
 
   /**
@@ -255,24 +260,27 @@ export class ReplicaSet {
     this.#syncMore();
   }
 
-  #syncMore(): void {
-    for (const link of this.links) {
-      const port = link.port;
-      if (port === undefined || (link.state !== 'in-sync' && link.state !== 'counting')) continue;
-      const target = Math.min(this.#syncTarget, this.#sentThrough);
-      if (link.syncing !== 0 || link.syncedThrough >= target) continue;
-      link.syncing = target;
-      port.sync(target, (error) => {
-        if (link.port !== port) return;
-        link.syncing = 0;
-        if (error !== null) return this.lose(link, port, error);
-        // What it has not acknowledged it need not have had when it synced.
-        link.syncedThrough = Math.max(link.syncedThrough, Math.min(target, link.appendedThrough));
-        link.onProgress?.();
-        this.recount();
-        if (Math.min(this.#syncTarget, link.appendedThrough) > link.syncedThrough) this.#syncMore();
-      });
-    }
+  readonly #syncMore = (): void => {
+    for (const link of this.links) this.#syncLink(link, this.#sentThrough);
+  };
+
+  /** `sentThrough`: this replica was handed all frames through there. */
+  #syncLink(link: Link, sentThrough: number): void {
+    const { port } = link;
+    if (port === undefined || (link.state !== 'in-sync' && link.state !== 'counting')) return;
+    const target = Math.min(this.#syncTarget, sentThrough);
+    if (link.syncing !== 0 || link.syncedThrough >= target) return;
+    link.syncing = target;
+    port.sync(target, (error) => {
+      if (link.port !== port) return;
+      link.syncing = 0;
+      if (error !== null) return this.lose(link, port, error);
+      // What it has not acknowledged it need not have had when it synced.
+      link.syncedThrough = Math.max(link.syncedThrough, Math.min(target, link.appendedThrough));
+      link.onProgress?.();
+      this.recount();
+      if (Math.min(this.#syncTarget, link.appendedThrough) > link.syncedThrough) this.#syncMore();
+    });
   }
 
   /** To be called after each change of the three sets. */

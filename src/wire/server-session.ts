@@ -194,6 +194,11 @@ export class ServerSession {
     switch (head.type) {
       case messageType.sync:
         this.#begin();
+        // Who was answered for the frames before it need not wait until a sync has been started.
+        if (this.#ackDue) {
+          this.#acknowledge();
+          connection.flush();
+        }
         return port.sync(head.a, (error) => {
           this.#outstanding--;
           done(error);

@@ -7,7 +7,7 @@ import type { Frame } from '../../../src/engine/log-writer.js';
 import type { ReplicaPort } from '../../../src/engine/replica-port.js';
 import { newLink, ReplicaSet } from '../../../src/engine/replica-set.js';
 
-function started(acknowledgesAtOnce: boolean) {
+function started(acknowledgesAtOnce: boolean, local = true) {
   const member = {
     replicaId: 'r',
     nodeId: 'n',
@@ -37,7 +37,8 @@ function started(acknowledgesAtOnce: boolean) {
     },
   );
   const port = {
-    local: true,
+    local,
+    flush: () => calls.push('flush'),
     append: (_segment: unknown, _offset: number, _bytes: Buffer, seq: number) => {
       calls.push(`append ${seq}`);
       if (acknowledgesAtOnce) events.appended(seq);
@@ -61,10 +62,10 @@ function started(acknowledgesAtOnce: boolean) {
 describe('syncs and frames', () => {
   it('a sync waits for frames that were made and not sent yet', () => {
     const { set, calls, syncs, synced, frames } = started(true);
-    set.append(frames(11));
+    set.append(frames(11), false);
     set.sync(13);
     expect(calls).toEqual(['append 11', 'sync 11']);
-    set.append(frames(12, 13));
+    set.append(frames(12, 13), false);
     syncs.shift()!(null);
     expect(synced).toEqual([11]);
     expect(calls.slice(2)).toEqual(['append 12', 'append 13', 'sync 13']);
@@ -72,12 +73,13 @@ describe('syncs and frames', () => {
     expect(synced).toEqual([11, 13]);
   });
 
-  it('also one that is asked for while frames are being handed over', () => {
+  it('also one that is asked for while frames are being handed over', async () => {
     const { set, calls, syncs, synced, frames, whenCommitted } = started(true);
     whenCommitted((seq) => {
       if (seq === 11) set.sync(13);
     });
-    set.append(frames(11, 12, 13));
+    set.append(frames(11, 12, 13), false);
+    await Promise.resolve();
     expect(calls).toEqual(['append 11', 'append 12', 'append 13', 'sync 13']);
     syncs.shift()!(null);
     expect(synced).toEqual([13]);
@@ -85,11 +87,22 @@ describe('syncs and frames', () => {
 
   it('covers what was sent before it, also when that is acknowledged later', () => {
     const { set, events, calls, syncs, synced, frames } = started(false);
-    set.append(frames(11, 12));
+    set.append(frames(11, 12), false);
     set.sync(12);
     expect(calls.at(-1)).toBe('sync 12');
     events.appended(12);
     syncs.shift()!(null);
     expect(synced).toEqual([12]);
+  });
+
+  it('of frames that will be waited for reaches a remote replica with them, and the local one when they were answered', async () => {
+    const { set, calls, frames } = started(true, false);
+    set.append(frames(11, 12), true);
+    expect(calls).toEqual(['append 11', 'append 12', 'sync 12', 'flush']);
+    const local = started(true);
+    local.set.append(local.frames(11), true);
+    expect(local.calls).toEqual(['append 11']);
+    await Promise.resolve();
+    expect(local.calls).toEqual(['append 11', 'sync 11']);
   });
 });
