@@ -82,23 +82,28 @@ export class Scrubber {
   }
 
   #closedSegments(): TableEntry[] {
-    return this.#parts.table.entries().filter((entry) => entry.closed);
+    return this.#parts.table.entries().filter((entry) => entry.closed && !entry.dropped);
+  }
+
+  /** The files of a dropped segment are deleted some time before it leaves the table. */
+  #isGone(segment: TableEntry): boolean {
+    return segment.dropped || this.#parts.table.bySlot(segment.slot) !== segment;
   }
 
   async #segment(
     segment: TableEntry,
     report: { verifiedBytes: number; repairs: number; damage: Set<string> },
   ): Promise<void> {
-    const { sources, closed, logger, table } = this.#parts;
+    const { sources, closed, logger } = this.#parts;
     for (const port of sources()) {
-      if (closed() || table.bySlot(segment.slot) !== segment) return;
+      if (closed() || this.#isGone(segment)) return;
       const others = () => sources().filter((other) => other !== port);
       const reader = new LogReader(() => (sources().includes(port) ? [port, ...others()] : []), logger);
       try {
         report.verifiedBytes += await this.#copy(segment, port, reader, report.damage);
       } catch (error) {
         // It may have been dropped while it was read.
-        if (closed() || table.bySlot(segment.slot) !== segment) return;
+        if (closed() || this.#isGone(segment)) return;
         if (!(error instanceof HoldfastError)) throw error;
         if (error.code === 'DATA_LOSS') report.damage.add(error.message);
         logger.error({ node: port.nodeId, error: messageOf(error) }, 'a segment could not be verified');
@@ -114,7 +119,7 @@ export class Scrubber {
       const header = await reader.read(segment, 0, SEGMENT_HEADER_SIZE, (bytes) => headerFault(bytes, segment));
       before.digest = decodeSegmentHeader(header, segmentFileName(segment)).previousDigest;
     } catch (error) {
-      this.#note(error, port, damage);
+      this.#note(error, segment, port, damage);
     }
     const { clock, closed } = this.#parts;
     while (before.at < segment.length && !closed()) {
@@ -143,14 +148,14 @@ export class Scrubber {
     try {
       await reader.read(segment, before.at, length, (bytes) => frameFault(bytes, 0, true, segment, before));
     } catch (error) {
-      this.#note(error, port, damage);
+      this.#note(error, segment, port, damage);
     }
     advance(before, header, head, 0);
   }
 
   /** Damage is noted and the rest looked at; anything else ends this copy's turn. */
-  #note(error: unknown, port: ReplicaPort, damage: Set<string>): void {
-    if (!(error instanceof HoldfastError) || error.code !== 'DATA_LOSS') throw error;
+  #note(error: unknown, segment: TableEntry, port: ReplicaPort, damage: Set<string>): void {
+    if (!(error instanceof HoldfastError) || error.code !== 'DATA_LOSS' || this.#isGone(segment)) throw error;
     damage.add(error.message);
     this.#parts.logger.error({ node: port.nodeId, error: error.message }, 'damage that no replica can repair');
   }
