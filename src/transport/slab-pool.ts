@@ -9,8 +9,11 @@
 import { assert, KiB, MiB } from '../base/index.js';
 import type { ReceiveSlab } from './byte-stream.js';
 
-/** Several of the largest common messages (128 KiB writes) in one read; larger ones of 1 MiB fall out of the processor's cache. */
-export const SLAB_BYTES = 256 * KiB;
+/**
+ * Several of the largest common messages (128 KiB writes) in a few reads; larger ones of 1 MiB fall out of the processor's cache. Of 256 KiB the second
+ * read of a unix socket, which holds 208 KiB, fills the rest, and what has come of a message by then is moved.
+ */
+export const SLAB_BYTES = 512 * KiB;
 /** Slabs kept for later; more than that is given to the collector. */
 const FREE_MAX = 16;
 /** Messages above a slab get a larger one, of a power of two. Up to this size (the largest frames) two are kept: fresh memory of that size costs a page fault every 4 KiB. */
