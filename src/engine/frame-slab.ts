@@ -7,7 +7,7 @@ import { KiB } from '../base/index.js';
 const SMALL_BYTES = 128 * KiB;
 const SMALL_FRAME_MAX = 32 * KiB;
 /** All others: the longest data frame, or one of a checkpoint, fits with its headers. What is longer still gets memory used once. */
-const LARGE_BYTES = 1040 * KiB;
+const LARGE_BYTES = 528 * KiB;
 /** Slabs kept for later by one thread, for all its volumes; more is given to the collector. */
 const SPARE_MAX = { small: 16, large: 8 };
 

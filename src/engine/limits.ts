@@ -4,10 +4,10 @@ import { KiB, MiB } from '../base/index.js';
 
 /**
  * Data frames are at most this long: they stay in the processor's cache from sealing to the last send, and one large write does not delay
- * the acknowledgements behind it. Measured through NBD, 128 KiB writes, 8 at once, CPU us of the machine, with 256 and 512 KiB: one copy 266 and 265,
- * three copies 590 and 516. 1 MiB was worse than either while frames were made in fresh memory.
+ * the acknowledgements behind it. Measured, CPU us per 128 KiB write in batches of 8, with 1 MiB, 512, 256, 144 and 72 KiB: one copy 318, 275,
+ * 154, 180 and 165; three copies 900 (1 MiB), 410 (256 KiB), 590 (144 KiB).
  */
-export const DATA_FRAME_MAX = 512 * KiB;
+export const DATA_FRAME_MAX = 256 * KiB;
 /** Unacknowledged bytes of a volume; more waits. Two NBD connections' worth of the server's own bound. */
 export const IN_FLIGHT_MAX = 64 * MiB;
 /**
