@@ -43,6 +43,9 @@ extern "C" {
 /// The first time that is worth a try, and below which none is.
 const LEAST_NS: u64 = 10_000;
 
+/// What comes after so much work comes in bulk: then being woken costs little in proportion, and other threads can do with the CPU.
+const LONG_NS: u64 = 50_000;
+
 struct BusyPoll {
     uv: *mut sys::uv_loop_s,
     /// Prepare, check and idle, each with its layout.
@@ -52,6 +55,8 @@ struct BusyPoll {
     most: u64,
     /// How long is looked now. 0: not at all.
     window: u64,
+    /// When the loop asked for events last.
+    asked: u64,
     /// When this look began; 0: it has not.
     since: u64,
     /// Events that the loop has handled, and nanoseconds that it has slept, when it was last looked at.
@@ -111,8 +116,9 @@ unsafe fn of<'a>(handle: *mut UvHandle) -> &'a mut BusyPoll {
 extern "C" fn prepared(handle: *mut UvHandle) {
     unsafe {
         let this = of(handle);
+        this.asked = now();
         if this.looking && this.since == 0 {
-            this.since = now();
+            this.since = this.asked;
         }
     }
 }
@@ -125,11 +131,13 @@ extern "C" fn checked(handle: *mut UvHandle) {
         uv_metrics_info(this.uv, addr_of_mut!(metrics));
         if metrics.events != this.events {
             this.events = metrics.events;
-            let slept = uv_metrics_idle_time(this.uv);
-            this.adapt(slept.wrapping_sub(this.slept));
-            this.slept = slept;
+            let total = uv_metrics_idle_time(this.uv);
+            let slept = total.wrapping_sub(this.slept);
+            this.adapt(slept);
+            this.slept = total;
             this.since = 0;
-            this.look(this.window > 0);
+            let worked = now().saturating_sub(this.asked + slept);
+            this.look(this.window > 0 && worked < LONG_NS);
         }
     }
 }
@@ -195,6 +203,7 @@ pub fn start_busy_poll(env: Env, most_us: u32) -> Result<()> {
             cleanup: null_mut(),
             most: u64::from(most_us) * 1000,
             window: 0,
+            asked: 0,
             since: 0,
             events: 0,
             slept: uv_metrics_idle_time(uv),
