@@ -127,6 +127,7 @@ export class LocalReplica implements BatchReplicaPort {
   readParts(ranges: readonly ReadRange[], ended: RangesEnded): void {
     if (this.#lost !== null) return ended(this.#lost, null);
     this.#replica.read(this.#handle, ranges, (error, rows) => {
+      // What ends after the port was lost ends with the reason of that.
       ended(this.#lost ?? (error === null ? null : this.#noteRefusal(error)), rows);
     });
   }

@@ -299,11 +299,11 @@ export class Replica {
     else if (!this.#queue.pass(start)) done(tooMany(this.volumeId));
   }
 
-  /** See SegmentLog.read(). What ends after the port was lost ends with the reason of that. */
+  /** See SegmentLog.read(). */
   read(port: PortHandle, ranges: readonly ReadRange[], ended: RangesEnded): void {
     const refusal = this.refusal(port);
     if (refusal !== null) ended(refusal, null);
-    else this.#log.read(ranges, (error, rows) => ended(this.refusal(port) ?? error, rows));
+    else this.#log.read(ranges, ended);
   }
 
   // --- Everything else ------------------------------------------------------------------------------------------------

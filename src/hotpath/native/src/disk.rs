@@ -1,5 +1,5 @@
 //! What a replica needs: checking frames before they are appended (twin: `src/segment/log-tail.ts`), and an early start of write-back
-//! (twin: none, the kernel starts it later). Reads and writes of files gain nothing here over node:fs (decision 023).
+//! (twin: none, the kernel starts it later). Reads are in reads.rs; writes gain nothing here over node:fs (decision 023).
 
 use napi::bindgen_prelude::Unknown;
 use napi::{Env, Error, Result, Status};
