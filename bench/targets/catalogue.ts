@@ -99,7 +99,7 @@ const wear: readonly Target[] = [
 const bounded: readonly Target[] = [
   most(9, 'attach.tib.rss', 'daemon RSS, full 1 TiB (simulated map) attached', 512, 'MiB'),
   most(9, 'attach.tib.time', 'attach of that volume', 2_000, 'ms'),
-  most(9, 'idle.cpu-100', 'CPU of a daemon with 100 idle volumes, of one core', 0.01, '%'),
+  most(9, 'idle.cpu-100', 'CPU of all processes with 100 idle volumes, of one core', 0.01, '%'),
 ];
 
 const snapshots: readonly Target[] = [

@@ -73,8 +73,8 @@ export const idleStage: Stage = {
         if (count !== VOLUMES.at(-1)) continue;
         // All of them are open on one node; the other two have replicas.
         const opened = Math.round(median(open.map(({ openMs }) => openMs)));
-        const beside = `the busiest of 3 daemons; all processes ${percent(all!)}, with no volume ${rows[0]![1]}; opened in ${opened} ms each`;
-        stage.note('idle.cpu-100', [Math.max(...each)], beside);
+        const beside = `all processes; the busiest daemon ${percent(Math.max(...each))}; with no volume ${rows[0]![1]}; opened in ${opened} ms each`;
+        stage.note('idle.cpu-100', [all!], beside);
       }
     } finally {
       await cluster.stop();
