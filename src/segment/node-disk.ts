@@ -25,7 +25,7 @@ import {
   writeSync,
   writevSync,
 } from 'node:fs';
-import { errnoOf } from '../base/index.js';
+import { errnoOf, messageOf } from '../base/index.js';
 import { nativeBinding } from '../hotpath/index.js';
 import type { Disk, DiskFile, DiskLock, DiskSpace, FileStat, OpenMode } from './disk.js';
 import { diskError } from './disk-error.js';
@@ -44,7 +44,19 @@ const openFlags: Readonly<Record<OpenMode, number>> = {
 };
 
 const native = nativeBinding();
-let nodeReads: NodeReads | undefined;
+let nodeReads: NodeReads | null | undefined;
+
+/** This thread's reader of many ranges; null where there is none to be had, which is found out once. */
+function ownReads(): NodeReads | null {
+  if (nodeReads !== undefined) return nodeReads;
+  nodeReads = null;
+  try {
+    if (native !== null) nodeReads = new NodeReads(native);
+  } catch (error) {
+    process.emitWarning(`files are read one range after the other: ${messageOf(error)}`);
+  }
+  return nodeReads;
+}
 
 class NodeFile implements ReadableFile {
   readonly path: string;
@@ -153,9 +165,9 @@ export class NodeDisk implements Disk {
     return attempt('open', path, () => new NodeFile(path, openSync(path, openFlags[mode], 0o600)));
   }
   readAll(reads: FileReads, ended: RowsEnded): void {
-    if (native === null) return readOneByOne(reads, ended);
-    nodeReads ??= new NodeReads(native);
-    nodeReads.read(reads, ended);
+    const reader = ownReads();
+    if (reader === null) readOneByOne(reads, ended);
+    else reader.read(reads, ended);
   }
   rename(from: string, to: string): void {
     attempt('rename', `${from} to ${to}`, () => renameSync(from, to));

@@ -196,6 +196,32 @@ it.skipIf(native === null)('a thread may end while its reads are under way', asy
   expect(underWay).toBeGreaterThan(100);
 });
 
+it.skipIf(native === null)('or be ended from outside in the middle of a call', { timeout: 60_000 }, async () => {
+  const loader = join(import.meta.dirname, '../../../src/hotpath/native/target/release/libholdfast_native.so');
+  // No read of this file ends in the call: the ring's queue is filled while memory is still being held.
+  const code = `
+    const { parentPort, workerData } = require('node:worker_threads');
+    const loaded = { exports: {} };
+    process.dlopen(loaded, workerData);
+    const { openReads, readRanges } = loaded.exports;
+    const fd = require('node:fs').openSync('/proc/version', 'r');
+    const rows = new Uint8Array(32 * 32);
+    const into = Array.from({ length: 32 }, () => new Uint8Array(64));
+    for (let i = 0; i < 32; i++) new Uint32Array(rows.buffer).set([fd, i, 0, 16], i * 8 + 2);
+    let left = 0;
+    const again = () => (left = readRanges(reader, rows, 32, into, 32, 7));
+    const reader = openReads((count) => (left -= count) === 0 && again(), new Int32Array(3072), true);
+    again();
+    parentPort.postMessage('reads');`;
+  for (let i = 0; i < 60; i++) {
+    const worker = new Worker(code, { eval: true, workerData: loader });
+    await new Promise((resolve) => worker.once('message', resolve));
+    await new Promise((resolve) => setTimeout(resolve, (i * 7) % 10));
+    const late = new Promise((resolve) => setTimeout(resolve, 5_000, 'it does not end'));
+    expect(await Promise.race([worker.terminate(), late])).toBe(1);
+  }
+});
+
 it.skipIf(native === null)('refuses rows that reach beyond their memory, and begins none of them', () => {
   const told = new Int32Array(3072);
   const reader = native!.openReads(() => {}, told, false);

@@ -210,6 +210,10 @@ struct Hold {
     reads: usize,
 }
 
+/// What a ring answers that can't wait, or that has no worker to be had now; a read that truly fails does so again.
+const GO_ON_IN_A_THREAD: [i32; 6] =
+    [libc::EAGAIN, libc::EINTR, libc::EINVAL, libc::EOPNOTSUPP, libc::ECANCELED, libc::ENOMEM];
+
 struct Hub {
     env: sys::napi_env,
     uv: *mut sys::uv_loop_s,
@@ -368,12 +372,12 @@ impl Hub {
                 if result > 0 {
                     read.done += result as u32;
                 }
-                // Few bytes may mean the end of the file, or not; some errors that a ring can't wait.
+                // Few bytes may mean the end of the file, or not; some errors say nothing of the file.
                 match result {
                     _ if read.done == read.length => ended.push((id, read.length as i32)),
                     0 => ended.push((id, read.done as i32)),
                     _ if result > 0 => again.push(id),
-                    _ if [-libc::EAGAIN, -libc::EINTR, -libc::EINVAL, -libc::EOPNOTSUPP].contains(&result) => again.push(id),
+                    _ if GO_ON_IN_A_THREAD.contains(&-result) => again.push(id),
                     _ => ended.push((id, result)),
                 }
             }
@@ -492,6 +496,8 @@ unsafe extern "C" fn end_of_thread(_handle: sys::napi_async_cleanup_hook_handle,
     hub.ending = true;
     HUBS.with_borrow_mut(|hubs| hubs.iter_mut().filter(|other| **other == data as *mut Hub).for_each(|other| *other = null_mut()));
     let mut ended = Vec::new();
+    // A call that this end broke off may have left reads that were not handed over: nobody would ever end those.
+    hub.submit();
     while hub.in_flight() > 0 {
         if hub.in_ring > 0 {
             if let Some(ring) = &hub.ring {
