@@ -10,6 +10,7 @@ import { type BenchSystem, nbdTarget, nbdUri } from './system.js';
 const READY_MS = 20_000;
 const POLL_MS = 20;
 const PREPARE_MS = 120_000;
+const PREPARE_TRIES = 8;
 
 export interface PeerFiles {
   readonly socket: string;
@@ -67,10 +68,7 @@ export class SocketServer implements BenchSystem {
     const { program } = this.#kind;
     this.#remove();
     closeSync(openSync(this.#files.image, 'w'));
-    for (const [command, ...args] of this.#kind.prepare(this.#files)) {
-      const { code, stderr } = await processes.run(command, args, PREPARE_MS);
-      if (code !== 0) throw precondition(`${this.title} can't be prepared: ${command} said ${stderr.trim()}`);
-    }
+    for (const [command, ...args] of this.#kind.prepare(this.#files)) await this.#prepare(command, args);
     this.#server = processes.start(program, this.#kind.args(this.#files));
     const deadline = clock.monotonicMs() + READY_MS;
     while (!existsSync(this.#files.socket)) {
@@ -79,6 +77,16 @@ export class SocketServer implements BenchSystem {
       await clock.sleep(POLL_MS);
     }
   }
+
+  /** qemu-img times its key derivation by the thread's CPU clock, and gives up at random where that moves in ticks only. */
+  async #prepare(command: string, args: string[]): Promise<void> {
+    for (let left = PREPARE_TRIES - 1; ; left--) {
+      const { code, stderr } = await this.#options.processes.run(command, args, PREPARE_MS);
+      if (code === 0) return;
+      if (left === 0) throw precondition(`${this.title} can't be prepared: ${command} said ${stderr.trim()}`);
+    }
+  }
+
   target() {
     return nbdTarget(nbdUri(this.#files.socket, ''));
   }
