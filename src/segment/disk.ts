@@ -51,8 +51,9 @@ export interface Disk {
   openFile(path: string, mode: OpenMode): DiskFile;
   /**
    * Begins all reads at once, of files of this disk, and tells `ended` of each of them once. What is in the page cache is there
-   * before it returns, and never waits for what is not. A file that ends too soon is DATA_LOSS. `reads` is cleared before anything
-   * is told. From then on files may be closed or deleted; memory to read into belongs to the disk until its row has ended.
+   * before it returns, and never waits for what is not; a read that is alone may be waited for while the disk is quick (decision 027).
+   * A file that ends too soon is DATA_LOSS. `reads` is cleared before anything is told. From then on files may be closed or deleted;
+   * memory to read into belongs to the disk until its row has ended.
    */
   readAll(reads: FileReads, ended: RowsEnded): void;
   /** Replaces `to` atomically. Durable after syncDirectory() of both parents. */
