@@ -23,8 +23,11 @@ const reason =
           : '';
 if (reason !== '') process.stderr.write(`\nSKIPPED: attach system tests cannot run here: ${reason}\n\n`);
 
-/** Random writes with a checksum in every block, then all of it read back. Rejects on any I/O error or wrong byte. */
-function fioVerify(device: string, size: string, depth: number): Promise<string> {
+/**
+ * Random writes with a checksum in every block, then all of it read back: 48 MiB at 4000 writes a second at most, so that it is
+ * still writing 3 s after its start, on a machine however quick. Rejects on any I/O error or wrong byte.
+ */
+function fioVerify(device: string): Promise<string> {
   return sh(
     'fio',
     '--name=verify',
@@ -33,8 +36,9 @@ function fioVerify(device: string, size: string, depth: number): Promise<string>
     '--ioengine=libaio',
     '--rw=randwrite',
     '--bs=4k',
-    `--iodepth=${depth}`,
-    `--size=${size}`,
+    '--iodepth=16',
+    '--size=48M',
+    '--rate_iops=,4000',
     '--verify=crc32c',
     '--verify_fatal=1',
     '--do_verify=1',
@@ -214,10 +218,11 @@ describe.skipIf(reason !== '')('attach', () => {
     const rig = await newRig(256 * MiB);
     const { devicePath } = await rig.up();
     let loading = true;
-    const load = fioVerify(devicePath, '64M', 16).finally(() => {
+    const load = fioVerify(devicePath).finally(() => {
       loading = false;
     });
     await sleep(1_000);
+    expect(loading).toBe(true);
     await rig.killDaemon();
     await sleep(500);
     expect((await rig.status())?.state).toBe('reconnecting');
@@ -233,19 +238,19 @@ describe.skipIf(reason !== '')('attach', () => {
   it('goes on after kill -9 of the bridge under a verified load, three times', async () => {
     const rig = await newRig(256 * MiB);
     const { devicePath } = await rig.up();
-    let loading = true;
-    const load = fioVerify(devicePath, '64M', 16).finally(() => {
-      loading = false;
-    });
     for (let kill = 1; kill <= 3; kill++) {
+      let loading = true;
+      const load = fioVerify(devicePath).finally(() => {
+        loading = false;
+      });
       await sleep(400);
       const before = (await rig.status())!.bridgePid;
+      expect(loading).toBe(true);
       process.kill(before, 'SIGKILL');
       await expect.poll(async () => (await rig.status())!.bridgePid, { timeout: 5000 }).not.toBe(before);
       await expect.poll(async () => (await rig.status())!.state, { timeout: 5000 }).toBe('attached');
+      await load;
     }
-    expect(loading).toBe(true);
-    await load;
     expect(await rig.status()).toMatchObject({ state: 'attached', respawns: 3 });
   });
 

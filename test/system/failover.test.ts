@@ -134,7 +134,9 @@ describe('failover', () => {
       return load!.counts.refused + load!.counts.late === writers;
     });
     expect(await Promise.all(probes)).toEqual(['a read was refused', 'a write was refused']);
-    say(`the old device fails its I/O ${Math.round(realClock.monotonicMs() - returnedMs)} ms after its node is back`);
+    say(
+      `the old device fails its I/O ${Math.round(realClock.monotonicMs() - returnedMs)} ms after its node is back; ${load.counts.late} answers had been under way`,
+    );
     for (const volume of [blocks, files]) await cluster.healed(heir, volume);
     say(`all replicas in sync ${Math.round(realClock.monotonicMs() - returnedMs)} ms after it is back`);
     const before = load.counts.writes;

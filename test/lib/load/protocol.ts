@@ -27,7 +27,8 @@ export type ToLoad =
   | { readonly type: 'resume' }
   /**
    * The path is given up as it stands, with requests under way, and the volume is found at another one. A write under way may
-   * have happened or not; one that is answered with success, however late, must be found.
+   * have happened or not; one that is answered with success, however late, must be found, and a late read shows what was there
+   * when it was asked. (An answer that had left the engine before its process was stopped may arrive whenever it goes on.)
    */
   | { readonly type: 'move'; readonly path: string }
   /** While paused or moved: reads everything that was ever written, past the page cache. */

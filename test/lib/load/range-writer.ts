@@ -56,10 +56,6 @@ export class RangeWriters {
     return Math.floor(unit / extentUnits) % this.#options.writers;
   }
 
-  #expected(unit: number): { writer: number; serial: number } {
-    return { writer: this.#owner(unit), serial: this.#serials[unit]! };
-  }
-
   async open(): Promise<void> {
     const direct = this.#options.direct ? constants.O_DIRECT : 0;
     this.#write = await open(this.#path, constants.O_RDWR | constants.O_CREAT | direct, 0o600);
@@ -129,6 +125,7 @@ export class RangeWriters {
   async #checkRange(first: number, count: number, buffer: Buffer): Promise<void> {
     const { unitBytes } = this.#options;
     const path = this.#path;
+    const asked = this.#serials.slice(first, first + count);
     const from = Math.floor((first * unitBytes) / 4096) * 4096;
     const to = Math.ceil(((first + count) * unitBytes) / 4096) * 4096;
     const { bytesRead } = await this.#read!.read(buffer, 0, to - from, from);
@@ -136,8 +133,11 @@ export class RangeWriters {
       throw new Error(`a read of ${to - from} bytes at ${from} of ${path} brought ${bytesRead}`);
     for (let unit = first; unit < first + count; unit++) {
       const at = unit * unitBytes - from;
-      this.#decide(unit, buffer, at);
-      const wrong = this.#contents.check(buffer, at, unit, this.#expected(unit));
+      // A read at the old path that is answered after the move shows what stood there when it was asked.
+      const late = this.#path !== path;
+      if (!late) this.#decide(unit, buffer, at);
+      const serial = (late ? asked[unit - first] : this.#serials[unit])!;
+      const wrong = this.#contents.check(buffer, at, unit, { writer: this.#owner(unit), serial });
       if (wrong !== null) throw new Error(`wrong bytes in ${path}: ${wrong}`);
     }
   }
