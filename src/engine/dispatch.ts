@@ -96,15 +96,15 @@ export class Dispatch {
   }
 
   #read(reads: readonly BlockRequest[]): void {
-    this.#parts.set.keepLease();
+    this.#parts.set.lease.keep();
     this.#parts.reads.read(reads, this.#answer);
   }
 
   /** The lease is checked after the data was fetched and before the replies leave, also for zeroes; once for all of them. */
   readonly #answer: ReadAnswer = (requests, failed) => {
     const { set, closed } = this.#parts;
-    if (closed() || set.leaseHeld()) this.#complete(requests, failed, false);
-    else set.lease((failure) => this.#complete(requests, failed, failure !== null));
+    if (closed() || set.lease.held()) this.#complete(requests, failed, false);
+    else set.lease.ask((failure) => this.#complete(requests, failed, failure !== null));
   };
 
   #complete(requests: readonly BlockRequest[], failed: ReadonlySet<number> | null, lapsed: boolean): void {
@@ -130,7 +130,7 @@ export class Dispatch {
     }
     counters.flushes++;
     // Covers every write that was answered; those are committed. Nothing new since the last sync: nothing to do.
-    pipeline.flush((error) => gate.reply(request, error));
+    pipeline.flush((error) => gate.reply([request], error));
   }
 }
 

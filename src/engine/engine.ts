@@ -99,10 +99,10 @@ export class VolumeEngine implements Engine {
       },
     );
     for (const member of log.members) this.#set.adopt(member, end);
-    this.#gate = new ReplyGate(options.clock);
+    this.#gate = new ReplyGate(options.clock, this.#set.lease);
     const heat = new BlockHeat(() => this.#map.sizeBytes / BLOCK_SIZE);
     this.#unsynced = new UnsyncedBound(options.clock);
-    this.#pipeline = new Pipeline(this.#map, heat, this.#tail, (request, error) => this.#gate.reply(request, error));
+    this.#pipeline = new Pipeline(this.#map, heat, this.#tail, (requests, error) => this.#gate.reply(requests, error));
     this.#pipeline.connect(this.#set);
     this.#writer = new LogWriter(
       {

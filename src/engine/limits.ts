@@ -23,7 +23,7 @@ export const TAIL_BYTES_WHOLE = 64 * KiB;
 export const COPY_CHUNK = 1 * MiB;
 /** How long an open waits for replicas that do not answer, before it goes on without them. A daemon restart takes about 1 s. */
 export const OPEN_TIMEOUT_MS = 3_000;
-/** Reads are served without asking while every in-sync replica confirmed the reign within this time. */
+/** Requests are answered without asking while every in-sync replica confirmed the reign within this time. */
 export const LEASE_MS = 1_000;
 /** What a new engine waits from the fence's answer, unless the former one is proved gone: lease + 10 %. */
 export const LEASE_WAIT_MS = 1_100;

@@ -23,14 +23,17 @@ export interface InFlight {
   committed: (() => void) | undefined;
 }
 
+type Reply = (requests: readonly BlockRequest[], error: BlockError | null) => void;
+
 const none: BlockRequest[] = [];
+const isFua = (request: BlockRequest) => request.fua;
 
 export class Pipeline {
   readonly #map: BlockMap;
   readonly #heat: BlockHeat;
   readonly #tail: FrameTail;
   readonly #habit = new FlushHabit();
-  readonly #reply: (request: BlockRequest, error: BlockError | null) => void;
+  readonly #reply: Reply;
   #set: ReplicaSet | undefined;
   #inFlight: InFlight[] = [];
   #head = 0;
@@ -40,12 +43,7 @@ export class Pipeline {
   #transmitting = false;
   #closed = false;
 
-  constructor(
-    map: BlockMap,
-    heat: BlockHeat,
-    tail: FrameTail,
-    reply: (request: BlockRequest, error: BlockError | null) => void,
-  ) {
+  constructor(map: BlockMap, heat: BlockHeat, tail: FrameTail, reply: Reply) {
     this.#map = map;
     this.#heat = heat;
     this.#tail = tail;
@@ -138,11 +136,15 @@ export class Pipeline {
     }
     item.apply?.();
     item.committed?.();
-    for (let i = 0; i < requests.length; i++) {
-      const request = requests[i]!;
-      if (request.fua) this.durable(frame.seq, (error) => this.#reply(request, error));
-      else this.#reply(request, null);
-    }
+    if (requests.length === 0) return;
+    if (!requests.some(isFua)) return this.#reply(requests, null);
+    const fua = requests.filter(isFua);
+    this.durable(frame.seq, (error) => this.#reply(fua, error));
+    if (fua.length < requests.length)
+      this.#reply(
+        requests.filter((request) => !request.fua),
+        null,
+      );
   }
 
   /** The client asks that everything answered so far be durable. */
@@ -178,7 +180,7 @@ export class Pipeline {
     this.#bytes = 0;
     const waiters = this.#syncWaiters;
     this.#syncWaiters = [];
-    for (const item of items) for (const request of item.requests) this.#reply(request, error);
+    for (const item of items) this.#reply(item.requests, error);
     for (const waiter of waiters) waiter.done(error);
   }
 }

@@ -19,6 +19,7 @@ import type { EngineMember, EngineReplicaState, MembershipPort } from './engine-
 import { LEASE_MS, STORE_RETRY_MS } from './limits.js';
 import type { Frame } from './log-writer.js';
 import type { OpenedLog } from './open.js';
+import { ReignLease } from './reign-lease.js';
 import type { DescribeUpdate, ReplicaPort } from './replica-port.js';
 
 export interface Link {
@@ -35,8 +36,11 @@ export interface Link {
   counted: boolean;
   /** Called when appendedThrough or syncedThrough rose, or when the port was lost. */
   onProgress: (() => void) | undefined;
-  /** When the newest request that this replica answered was sent. */
+  /** When the newest question or frame that this replica answered was sent, as far as the lease knows. */
   confirmedMs: number;
+  /** Last of the frames whose acknowledgement confirms the reign as of `questionMs`, when they were sent; 0: none is awaited. */
+  questionSeq: number;
+  questionMs: number;
   message: string;
 }
 
@@ -53,6 +57,8 @@ export function newLink(member: EngineMember): Link {
     counted: false,
     onProgress: undefined,
     confirmedMs: Number.NEGATIVE_INFINITY,
+    questionSeq: 0,
+    questionMs: 0,
     message: member.lost ? 'its disk came back empty or foreign' : '',
   };
 }
@@ -71,6 +77,7 @@ export interface ReplicaSetEvents {
 
 export class ReplicaSet {
   readonly links: readonly Link[];
+  readonly lease: ReignLease;
   readonly #membership: MembershipPort;
   readonly #clock: Clock;
   readonly #logger: Logger;
@@ -87,10 +94,8 @@ export class ReplicaSet {
   #syncTarget = 0;
   /** Every counting replica was handed all frames through here. */
   #sentThrough: number;
-  #confirming = false;
   /** Counts reads from remote replicas. */
   #turn = 0;
-  #leaseWaiters: ((error: Error | null) => void)[] = [];
 
   constructor(
     links: readonly Link[],
@@ -107,6 +112,11 @@ export class ReplicaSet {
     this.#clock = parts.clock;
     this.#logger = parts.logger;
     this.#events = parts.events;
+    this.lease = new ReignLease(links, {
+      clock: parts.clock,
+      leaseMs: LEASE_MS,
+      failed: (link, port, error) => this.lose(link, port, error),
+    });
     this.#mark();
   }
 
@@ -192,6 +202,7 @@ export class ReplicaSet {
     link.appendedThrough = end;
     link.syncedThrough = synced;
     link.syncing = 0;
+    link.questionSeq = 0;
     link.message = '';
   }
   /** Events of a port that belong to `link` as long as it holds that port. */
@@ -200,6 +211,7 @@ export class ReplicaSet {
       appended: (seq) => {
         if (link.port !== port()) return;
         if (seq > link.appendedThrough) link.appendedThrough = seq;
+        this.lease.acknowledged(link, seq);
         link.onProgress?.();
         this.recount();
         // A sync that was answered before this acknowledgement did not cover it.
@@ -239,6 +251,7 @@ export class ReplicaSet {
     for (const link of this.links) {
       const { port, state } = link;
       if (port === undefined || port.local || (state !== 'in-sync' && state !== 'counting')) continue;
+      if (frames.length > 0) this.lease.sends(link, last);
       for (const frame of frames) port.append(frame.segment, frame.offset, frame.bytes, frame.seq);
       this.#syncLink(link, last);
       port.flush?.();
@@ -426,63 +439,6 @@ export class ReplicaSet {
     this.recount();
   }
 
-  /** Calls back when every in-sync replica has confirmed the reign recently enough to answer reads. */
-  lease(done: (error: Error | null) => void): void {
-    if (this.#closed) return done(new HoldfastError('UNAVAILABLE', 'the volume is closed', { reason: 'Closed' }));
-    if (this.leaseHeld()) return done(null);
-    this.#leaseWaiters.push(done);
-    this.#renew();
-  }
-
-  leaseHeld(): boolean {
-    const now = this.#clock.monotonicMs();
-    for (const link of this.links) {
-      if (!link.counted || link.port?.local) continue;
-      if (link.port === undefined || now - link.confirmedMs >= LEASE_MS) return false;
-    }
-    return true;
-  }
-  /** Renews in the background when half of the lease is gone, so that steady readers never wait. */
-  keepLease(): void {
-    const now = this.#clock.monotonicMs();
-    for (const link of this.links) {
-      if (link.counted && link.port?.local !== true && now - link.confirmedMs > LEASE_MS / 2) return this.#renew();
-    }
-  }
-
-  #renew(): void {
-    if (this.#confirming) return;
-    this.#confirming = true;
-    let open = 1;
-    const finished = () => {
-      if (--open > 0) return;
-      this.#confirming = false;
-      const waiters = this.#leaseWaiters;
-      this.#leaseWaiters = [];
-      // Whoever still has no lease (a member was lost meanwhile) waits for the set to settle and asks again.
-      const held = this.leaseHeld();
-      if (held) for (const waiter of waiters) waiter(null);
-      else if (waiters.length > 0) {
-        this.#leaseWaiters = waiters;
-        this.#clock.after(20, () => this.#closed || this.#renew());
-      }
-    };
-    for (const link of this.links) {
-      const port = link.port;
-      if (port === undefined || port.local || !link.counted) continue;
-      open++;
-      const sent = this.#clock.monotonicMs();
-      port.confirm((error) => {
-        if (link.port === port) {
-          if (error === null) link.confirmedMs = Math.max(link.confirmedMs, sent);
-          else this.lose(link, port, error);
-        }
-        finished();
-      });
-    }
-    finished();
-  }
-
   states(lastSeq: number): EngineReplicaState[] {
     return this.links.map((link) => ({
       replicaId: link.member.replicaId,
@@ -496,10 +452,7 @@ export class ReplicaSet {
 
   close(): void {
     this.#closed = true;
-    const waiters = this.#leaseWaiters;
-    this.#leaseWaiters = [];
-    for (const waiter of waiters)
-      waiter(new HoldfastError('UNAVAILABLE', 'the volume is closed', { reason: 'Closed' }));
+    this.lease.close();
     for (const link of this.links) {
       link.port?.close();
       link.port = undefined;

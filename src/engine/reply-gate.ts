@@ -1,24 +1,42 @@
-// Withholds the replies of writes, trims and flushes while a group is being frozen. The engine goes on appending, so the
-// hold costs latency, not throughput; it ends by release or by its own deadline, whichever comes first.
+// The last thing before the replies of writes, trims and flushes leave: they need the lease of the reign, and are withheld while
+// a group is being frozen. The engine goes on appending, so a hold costs latency, not throughput; it ends by release or by its
+// own deadline, whichever comes first.
 
 import { type Clock, HoldfastError, invalid, type TimerHandle } from '../base/index.js';
 import type { BlockError, BlockRequest } from './block-device.js';
 import { HOLD_MAX_MS } from './limits.js';
+import type { ReignLease } from './reign-lease.js';
+
+interface Withheld {
+  readonly requests: readonly BlockRequest[];
+  readonly error: BlockError | null;
+}
 
 export class ReplyGate {
   readonly #clock: Clock;
+  readonly #lease: ReignLease;
   #token: string | undefined;
   #timer: TimerHandle | undefined;
-  #withheld: { request: BlockRequest; error: BlockError | null }[] = [];
+  #withheld: Withheld[] = [];
 
-  constructor(clock: Clock) {
+  constructor(clock: Clock, lease: ReignLease) {
     this.#clock = clock;
+    this.#lease = lease;
   }
 
-  /** Completes the request now or when the hold ends. */
-  reply(request: BlockRequest, error: BlockError | null): void {
-    if (this.#token === undefined) request.complete(error);
-    else this.#withheld.push({ request, error });
+  /**
+   * Completes the requests now, when the lease was renewed, or when the hold ends. Success is not told by an engine that was deposed
+   * meanwhile: whether such a write happened, the next reign says.
+   */
+  reply(requests: readonly BlockRequest[], error: BlockError | null): void {
+    if (this.#token !== undefined) this.#withheld.push({ requests, error });
+    else if (error !== null || this.#lease.held()) complete(requests, error);
+    else
+      this.#lease.ask((failure) => {
+        if (failure !== null) complete(requests, 'ESHUTDOWN');
+        else if (this.#token !== undefined) this.#withheld.push({ requests, error });
+        else complete(requests, null);
+      });
   }
 
   get token(): string | undefined {
@@ -49,6 +67,10 @@ export class ReplyGate {
     this.#timer = undefined;
     const withheld = this.#withheld;
     this.#withheld = [];
-    for (const { request, error } of withheld) request.complete(error);
+    for (const { requests, error } of withheld) this.reply(requests, error);
   }
+}
+
+function complete(requests: readonly BlockRequest[], error: BlockError | null): void {
+  for (let i = 0; i < requests.length; i++) requests[i]!.complete(error);
 }
