@@ -38,7 +38,13 @@ export class ReignLease {
   }
 
   held(): boolean {
-    return this.#confirmedSince(this.#clock.monotonicMs() - this.#leaseMs);
+    return this.#alone() || this.#confirmedSince(this.#clock.monotonicMs() - this.#leaseMs);
+  }
+
+  /** The only replica is here, as often: then not even the clock is looked at. */
+  #alone(): boolean {
+    for (const { counted, port } of this.#links) if (counted && !port?.local) return false;
+    return true;
   }
 
   /** Calls back when the reign is known to have stood after this call, or within the lease; with an error when the engine ends. */
