@@ -5,7 +5,7 @@ export { createDaemons, type DaemonAddress, type Daemons, type ReplicaCalls, typ
 export type { GroupView } from './groups.js';
 export type { HealthEntry } from './health.js';
 export { HEARTBEAT_INTERVAL_MS, NODE_SILENT_MS, VOLUME_BYTES_MAX, VOLUME_BYTES_MIN } from './limits.js';
-export { checkName } from './names.js';
+export { checkName, nameHash } from './names.js';
 export { nodeService } from './node-service.js';
 export type { NodeView } from './nodes.js';
 export type { Page, PageRequest } from './paging.js';

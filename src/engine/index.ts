@@ -13,7 +13,9 @@ export type {
   ScrubReport,
   SetOutcome,
 } from './engine-api.js';
+export { chooseSource, type SourceCandidate } from './open.js';
 export { openEngine } from './open-engine.js';
+export type { SetNamed } from './replay.js';
 export type {
   CloneOrder,
   DescribeUpdate,
@@ -25,3 +27,11 @@ export type {
   ReplicaStatus,
   SegmentInfo,
 } from './replica-port.js';
+export {
+  openVolumeReader,
+  type PageRanges,
+  type RestingReplica,
+  type RestingSnapshot,
+  type VolumeReader,
+  type VolumeReaderOptions,
+} from './volume-reader.js';

@@ -1,14 +1,15 @@
 // Opens a volume: the common log of its in-sync replicas, the map out of it, and the engine of the new reign over both.
 
-import { HoldfastError } from '../base/index.js';
+import { type Clock, HoldfastError, type Logger, type VolumeId } from '../base/index.js';
 import type { CheckpointPlace, Reign, Superblock } from '../format/index.js';
-import { KeyRing, kernel, pageCache } from '../hotpath/index.js';
+import { KeyRing, kernel, type PageCache, pageCache } from '../hotpath/index.js';
 import { VolumeEngine } from './engine.js';
 import type { Engine, EngineOptions } from './engine-api.js';
 import { EntrySource } from './entry-source.js';
 import { LogReader } from './log-reader.js';
 import { type OpenedLog, openLog } from './open.js';
 import { type Replayed, replay } from './replay.js';
+import type { ReplicaPort, SegmentInfo } from './replica-port.js';
 import { SegmentTable } from './segment-table.js';
 
 /** What the log says, once the replicas agree on it. */
@@ -43,7 +44,10 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 }
 
 /** Only zstd is not everywhere: said before anything is read or written. */
-function checkCompression({ volumeId, compression }: EngineOptions['volume']): void {
+export function checkCompression({
+  volumeId,
+  compression,
+}: Pick<EngineOptions['volume'], 'volumeId' | 'compression'>): void {
   if (kernel.compressions.includes(compression)) return;
   throw new HoldfastError(
     'FAILED_PRECONDITION',
@@ -53,28 +57,53 @@ function checkCompression({ volumeId, compression }: EngineOptions['volume']): v
 }
 
 async function load(options: EngineOptions, log: OpenedLog, keys: KeyRing): Promise<LoadedLog> {
-  const { volumeId } = options.volume;
-  const first = log.members[0]!;
-  const table = new SegmentTable();
+  const { clock, logger, pages, reign, volume } = options;
+  const { volumeId } = volume;
   // Of all members: a file that one of them has lost is read from the others, not taken for a dropped one.
-  for (const member of log.members)
-    for (const info of await member.port.segments())
-      if (!table.has(info) && table.bySlot(info.slot) === undefined) table.adopt(info);
-  const described = first.status.superblock.reigns;
-  for (const reign of described) keys.addReign(reign);
+  const segments: SegmentInfo[] = [];
+  for (const member of log.members) segments.push(...(await member.port.segments()));
   const ports = log.members.map((member) => member.port);
-  const reader = new LogReader(() => ports, options.logger);
+  const described = log.members[0]!.status.superblock.reigns;
   const { checkpoint, previousCheckpoint } = newestSuperblock(log);
-  const checkpoints = [checkpoint, previousCheckpoint].filter((place): place is CheckpointPlace => place !== null);
+  const from = { described, reign, checkpoints: [checkpoint, previousCheckpoint], noteSets: false };
+  return loadLog({ volumeId, segments, ports, ...from, keys, pages, clock, logger });
+}
+
+export interface LoadInput {
+  readonly volumeId: VolumeId;
+  /** Those of the log; of one that is named twice the first counts. */
+  readonly segments: readonly SegmentInfo[];
+  /** Nearest first. */
+  readonly ports: readonly ReplicaPort[];
+  readonly described: readonly Reign[];
+  /** The one that begins, if any. */
+  readonly reign: Reign | null;
+  /** Newest first. */
+  readonly checkpoints: readonly (CheckpointPlace | null)[];
+  /** See ReplayInput. */
+  readonly noteSets: boolean;
+  readonly keys: KeyRing;
+  readonly pages?: PageCache | undefined;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/** The map out of a log. */
+export async function loadLog(input: LoadInput): Promise<LoadedLog> {
+  const { volumeId, ports, described, noteSets, keys, clock, logger, pages = pageCache } = input;
+  const table = new SegmentTable();
+  for (const info of input.segments) if (!table.has(info) && table.bySlot(info.slot) === undefined) table.adopt(info);
+  for (const reign of described) keys.addReign(reign);
+  const reader = new LogReader(() => ports, logger);
+  const checkpoints = input.checkpoints.filter((place): place is CheckpointPlace => place !== null);
   // Nobody waits yet: a replica that is lost now fails the open, which is tried again.
-  const { clock, logger, pages = pageCache } = options;
   const source = new EntrySource({ table, reader, nearest: () => ports[0], closed: () => true, clock, logger });
-  const replayed = await replay({ volumeId, table, reader, source, pages, keys, checkpoints });
-  const reigns = mergeReigns(described, replayed.reigns, options.reign);
+  const replayed = await replay({ volumeId, table, reader, source, pages, keys, noteSets, checkpoints });
+  const reigns = mergeReigns(described, replayed.reigns, input.reign === null ? [] : [input.reign]);
   for (const reign of reigns) keys.addReign(reign);
   // Pages that nobody sees any more may name segments that were deleted for that.
   if (replayed.map.sweepsLeft === 0)
-    for (const message of table.missing((slot) => replayed.map.references(slot))) options.logger.error({}, message);
+    for (const message of table.missing((slot) => replayed.map.references(slot))) logger.error({}, message);
   return { table, keys, replayed, reigns };
 }
 
@@ -87,7 +116,7 @@ function newestSuperblock(log: OpenedLog): Superblock {
     );
 }
 
-function mergeReigns(...lists: (readonly Reign[] | Reign)[]): Reign[] {
+function mergeReigns(...lists: (readonly Reign[])[]): Reign[] {
   const byEpoch = new Map<number, Reign>();
   for (const reign of lists.flat()) byEpoch.set(reign.epoch, reign);
   return [...byEpoch.values()].sort((a, b) => a.epoch - b.epoch);

@@ -14,7 +14,7 @@
 //   d  reached, another incarnation or no replica       lost: leaves the set, marked
 //   e  not reached in time                              leaves the set, unless nobody is left to be a source
 
-import { HoldfastError, messageOf } from '../base/index.js';
+import { HoldfastError, messageOf, type NodeId, type VolumeId } from '../base/index.js';
 import type { LogPoint } from '../format/index.js';
 import type { EngineMember, EngineOptions } from './engine-api.js';
 import { LEASE_WAIT_MS, OPEN_TIMEOUT_MS, RECONNECT_MS } from './limits.js';
@@ -73,7 +73,7 @@ export async function openLog(options: EngineOptions): Promise<OpenedLog> {
   const lost: { member: EngineMember; message: string }[] = [];
   try {
     await fenceAll(options, reached, unreached, lost);
-    const { source, rest } = chooseSource(options, reached, unreached, lost);
+    const { source, rest } = chooseSource(options.volume.volumeId, reached, unreached, lost);
     const leaseOver = waitForLease(options, reached);
     await checkNotRolledBack(options, source);
     const members = [source];
@@ -155,13 +155,20 @@ async function fenceOne(options: EngineOptions, member: EngineMember): Promise<R
   }
 }
 
-function chooseSource(
-  options: EngineOptions,
-  reached: Reached[],
-  unreached: { member: EngineMember; error: unknown }[],
-  lost: { member: EngineMember; message: string }[],
-): { source: Reached; rest: Reached[] } {
-  const volume = options.volume.volumeId;
+/** A replica that may be the one whose log counts. */
+export interface SourceCandidate {
+  readonly member: { readonly nodeId: NodeId };
+  readonly port: { readonly local: boolean };
+  readonly status: ReplicaStatus;
+}
+
+/** Chooses by the table above. Throws UNAVAILABLE when those that were not reached are needed, DATA_LOSS when no log can be trusted. */
+export function chooseSource<T extends SourceCandidate>(
+  volume: VolumeId,
+  reached: readonly T[],
+  unreached: readonly { readonly member: { readonly nodeId: NodeId }; readonly error: unknown }[],
+  lost: readonly { readonly message: string }[],
+): { source: T; rest: T[] } {
   const missing = [
     ...unreached.map(({ member, error }) => `${member.nodeId} (${messageOf(error)})`),
     ...lost.map(({ message }) => message),

@@ -37,10 +37,14 @@ export interface Replayed {
   readonly reigns: Reign[];
   /** Segments that a drop entry named after the checkpoint. */
   readonly dropped: { epoch: number; ordinal: number }[];
+  /** The newest in-sync set that the log behind the checkpoint names, as far as it was read. */
+  readonly set: SetNamed | null;
   /** Log replayed over the checkpoint. */
   readonly replayedBytes: number;
   readonly replayedRecords: number;
 }
+
+export type SetNamed = Pick<Extract<ControlEntry, { kind: 'members' }>, 'setVersion' | 'members'>;
 
 export interface ReplayInput {
   readonly volumeId: VolumeId;
@@ -49,6 +53,8 @@ export interface ReplayInput {
   readonly source: EntrySource;
   readonly pages: PageCache;
   readonly keys: KeyRing;
+  /** Reads what sealed segments say of in-sync sets, which the map does not need. */
+  readonly noteSets: boolean;
   /** Newest first; the first that reads back completely is used. */
   readonly checkpoints: readonly CheckpointPlace[];
 }
@@ -79,12 +85,13 @@ type Loaded = Pick<Replayed, 'map' | 'root' | 'reigns'>;
 interface State extends Loaded {
   readonly dropped: { epoch: number; ordinal: number }[];
   readonly records: ReplayRecords;
+  set: SetNamed | null;
 }
 
 async function replayFrom(input: ReplayInput, loaded: Loaded, checkpoint: CheckpointPlace | null): Promise<Replayed> {
   const { map } = loaded;
   map.connect(readPagesFrom(input.source));
-  const state: State = { ...loaded, dropped: [], records: new ReplayRecords(map) };
+  const state: State = { ...loaded, dropped: [], records: new ReplayRecords(map), set: null };
   const from = checkpoint?.replayFrom ?? null;
   let bytes = 0;
   // What was dropped lies before the checkpoint: a gap behind it would give the volume an older state of some blocks.
@@ -104,8 +111,8 @@ async function replayFrom(input: ReplayInput, loaded: Loaded, checkpoint: Checkp
     bytes += segment.length - start;
   }
   await state.records.flush();
-  const { root, reigns, dropped } = state;
-  return { map, root, reigns, dropped, checkpoint, replayedBytes: bytes, replayedRecords: map.recordsStored };
+  const { root, reigns, dropped, set } = state;
+  return { map, root, reigns, dropped, set, checkpoint, replayedBytes: bytes, replayedRecords: map.recordsStored };
 }
 
 function hole(before: TableEntry | undefined, from: CheckpointPlace['replayFrom'] | null, after: TableEntry): Error {
@@ -134,7 +141,7 @@ async function replaySegment(input: ReplayInput, state: State, segment: TableEnt
     } else if (item.kind === entryKind.record) {
       state.records.add(segment, item.block, item.run, item.offset, item.storedLength);
       if (state.records.full) await state.records.flush();
-    } else if (isReplayed(item.kind)) {
+    } else if (isReplayed(item.kind) && (item.kind !== entryKind.members || input.noteSets)) {
       const found = await input.reader.entry(segment, item.offset, item.storedLength, [item.kind]);
       await applyControl(input, state, decodeControl(found.bytes, 0, item.kind, found.length), item.block);
     }
@@ -264,7 +271,8 @@ function isReplayed(kind: number): boolean {
     kind === entryKind.snapshotDelete ||
     kind === entryKind.resize ||
     kind === entryKind.clone ||
-    kind === entryKind.drop
+    kind === entryKind.drop ||
+    kind === entryKind.members
   );
 }
 
@@ -294,6 +302,7 @@ async function applyControl(input: ReplayInput, state: State, entry: ControlEntr
       state.dropped.push(...entry.segments);
       return;
     case 'members':
+      if (entry.setVersion >= (state.set?.setVersion ?? 0)) state.set = entry;
       return;
   }
 }

@@ -13,16 +13,25 @@ export class Flags {
   readonly #values: Record<string, string | boolean | (string | boolean)[] | undefined>;
   readonly #spec: FlagSpec;
   readonly #environment: Readonly<Record<string, string | undefined>>;
+  /** What stands between the flags, where that is allowed. */
+  readonly operands: readonly string[];
 
-  /** Throws INVALID_ARGUMENT for an unknown flag or a missing value. */
-  constructor(argv: readonly string[], spec: FlagSpec, environment: Readonly<Record<string, string | undefined>>) {
+  /** Throws INVALID_ARGUMENT for an unknown flag, a missing value, an operand where none is allowed. */
+  constructor(
+    argv: readonly string[],
+    spec: FlagSpec,
+    environment: Readonly<Record<string, string | undefined>>,
+    allowPositionals = false,
+  ) {
     this.#spec = spec;
     this.#environment = environment;
     const options = Object.fromEntries(
       Object.entries(spec).map(([name, { type, multiple }]) => [name, { type, multiple: multiple ?? false }]),
     );
     try {
-      this.#values = parseArgs({ args: [...argv], options }).values;
+      const { values, positionals } = parseArgs({ args: [...argv], options, allowPositionals });
+      this.#values = values;
+      this.operands = positionals;
     } catch (error) {
       throw invalid(messageOf(error));
     }

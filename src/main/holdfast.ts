@@ -45,6 +45,11 @@ const commands: Readonly<Record<string, Command>> = {
     run: async (argv) => (await import('./attach.js')).attachCommand(argv),
     usage: async () => 'holdfast attach --volume ID --run-dir DIR --daemon unix:///path\n',
   },
+  rescue: {
+    summary: 'reads volumes, and rebuilds the metadata, out of pools alone',
+    run: async (argv) => (await import('./rescue.js')).runRescue(argv),
+    usage: async () => (await import('./rescue.js')).rescueUsage,
+  },
   dev: {
     summary: 'a whole cluster on this machine, as child processes',
     async run(argv, signal) {

@@ -23,6 +23,8 @@ export const keyOf = {
   group: (id: GroupId) => `group/${id}`,
   groupName: (hash: string) => `group-name/${hash}`,
   node: (id: NodeId) => `node/${id}`,
+  /** How and out of what the volume's record was rebuilt; for people. */
+  rescue: (id: VolumeId) => `rescue/${id}`,
 } as const;
 
 /** Intent: a CSI name belongs to the object with this id, from before the object exists until it is gone. */

@@ -26,7 +26,7 @@ import { basename, dirname, join } from 'node:path';
 import { errnoOf, HoldfastError, messageOf, type Random } from '../base/index.js';
 import type { Database, OpenDatabase } from './sqlite-driver.js';
 import { damaged, fileError, inUse, sqliteCode, sqliteError } from './sqlite-errors.js';
-import { checkContents, migrate, SCHEMA_VERSION } from './sqlite-schema.js';
+import { beginAt, checkContents, migrate, SCHEMA_VERSION } from './sqlite-schema.js';
 import { walDamage } from './sqlite-wal.js';
 
 /** "HFMD" in the file's header, at the place SQLite keeps for the application. */
@@ -55,7 +55,7 @@ function syncDirectory(folder: string): void {
   }
 }
 
-function create(open: OpenDatabase, file: string, random: Random): void {
+function create(open: OpenDatabase, file: string, random: Random, firstVersion = 0): void {
   const temporary = join(dirname(file), creating(file) + random.uuid());
   try {
     const database = open(temporary);
@@ -64,6 +64,7 @@ function create(open: OpenDatabase, file: string, random: Random): void {
       database.pragma('synchronous = FULL');
       database.pragma(`application_id = ${APPLICATION_ID}`);
       migrate(database);
+      if (firstVersion > 0) beginAt(database, firstVersion);
     } finally {
       database.close();
     }
@@ -161,6 +162,15 @@ function removeLeftovers(file: string): void {
   for (const name of readdirSync(dirname(file))) {
     if (name.startsWith(creating(file))) rmSync(join(dirname(file), name), { force: true });
   }
+}
+
+/** Makes a file whose versions begin above `firstVersion`. Throws ALREADY_EXISTS when there is one. */
+export function createOwned(open: OpenDatabase, file: string, random: Random, firstVersion: number): OwnedFile {
+  checkPlace(file);
+  if (existsSync(file))
+    throw new HoldfastError('ALREADY_EXISTS', `${file} exists already; a new metadata file does not replace one`);
+  create(open, file, random, firstVersion);
+  return openOwned(open, file, random);
 }
 
 /** Opens the file at `file`, making it when there is none. Throws a HoldfastError that names it. */

@@ -62,6 +62,11 @@ export function readStore(database: Database, file: string): StoreColumns {
   return store;
 }
 
+/** Sets the version of a store that has no entries yet. */
+export function beginAt(database: Database, version: number): void {
+  database.prepare('UPDATE store SET version = ?, crc = ? WHERE id = 1').run(version, storeCrc(version, 0));
+}
+
 /** Structure of every page, and every row once: a key changed by damage would otherwise just be absent. Reads only. */
 export function checkContents(database: Database, file: string): void {
   const rows = database.pragma('integrity_check(4)') as { integrity_check: string }[];

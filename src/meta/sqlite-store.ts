@@ -9,7 +9,7 @@ import { type EntryTable, LocalStore, type Row } from './local-store.js';
 import type { MetadataStore, Selection } from './port.js';
 import { type Database, loadSqlite, type OpenDatabase } from './sqlite-driver.js';
 import { damaged, sqliteError } from './sqlite-errors.js';
-import { type OwnedFile, openOwned } from './sqlite-file.js';
+import { createOwned, type OwnedFile, openOwned } from './sqlite-file.js';
 import {
   type EntryColumns,
   entryCrc,
@@ -135,8 +135,19 @@ export interface SqliteStoreOptions {
  * file is damaged or no database; RESOURCE_EXHAUSTED (NoSpace). Each names the file.
  */
 export async function openSqliteStore(options: SqliteStoreOptions): Promise<MetadataStore> {
-  const { file } = options;
-  const owned = openOwned(options.open ?? loadSqlite(), file, options.random);
+  return storeIn(openOwned(options.open ?? loadSqlite(), options.file, options.random), options.file);
+}
+
+/**
+ * Makes a new store whose versions begin above `firstVersion`: one that takes the place of a lost store must not look older than that.
+ * Throws ALREADY_EXISTS when the file is there, else as openSqliteStore().
+ */
+export async function createSqliteStore(options: SqliteStoreOptions, firstVersion: number): Promise<MetadataStore> {
+  const { file, random } = options;
+  return storeIn(createOwned(options.open ?? loadSqlite(), file, random, firstVersion), file);
+}
+
+function storeIn(owned: OwnedFile, file: string): MetadataStore {
   try {
     return new LocalStore(new SqliteTable(owned, file));
   } catch (error) {

@@ -1,3 +1,4 @@
+export { BareReplica } from './bare-replica.js';
 export { LocalReplica } from './local-replica.js';
 export {
   type CreateReplica,

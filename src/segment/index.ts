@@ -1,3 +1,4 @@
+export { BareLog } from './bare-log.js';
 export {
   type Disk,
   type DiskFile,
@@ -13,7 +14,9 @@ export { HandleCache } from './handle-cache.js';
 export { isChecksumFault, LogTail } from './log-tail.js';
 export { NodeDisk } from './node-disk.js';
 export { readOneByOne } from './node-reads.js';
-export { Pool, type PoolIdentity, removeTree } from './pool.js';
+export { Pool, type PoolIdentity, readPoolIdentity, removeTree } from './pool.js';
+export { isPoolLocked } from './pool-lock.js';
+export { ReadOnlyDisk } from './read-only-disk.js';
 export type { RecoveryEvidence, RecoveryVerdict } from './recovery.js';
 export { createReplicaDirectory, directoryUsage, replicaIn, retireReplicaDirectory } from './replica-directory.js';
 export { type LogEnd, type LogPlace, type LogRange, type LogSegment, SegmentLog } from './segment-log.js';

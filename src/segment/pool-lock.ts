@@ -1,7 +1,8 @@
 // The lock of a pool. Node has no flock, so it is a SQLite file opened in exclusive locking mode inside an exclusive
 // transaction: the kernel drops the lock when the process ends, however it ends. Nothing is ever written into it.
 
-import { HoldfastError, messageOf } from '../base/index.js';
+import { readFileSync, statSync } from 'node:fs';
+import { errnoOf, HoldfastError, messageOf } from '../base/index.js';
 import type { DiskLock } from './disk.js';
 
 export async function lockPoolFile(path: string): Promise<DiskLock> {
@@ -17,6 +18,33 @@ export async function lockPoolFile(path: string): Promise<DiskLock> {
   }
   const held = database;
   return { release: () => held.close() };
+}
+
+/**
+ * Whether a process holds the lock, found out from the kernel's list of locks and without taking any: a daemon that starts just now is not
+ * disturbed. Locks of processes outside this one's process namespace are not in that list.
+ */
+export function isPoolLocked(path: string): boolean {
+  let file: { ino: number; dev: number };
+  try {
+    file = statSync(path);
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return false;
+    throw lockError(error, path);
+  }
+  const major = (file.dev >> 8) & 0xfff;
+  const minor = (file.dev & 0xff) | ((file.dev >> 12) & 0xfff00);
+  return readFileSync('/proc/locks', 'utf8')
+    .split('\n')
+    .some((line) => isLockOn(line, file.ino, major, minor));
+}
+
+/** A filesystem without a device of its own (major 0) may show another number here: then the inode alone tells. */
+function isLockOn(line: string, inode: number, major: number, minor: number): boolean {
+  const found = /\sWRITE\s+\S+\s+([0-9a-f]+):([0-9a-f]+):(\d+)\s/.exec(line);
+  if (found === null || Number(found[3]) !== inode) return false;
+  const [foundMajor, foundMinor] = [Number.parseInt(found[1]!, 16), Number.parseInt(found[2]!, 16)];
+  return (foundMajor === major && foundMinor === minor) || major === 0 || foundMajor === 0;
 }
 
 async function loadSqlite() {

@@ -98,7 +98,7 @@ export class Pool {
    */
   static async open(disk: Disk, path: string, options: { nodeId: NodeId; exclusive: boolean }): Promise<Pool> {
     checkDirectory(disk, path);
-    const identity = readIdentity(disk, path);
+    const identity = readPoolIdentity(disk, path);
     if (identity.nodeId !== options.nodeId) {
       throw new HoldfastError(
         'FAILED_PRECONDITION',
@@ -142,7 +142,7 @@ export class Pool {
    */
   checkPresent(): void {
     checkDirectory(this.disk, this.path);
-    const found = readIdentity(this.disk, this.path).poolId;
+    const found = readPoolIdentity(this.disk, this.path).poolId;
     if (found !== this.id) {
       throw new HoldfastError('FAILED_PRECONDITION', `${this.path} now holds pool ${found}, it held ${this.id}`, {
         reason: 'PoolMissing',
@@ -213,7 +213,8 @@ function checksum(body: object): string {
     .padStart(8, '0');
 }
 
-function readIdentity(disk: Disk, path: string): PoolIdentity {
+/** Whose pool a directory is. FAILED_PRECONDITION/PoolMissing when it is none, DATA_LOSS when that can't be read. */
+export function readPoolIdentity(disk: Disk, path: string): PoolIdentity {
   const name = `${path}/pool.json`;
   const stat = disk.stat(name);
   if (stat === undefined) {

@@ -23,6 +23,7 @@ const allowed: Record<string, readonly string[]> = {
   meta: ['base', 'rpc', 'format:types'],
   control: ['base', 'meta', 'rpc'],
   agent: ['base', 'engine', 'replica', 'segment', 'wire', 'nbd', 'platform', 'rpc', 'meta', 'format:types'],
+  rescue: ['base', 'format', 'segment', 'replica', 'engine', 'meta', 'control'],
   csi: ['base', 'rpc', 'control', 'agent', 'meta:types', 'platform:types'],
   main: [
     'base',
@@ -39,6 +40,7 @@ const allowed: Record<string, readonly string[]> = {
     'meta',
     'control',
     'agent',
+    'rescue',
     'csi',
   ],
 };
@@ -150,6 +152,7 @@ describe('layers', () => {
       'engine',
       'control',
       'agent',
+      'rescue',
       'csi',
       'nbd',
       'meta',
