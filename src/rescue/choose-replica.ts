@@ -14,7 +14,7 @@ export interface Choice {
   readonly warnings: readonly string[];
 }
 
-/** Throws UNAVAILABLE or DATA_LOSS saying why no replica can be trusted and what `force` would do. */
+/** Throws FAILED_PRECONDITION, UNAVAILABLE or DATA_LOSS saying why no replica can be trusted and what `force` would do. */
 export function chooseReplica(volume: FoundVolume, force: boolean): Choice {
   const opened = volume.replicas.filter((found) => found.replica !== null);
   if (opened.length === 0) {
@@ -23,6 +23,7 @@ export function chooseReplica(volume: FoundVolume, force: boolean): Choice {
       reason: 'Corrupt',
     });
   }
+  if (!force) refuseAbsence(volume);
   const warnings = absenceWarnings(volume);
   try {
     const source = trusted(volume, opened);
@@ -41,6 +42,15 @@ export function chooseReplica(volume: FoundVolume, force: boolean): Choice {
     const forced = `BY FORCE: an open would refuse (${messageOf(error)}). The replica in ${source.directory} is read instead; ${state}. What is read may be OLD OR INCOMPLETE`;
     return { source, others: othersOf(opened, source, force), warnings: [forced, ...warnings] };
   }
+}
+
+/** An open knows from the metadata which set is the newest. Here one that went on without these replicas can't be excluded. */
+function refuseAbsence({ volumeId, set, absent }: FoundVolume): void {
+  if (absent.length === 0) return;
+  throw precondition(
+    `volume ${volumeId}: in-sync set ${set!.setVersion} (as ${set!.from} has it) names ${absent.map((member) => member.replicaId).join(', ')}, found in none of the directories, which may hold newer data. Name its pool too, or read what is here with --force, which may be old`,
+    'TooFewReplicas',
+  );
 }
 
 function absenceWarnings({ set, absent, replicas, superblock }: FoundVolume): string[] {
