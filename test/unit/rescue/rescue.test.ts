@@ -13,12 +13,12 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, expect, it, vi } from 'vitest';
+import { afterEach, expect, it } from 'vitest';
 import { MiB, type SnapshotId } from '../../../src/base/index.js';
 import type { Engine } from '../../../src/engine/index.js';
-import { runRescue } from '../../../src/main/rescue.js';
 import { eventually, flush, request, rigVolume, write } from '../../lib/engine-rig.js';
 import { PoolRig } from '../../lib/pool-rig.js';
+import { type RescueOutcome, rescue } from '../../lib/rescue-command.js';
 
 const snapshotId = '50000000-0000-4000-8000-000000000001' as SnapshotId;
 const BLOCK = 4096;
@@ -26,36 +26,11 @@ const BLOCK = 4096;
 let rig: PoolRig;
 afterEach(() => rig.remove());
 
-interface Outcome {
-  readonly code: number;
-  readonly events: { event: string; [key: string]: unknown }[];
-  readonly warnings: string;
-}
-
-/** Runs the command in this process. */
-async function rescue(...argv: string[]): Promise<Outcome> {
-  let out = '';
-  let warnings = '';
-  const stdout = vi.spyOn(process.stdout, 'write').mockImplementation((text) => {
-    out += text;
-    return true;
-  });
-  const stderr = vi.spyOn(process.stderr, 'write').mockImplementation((text) => {
-    warnings += text;
-    return true;
-  });
-  try {
-    const code = await runRescue([...argv, '--json']);
-    const lines = out.split('\n').filter((line) => line !== '');
-    return { code, warnings, events: lines.map((line) => JSON.parse(line)) };
-  } finally {
-    stdout.mockRestore();
-    stderr.mockRestore();
-  }
-}
-
 let images = 0;
-async function readImage(paths: string[], ...more: string[]): Promise<Outcome & { image: Buffer; stored: number }> {
+async function readImage(
+  paths: string[],
+  ...more: string[]
+): Promise<RescueOutcome & { image: Buffer; stored: number }> {
   const image = `${rig.root}-image-${++images}`;
   try {
     const outcome = await rescue('read', '--volume', rigVolume, '--out', image, ...more, ...paths);
