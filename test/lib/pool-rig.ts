@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { type NodeId, realClock, realRandom, silentLogger, wrapDataKey } from '../../src/base/index.js';
 import type { Engine, EngineOptions } from '../../src/engine/index.js';
 import { ReplicaHost } from '../../src/replica/index.js';
-import { NodeDisk, Pool } from '../../src/segment/index.js';
+import { NodeDisk, Pool, SuperblockStore } from '../../src/segment/index.js';
 import { EngineRig, rigLineage, rigVolume } from './engine-rig.js';
 
 interface PoolNode {
@@ -82,6 +82,12 @@ export class PoolRig extends EngineRig {
       },
       ...overrides,
     });
+  }
+
+  /** As after a power loss: nothing proves that what was not synced is still there. */
+  async losePageCache(i: number): Promise<void> {
+    const store = SuperblockStore.open(new NodeDisk(), this.directory(i));
+    await store.update({ ...store.current, cache: null });
   }
 
   paths(...indexes: number[]): string[] {

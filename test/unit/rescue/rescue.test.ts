@@ -131,7 +131,9 @@ it('takes damaged records from another replica, and names exactly what none has'
   await engine.close();
   await rig.stopAll();
   for (const path of rig.segments(0).slice(0, 2)) flipIn(path, 100_000);
+  const damaged = rig.digest();
   const repaired = await readImage(rig.paths(0, 1, 2));
+  expect(rig.digest()).toBe(damaged);
   expect(repaired.code).toBe(0);
   expect(repaired.image.equals(model.bytes)).toBe(true);
   const stoodIn = repaired.events.filter(({ event }) => event === 'damaged');
@@ -160,13 +162,14 @@ it('takes damaged records from another replica, and names exactly what none has'
   expect(rig.digest()).toBe(before);
 });
 
-it('passes over a replica whose end is damaged', async () => {
+it('passes over a replica whose end is damaged, or whose disk failed', async () => {
   rig = await PoolRig.make(2);
   const engine = await rig.open();
   const { model } = await fill(engine);
   await engine.close();
   await rig.stopAll();
   const last = rig.segments(0).at(-1)!;
+  const whole = readFileSync(last);
   const fd = openSync(last, 'r+');
   writeSync(fd, Buffer.from('nonsense'), 0, 8, BLOCK);
   closeSync(fd);
@@ -175,6 +178,13 @@ it('passes over a replica whose end is damaged', async () => {
   expect(read.events.find(({ event }) => event === 'source')!.directory).toBe(rig.directory(1));
   const listed = (await rescue('list', ...rig.paths(0, 1))).events[0] as unknown as { replicas: { state: string }[] };
   expect(listed.replicas.map(({ state }) => state)).toEqual(['damaged', 'in set']);
+
+  // The same end, but its disk had failed under it: what can be read now proves nothing.
+  writeFileSync(last, whole);
+  writeFileSync(join(rig.directory(0), 'failed'), 'EIO\n');
+  const second = await readImage(rig.paths(0, 1));
+  expect(second.events.find(({ event }) => event === 'source')!.directory).toBe(rig.directory(1));
+  await expect(readImage(rig.paths(0))).rejects.toThrow('--force');
 });
 
 it('never takes a replica that left the set for the newest, alone only by force', async () => {
@@ -197,6 +207,11 @@ it('never takes a replica that left the set for the newest, alone only by force'
     expect(read.code).toBe(0);
     expect(read.image.equals(model.bytes)).toBe(true);
   }
+  // Nor when it alone proves that it lost nothing: what it has is old all the same.
+  await rig.losePageCache(0);
+  await rig.losePageCache(1);
+  const suspect = await readImage(rig.paths(2, 0, 1));
+  expect(suspect.image.equals(model.bytes)).toBe(true);
   // Both in-sync ones were members of the last set.
   await expect(readImage(rig.paths(0, 2))).rejects.toThrow(rig.members()[1]!.replicaId);
   await expect(readImage(rig.paths(2))).rejects.toThrow('--force');
