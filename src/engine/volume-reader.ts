@@ -14,7 +14,7 @@ import {
   type SnapshotId,
   type VolumeId,
 } from '../base/index.js';
-import { type Compression, PAGE_ENTRIES } from '../format/index.js';
+import { type CheckpointPlace, type Compression, PAGE_ENTRIES } from '../format/index.js';
 import { blocksOf, KeyRing, type MapSnapshot, type PageCache } from '../hotpath/index.js';
 import type { BlockRequest } from './block-device.js';
 import { commonPoint } from './log-compare.js';
@@ -66,17 +66,25 @@ export async function openVolumeReader(options: VolumeReaderOptions): Promise<Vo
   if (compression !== undefined) checkCompression({ volumeId, compression });
   const keys = new KeyRing(lineageId, dataKey);
   try {
-    const segments = await source.port.segments();
+    const own = await source.port.segments();
+    const segments = [...own];
     for (const other of others) segments.push(...(await sharedSegments(source.port, other.port)));
     const ports = [source, ...others].map(({ port }) => port);
     const { reigns, checkpoint, previousCheckpoint } = source.status.superblock;
-    const from = { described: reigns, reign: null, checkpoints: [checkpoint, previousCheckpoint], noteSets: true };
+    // One beyond the end of a damaged log is not there; the log from its beginning may be.
+    const checkpoints = [checkpoint, previousCheckpoint].filter((place) => place !== null && liesIn(place, own));
+    const from = { described: reigns, reign: null, checkpoints, noteSets: true };
     const parts = { ...from, volumeId, segments, ports, keys, pages, clock, logger };
     return new VolumeReader(await loadLog(parts), ports, clock, logger);
   } catch (error) {
     keys.destroy();
     throw error;
   }
+}
+
+function liesIn({ segment, frameOffset }: CheckpointPlace, segments: readonly SegmentInfo[]): boolean {
+  const found = segments.find(({ epoch, ordinal }) => epoch === segment.epoch && ordinal === segment.ordinal);
+  return found !== undefined && frameOffset < found.length;
 }
 
 /** Segments of the part that two logs have in common: the source may have lost the file of one. */

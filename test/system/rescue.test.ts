@@ -21,7 +21,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { MiB } from '../../src/base/index.js';
 import { distFolder } from '../lib/build-once.js';
-import { blockCapability, DevCluster, leftovers, type TestVolume } from '../lib/dev-cluster.js';
+import { blockCapability, DevCluster, leftovers } from '../lib/dev-cluster.js';
 import { missingFor, run } from '../lib/system-needs.js';
 
 const reason = missingFor(['losetup', 'findmnt', 'mkfs.ext4', 'e2fsck']);
@@ -87,10 +87,9 @@ it('reads volumes out of the pools of a lost cluster, and a new one serves them 
   const first = await start(['--keep']);
   const [a, b] = [first.nodes[0]!, first.nodes[1]!];
   const encryptionKey = randomBytes(32).toString('hex');
-  const secret = await first.createVolume({
-    ...{ bytes: SIZE, capability: blockCapability, secrets: { encryptionKey } },
-    parameters: { replicas: '3', encryption: 'aes-256-gcm' },
-  });
+  const parameters = { replicas: '3', encryption: 'aes-256-gcm' };
+  const asked = { capability: blockCapability, secrets: { encryptionKey }, parameters };
+  const secret = await first.createVolume({ bytes: SIZE, ...asked });
   const files = await first.createVolume({ bytes: 64 * MiB });
   const device = await first.use(a, secret);
   const model = Buffer.alloc(SIZE);
@@ -156,18 +155,24 @@ it('reads volumes out of the pools of a lost cluster, and a new one serves them 
     }
   });
   const [c, d] = [second.nodes[2]!, second.nodes[0]!];
-  const again = (volume: TestVolume): TestVolume => ({ ...volume });
-  expect(readDevice(await second.use(c, again(secret)), SIZE).equals(model)).toBe(true);
-  const path = await second.use(d, again(files));
+  expect(readDevice(await second.use(c, secret), SIZE).equals(model)).toBe(true);
+  const path = await second.use(d, files);
   expect(readFileSync(join(path, 'file')).equals(contents)).toBe(true);
   writeFileSync(join(path, 'more'), contents);
+  // By its name, as the provisioner asks again.
+  expect((await second.createVolume({ bytes: SIZE, ...asked })).id).toBe(secret.id);
   await second.healed(d, files);
   await second.healed(c, secret);
-  const clone = await second.createVolume({
-    ...{ bytes: SIZE, capability: blockCapability, secrets: { encryptionKey } },
-    parameters: { replicas: '3', encryption: 'aes-256-gcm' },
-    source: { snapshot: { snapshot_id: snapshot!.snapshot_id } },
+  const made = await second.controller.CreateVolume({
+    name: 'clone',
+    capacity_range: { required_bytes: SIZE },
+    volume_capabilities: [blockCapability],
+    parameters,
+    secrets: { encryptionKey },
+    volume_content_source: { snapshot: { snapshot_id: snapshot!.snapshot_id } },
   });
+  const { volume_id: id, volume_context: context } = made.volume!;
+  const clone = { id, context, secrets: { encryptionKey }, capability: blockCapability };
   expect(readDevice(await second.use(c, clone), SIZE).equals(frozen)).toBe(true);
   await second.release(c, clone);
   await second.release(d, files);

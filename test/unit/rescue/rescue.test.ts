@@ -165,7 +165,7 @@ it('takes damaged records from another replica, and names exactly what none has'
 it('passes over a replica whose end is damaged, or whose disk failed', async () => {
   rig = await PoolRig.make(2);
   const engine = await rig.open();
-  const { model } = await fill(engine);
+  const { model, frozen } = await fill(engine);
   await engine.close();
   await rig.stopAll();
   const last = rig.segments(0).at(-1)!;
@@ -185,6 +185,40 @@ it('passes over a replica whose end is damaged, or whose disk failed', async () 
   const second = await readImage(rig.paths(0, 1));
   expect(second.events.find(({ event }) => event === 'source')!.directory).toBe(rig.directory(1));
   await expect(readImage(rig.paths(0))).rejects.toThrow('--force');
+
+  // Alone and by force it gives what stands before the damage: the volume as it was then.
+  const early = openSync(rig.segments(0)[1]!, 'r+');
+  writeSync(early, Buffer.from('nonsense'), 0, 8, 0);
+  closeSync(early);
+  const prefix = await readImage(rig.paths(0), '--force');
+  expect(prefix.image.subarray(0, 4 * MiB).equals(frozen.subarray(0, 4 * MiB))).toBe(true);
+  expect(prefix.warnings).toContain('damaged');
+});
+
+it('keeps apart what a fork of the log has under the same slots', async () => {
+  rig = await PoolRig.make(3);
+  const first = await rig.open();
+  const { model } = await fill(first);
+  await first.close();
+  // Replica 2 alone goes on in another reign, which then never was.
+  await rig.stop(0);
+  await rig.stop(1);
+  rig.inSync = [rig.members()[2]!.replicaId];
+  const fork = await rig.open();
+  for (let at = 0; at < 20 * MiB; at += MiB) await write(fork, at, randomBytes(MiB));
+  await fork.close();
+  await rig.stop(2);
+  await rig.start(0);
+  await rig.start(1);
+  rig.inSync = [0, 1].map((i) => rig.members()[i]!.replicaId);
+  rig.setVersion += 5;
+  const engine = await rig.open();
+  await model.write(engine, 12 * MiB, randomBytes(MiB));
+  await engine.close();
+  await rig.stopAll();
+  const read = await readImage(rig.paths(0, 1, 2));
+  expect(read.code).toBe(0);
+  expect(read.image.equals(model.bytes)).toBe(true);
 });
 
 it('never takes a replica that left the set for the newest, alone only by force', async () => {
