@@ -1,7 +1,7 @@
 // `holdfast rescue`: what lies in pools whose daemons and metadata are gone. Reads only: no file of a pool is opened for writing, no lock of
 // it is taken. Exit code 0 when everything asked for was done whole, 1 otherwise.
 
-import { linkSync, readFileSync, realpathSync, rmSync } from 'node:fs';
+import { closeSync, existsSync, fsyncSync, linkSync, openSync, readFileSync, realpathSync, rmSync } from 'node:fs';
 import { basename, dirname, join, sep } from 'node:path';
 import {
   errnoOf,
@@ -264,6 +264,7 @@ function refuseInside(out: string, paths: readonly string[]): void {
 async function runMetadata({ flags, json, disk, found, paths }: Order): Promise<number> {
   const out = flags.text('out');
   refuseInside(out, paths);
+  if (existsSync(out)) throw notEmpty(out);
   const listed = (name: string) => new Set(flags.list(name).map((id) => parseUuid<VolumeId>(id, `--${name}`)));
   const [accepted, leftOut] = [listed('accept-loss'), listed('leave-out')];
   const say = sayer(json, false);
@@ -296,6 +297,10 @@ async function runMetadata({ flags, json, disk, found, paths }: Order): Promise<
   return 0;
 }
 
+function notEmpty(out: string): HoldfastError {
+  return new HoldfastError('ALREADY_EXISTS', `${out} exists already: rebuilt metadata goes into a new file only`);
+}
+
 async function rebuildOne(volume: FoundVolume, acceptLoss: boolean): Promise<RebuiltVolume> {
   const rebuilt = await rebuildVolume(volume, acceptLoss, realClock);
   const changing = volume.replicas.find(({ replica }) => replica?.changed());
@@ -322,14 +327,21 @@ async function writeStore(out: string, rebuilt: readonly RebuiltVolume[]): Promi
       linkSync(partial, out);
     } catch (error) {
       if (errnoOf(error) !== 'EEXIST') throw error;
-      throw new HoldfastError(
-        'ALREADY_EXISTS',
-        `${out} exists already: rebuilt metadata is put into an empty store only`,
-      );
+      throw notEmpty(out);
     }
+    syncDirectory(dirname(out));
     return clashes;
   } finally {
     for (const suffix of ['', '-journal', '-wal', '-shm']) rmSync(partial + suffix, { force: true });
+  }
+}
+
+function syncDirectory(path: string): void {
+  const fd = openSync(path, 'r');
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
   }
 }
 

@@ -23,8 +23,13 @@ export interface Copied {
   readonly unreadableRanges: number;
 }
 
-export async function copyVolume(reader: VolumeReader, sink: Sink, onUnreadable: OnUnreadable): Promise<Copied> {
-  const { sizeBytes } = reader;
+/** `sizeBytes`: where the volume ends; the reader may know less of it. */
+export async function copyVolume(
+  reader: VolumeReader,
+  sizeBytes: number,
+  sink: Sink,
+  onUnreadable: OnUnreadable,
+): Promise<Copied> {
   const bad = new MergedRanges(onUnreadable, sizeBytes);
   const memory = Buffer.alloc(PIECE);
   let dataBytes = 0;

@@ -59,7 +59,10 @@ export async function readVolume(
         reader.showSnapshot(order.snapshotId);
       }
       events.chosen(choice);
-      return await copyVolume(reader, await openSink(), events.unreadable);
+      // The log tells of a size when an engine has opened the volume, or grown it.
+      const described = order.snapshotId === null ? choice.source.status.superblock.sizeBytes : 0;
+      const sizeBytes = Math.max(reader.sizeBytes, described);
+      return await copyVolume(reader, sizeBytes, await openSink(), events.unreadable);
     } finally {
       reader.close();
     }

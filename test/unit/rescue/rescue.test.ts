@@ -212,6 +212,7 @@ it('keeps apart what a fork of the log has under the same slots', async () => {
   await rig.start(1);
   rig.inSync = [0, 1].map((i) => rig.members()[i]!.replicaId);
   rig.setVersion += 5;
+  rig.flushedPoint = null;
   const engine = await rig.open();
   await model.write(engine, 12 * MiB, randomBytes(MiB));
   await engine.close();
@@ -268,6 +269,15 @@ it('takes a joining replica only by force', async () => {
   const forced = await readImage(rig.paths(0), '--force');
   expect(forced.image.equals(model.bytes)).toBe(true);
   expect(forced.warnings).toContain('BY FORCE');
+});
+
+it('reads a volume that was never opened as zeroes', async () => {
+  rig = await PoolRig.make(2);
+  await rig.stopAll();
+  const read = await readImage(rig.paths(0, 1));
+  expect(read.code).toBe(0);
+  expect(read.image.equals(Buffer.alloc(rig.options.sizeBytes))).toBe(true);
+  expect(read.stored).toBe(0);
 });
 
 it('refuses a pool that a daemon holds, an image that exists or would lie in a pool, and flags that mean nothing', async () => {
