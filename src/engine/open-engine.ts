@@ -61,7 +61,7 @@ async function load(options: EngineOptions, log: OpenedLog, keys: KeyRing): Prom
   const { volumeId } = volume;
   // Of all members: a file that one of them has lost is read from the others, not taken for a dropped one.
   const segments: SegmentInfo[] = [];
-  for (const member of log.members) segments.push(...(await member.port.segments()));
+  for (const member of log.members) for (const info of await member.port.segments()) segments.push(info);
   const ports = log.members.map((member) => member.port);
   const described = log.members[0]!.status.superblock.reigns;
   const { checkpoint, previousCheckpoint } = newestSuperblock(log);

@@ -68,7 +68,7 @@ export async function openVolumeReader(options: VolumeReaderOptions): Promise<Vo
   try {
     const own = await source.port.segments();
     const segments = [...own];
-    for (const other of others) segments.push(...(await sharedSegments(source.port, other.port)));
+    for (const other of others) for (const info of await sharedSegments(source.port, other.port)) segments.push(info);
     const ports = [source, ...others].map(({ port }) => port);
     const { reigns, checkpoint, previousCheckpoint } = source.status.superblock;
     // One beyond the end of a damaged log is not there; the log from its beginning may be.

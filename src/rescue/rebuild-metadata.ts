@@ -162,7 +162,8 @@ function highest({ replicas, set }: FoundVolume): { epoch: number; setVersion: n
   for (const { replica } of replicas) {
     if (replica === null) continue;
     const { superblock, end } = replica.status;
-    epoch = Math.max(epoch, end.epoch, superblock.promised.epoch, ...superblock.reigns.map((reign) => reign.epoch));
+    epoch = Math.max(epoch, end.epoch, superblock.promised.epoch);
+    for (const reign of superblock.reigns) epoch = Math.max(epoch, reign.epoch);
     setVersion = Math.max(setVersion, superblock.setVersion);
   }
   return { epoch, setVersion };

@@ -4,7 +4,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, rmSync, statSync, truncateSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { engineMembers, engineVolume } from '../../../src/agent/reigns.js';
 import { type GroupId, MiB, realRandom, type SnapshotId } from '../../../src/base/index.js';
 import { nameHash } from '../../../src/control/index.js';
@@ -23,6 +23,9 @@ import { rescue } from '../../lib/rescue-command.js';
 
 const snapshotId = '50000000-0000-4000-8000-000000000001' as SnapshotId;
 const groupId = '60000000-0000-4000-8000-000000000001' as GroupId;
+
+// Some 50 MB are synced for real.
+vi.setConfig({ testTimeout: 60_000 });
 
 let rig: PoolRig;
 let out: string;
@@ -121,7 +124,7 @@ it('an engine opens by it, and the replica that lags is no source', async () => 
   const contents = (i: number) =>
     rig.segments(i).map((path) => `${basename(path)} ${createHash('sha256').update(readFileSync(path)).digest('hex')}`);
   expect(contents(2)).toEqual(contents(0));
-}, 30_000);
+});
 
 it('a member that lost the end of its log is not in sync', async () => {
   const engine = await rig.open();
@@ -175,7 +178,7 @@ it('refuses a volume of which a member was not found, unless the loss is accepte
   await expect(rescue('metadata', '--out', out, '--accept-loss', rigVolume, ...rig.paths(0, 2))).rejects.toThrow(
     'exists already',
   );
-}, 30_000);
+});
 
 it('leaves out a volume by command only', async () => {
   await leaveTwoBehind();

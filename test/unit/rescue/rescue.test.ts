@@ -13,7 +13,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, expect, it } from 'vitest';
+import { afterEach, expect, it, vi } from 'vitest';
 import { MiB, type SnapshotId } from '../../../src/base/index.js';
 import type { Engine } from '../../../src/engine/index.js';
 import { eventually, flush, request, rigVolume, write } from '../../lib/engine-rig.js';
@@ -22,6 +22,9 @@ import { type RescueOutcome, rescue } from '../../lib/rescue-command.js';
 
 const snapshotId = '50000000-0000-4000-8000-000000000001' as SnapshotId;
 const BLOCK = 4096;
+
+// Some 50 MB are synced for real.
+vi.setConfig({ testTimeout: 60_000 });
 
 let rig: PoolRig;
 afterEach(() => rig.remove());
