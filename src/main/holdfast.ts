@@ -47,7 +47,7 @@ const commands: Readonly<Record<string, Command>> = {
   },
   rescue: {
     summary: 'reads volumes, and rebuilds the metadata, out of pools alone',
-    run: async (argv) => (await import('./rescue.js')).runRescue(argv),
+    run: async (argv, signal) => (await import('./rescue.js')).runRescue(argv, signal),
     usage: async () => (await import('./rescue.js')).rescueUsage,
   },
   dev: {

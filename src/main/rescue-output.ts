@@ -90,7 +90,7 @@ export function streamSink(stream: NodeJS.WritableStream): ClosableSink {
     }
   };
   // Its errors come with the writes; unheard, one would end the process.
-  stream.on('error', () => {});
+  if (stream.listenerCount('error') === 0) stream.on('error', () => {});
   return {
     async write(bytes, offset) {
       await zeroesTo(offset);

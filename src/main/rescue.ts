@@ -44,7 +44,7 @@ export const rescueUsage = `holdfast rescue: reads volumes, and rebuilds the met
   holdfast rescue metadata --out FILE DIR... a new metadata file for "holdfast controller --database FILE"
 
 DIR is a pool, or the directory of one replica. Name the pools of all nodes: what is in none of them can't be known. Nothing in them is
-changed and no lock is taken; stop their storage daemons first.
+changed and no lock is taken; stop their storage daemons first (those in other containers can't be seen from here).
 
   --json               for programs: one JSON object a line on standard output (of "read --out -" on standard error)
   --force              also while a daemon holds a pool; for "read" also what an open would refuse, which may be old
@@ -78,12 +78,15 @@ interface Order {
   readonly found: FoundPlaces;
   /** The directories as they were resolved. */
   readonly paths: readonly string[];
+  readonly signal: AbortSignal;
 }
 
 type Say = (facts: object, text: string) => void;
 
 /** Resolves with the exit code. */
-export async function runRescue(argv: readonly string[]): Promise<number> {
+export async function runRescue(argv: readonly string[], signal: AbortSignal): Promise<number> {
+  // Whoever stops reading (`| head`) is no reason to fail loudly.
+  if (process.stdout.listenerCount('error') === 0) process.stdout.on('error', () => {});
   const [name, ...rest] = argv;
   const run = name === undefined ? undefined : { list: runList, read: runRead, metadata: runMetadata }[name];
   if (run === undefined)
@@ -98,7 +101,7 @@ export async function runRescue(argv: readonly string[]): Promise<number> {
   for (const path of paths) refuseLocked(path, force);
   const disk = new ReadOnlyDisk(new NodeDisk());
   const found = findReplicas(disk, paths);
-  return run({ flags, json: flags.isSet('json'), force, disk, found, paths });
+  return run({ flags, json: flags.isSet('json'), force, disk, found, paths, signal });
 }
 
 /** A flag that does nothing here is a mistake that must not go unnoticed. */
@@ -138,12 +141,17 @@ function warn(text: string): void {
   process.stderr.write(`holdfast rescue: ${text}\n`);
 }
 
-async function runList({ json, disk, found }: Order): Promise<number> {
+function interrupted(): HoldfastError {
+  return new HoldfastError('CANCELLED', 'interrupted');
+}
+
+async function runList({ json, disk, found, signal }: Order): Promise<number> {
   let whole = found.notes.length === 0;
   for (const note of found.notes) warn(note);
   const volumes = byVolume(found.places);
   if (volumes.size === 0) warn('there is no replica in these directories');
   for (const [volumeId, places] of volumes) {
+    if (signal.aborted) throw interrupted();
     const volume = await inspectVolume(disk, volumeId, places, realClock);
     try {
       if (volume.replicas.some(({ replica }) => replica === null)) whole = false;
@@ -158,7 +166,7 @@ async function runList({ json, disk, found }: Order): Promise<number> {
 // --- read
 
 async function runRead(order: Order): Promise<number> {
-  const { flags, json, force, disk, found, paths } = order;
+  const { flags, json, force, disk, found, paths, signal } = order;
   const volumeId = parseUuid<VolumeId>(flags.text('volume'), '--volume');
   const snapshot = flags.optional('snapshot');
   const snapshotId = snapshot === undefined ? null : parseUuid<SnapshotId>(snapshot, '--snapshot');
@@ -177,7 +185,7 @@ async function runRead(order: Order): Promise<number> {
     };
     const copied = await readVolume(
       volume,
-      { snapshotId, keyFile, force },
+      { snapshotId, keyFile, force, signal },
       openSink,
       eventsTo(say, (all) => {
         used = all;
@@ -261,7 +269,7 @@ function refuseInside(out: string, paths: readonly string[]): void {
 
 // --- metadata
 
-async function runMetadata({ flags, json, disk, found, paths }: Order): Promise<number> {
+async function runMetadata({ flags, json, disk, found, paths, signal }: Order): Promise<number> {
   const out = flags.text('out');
   refuseInside(out, paths);
   if (existsSync(out)) throw notEmpty(out);
@@ -275,6 +283,7 @@ async function runMetadata({ flags, json, disk, found, paths }: Order): Promise<
   const rebuilt: RebuiltVolume[] = [];
   let refused = 0;
   for (const [volumeId, places] of volumes) {
+    if (signal.aborted) throw interrupted();
     if (leftOut.has(volumeId)) continue;
     const volume = await inspectVolume(disk, volumeId, places, realClock);
     try {

@@ -1,7 +1,7 @@
 // Copies a volume, or one of its snapshots, into a sink: data as far as it can be read and verified, the exact ranges of what can't.
 // Memory: one piece of data, whatever the volume's size.
 
-import { BLOCK_SIZE, MiB } from '../base/index.js';
+import { BLOCK_SIZE, HoldfastError, MiB } from '../base/index.js';
 import type { VolumeReader } from '../engine/index.js';
 
 const PIECE = 1 * MiB;
@@ -23,17 +23,19 @@ export interface Copied {
   readonly unreadableRanges: number;
 }
 
-/** `sizeBytes`: where the volume ends; the reader may know less of it. */
+/** `sizeBytes`: where the volume ends; the reader may know less of it. Rejects with CANCELLED when `signal` aborts. */
 export async function copyVolume(
   reader: VolumeReader,
   sizeBytes: number,
   sink: Sink,
   onUnreadable: OnUnreadable,
+  signal: AbortSignal,
 ): Promise<Copied> {
   const bad = new MergedRanges(onUnreadable, sizeBytes);
   const memory = Buffer.alloc(PIECE);
   let dataBytes = 0;
   for await (const page of reader.pages()) {
+    if (signal.aborted) throw new HoldfastError('CANCELLED', 'interrupted before all of the volume was read');
     if (page.mapped instanceof Error) {
       bad.add(page.block * BLOCK_SIZE, page.count * BLOCK_SIZE);
       continue;

@@ -1,6 +1,6 @@
 // Where replicas lie: in the pools that were named, or in directories that are replicas themselves (copied out of a pool, say).
 
-import { isUuid, messageOf, type PoolId, precondition, type VolumeId } from '../base/index.js';
+import { HoldfastError, isUuid, messageOf, type PoolId, precondition, type VolumeId } from '../base/index.js';
 import { type Disk, readPoolIdentity, SuperblockStore } from '../segment/index.js';
 
 export interface ReplicaPlace {
@@ -19,7 +19,11 @@ export interface FoundPlaces {
 
 /** Throws FAILED_PRECONDITION naming a directory that holds neither pool nor replica. */
 export function findReplicas(disk: Disk, paths: readonly string[]): FoundPlaces {
-  const places: ReplicaPlace[] = [];
+  // A pool and a directory in it may both be named.
+  const places = new Map<string, ReplicaPlace>();
+  const add = (place: ReplicaPlace) => {
+    if (places.get(place.directory)?.poolId == null) places.set(place.directory, place);
+  };
   const notes: string[] = [];
   for (const path of paths) {
     if (disk.stat(path)?.directory !== true) throw precondition(`${path} is no directory`, 'PoolMissing');
@@ -27,9 +31,9 @@ export function findReplicas(disk: Disk, paths: readonly string[]): FoundPlaces 
     if (names.includes('replicas')) {
       const poolId = poolIdOf(disk, path, notes);
       for (const name of disk.list(`${path}/replicas`))
-        if (isUuid(name)) places.push({ directory: `${path}/replicas/${name}`, volumeId: name as VolumeId, poolId });
+        if (isUuid(name)) add({ directory: `${path}/replicas/${name}`, volumeId: name as VolumeId, poolId });
     } else if (names.includes('superblock.0') || names.includes('superblock.1')) {
-      places.push({ directory: path, volumeId: volumeOf(disk, path, notes), poolId: null });
+      add({ directory: path, volumeId: volumeOf(disk, path, notes), poolId: null });
     } else {
       throw precondition(
         `${path} is no pool (it has no directory "replicas") and no replica's directory (it has no superblock): name a pool, or a directory below a pool's "replicas"`,
@@ -37,14 +41,16 @@ export function findReplicas(disk: Disk, paths: readonly string[]): FoundPlaces 
       );
     }
   }
-  return { places, notes };
+  return { places: [...places.values()], notes };
 }
 
 function poolIdOf(disk: Disk, path: string, notes: string[]): PoolId | null {
   try {
     return readPoolIdentity(disk, path).poolId;
   } catch (error) {
-    notes.push(`${messageOf(error)}; its replicas are taken for what they say of themselves`);
+    const missing = error instanceof HoldfastError && error.reason === 'PoolMissing';
+    const why = missing ? `${path} has no pool.json` : messageOf(error);
+    notes.push(`${why}: whose pool it is can't be checked, and its replicas are taken for what they say of themselves`);
     return null;
   }
 }

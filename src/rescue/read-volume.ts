@@ -23,6 +23,7 @@ export interface ReadOrder {
   /** What the key file holds; null without one. */
   readonly keyFile: Buffer | null;
   readonly force: boolean;
+  readonly signal: AbortSignal;
 }
 
 export interface ReadEvents {
@@ -62,7 +63,7 @@ export async function readVolume(
       // The log tells of a size when an engine has opened the volume, or grown it.
       const described = order.snapshotId === null ? choice.source.status.superblock.sizeBytes : 0;
       const sizeBytes = Math.max(reader.sizeBytes, described);
-      return await copyVolume(reader, sizeBytes, await openSink(), events.unreadable);
+      return await copyVolume(reader, sizeBytes, await openSink(), events.unreadable, order.signal);
     } finally {
       reader.close();
     }

@@ -22,7 +22,7 @@ export async function rescue(...argv: string[]): Promise<RescueOutcome> {
     return true;
   });
   try {
-    const code = await runRescue([...argv, '--json']);
+    const code = await runRescue([...argv, '--json'], new AbortController().signal);
     const lines = out.split('\n').filter((line) => line !== '');
     return { code, warnings, events: lines.map((line) => JSON.parse(line)) };
   } finally {

@@ -16,6 +16,7 @@ import { join } from 'node:path';
 import { afterEach, expect, it, vi } from 'vitest';
 import { MiB, type SnapshotId } from '../../../src/base/index.js';
 import type { Engine } from '../../../src/engine/index.js';
+import { runRescue } from '../../../src/main/rescue.js';
 import { eventually, flush, request, rigVolume, write } from '../../lib/engine-rig.js';
 import { PoolRig } from '../../lib/pool-rig.js';
 import { type RescueOutcome, rescue } from '../../lib/rescue-command.js';
@@ -89,7 +90,8 @@ it.each([false, true])(
     const key = encrypted ? ['--key-file', keyPath] : [];
     writeFileSync(keyPath, `${rig.wrappingKey.toString('hex')}\n`);
     try {
-      const live = await readImage(rig.paths(0, 1, 2), ...key);
+      // A directory that is named twice counts once.
+      const live = await readImage([rig.directory(0), ...rig.paths(0, 1, 2)], ...key);
       expect(live.code).toBe(0);
       expect(live.image.equals(model.bytes)).toBe(true);
       expect(live.stored).toBeLessThan(24 * MiB);
@@ -283,7 +285,7 @@ it('reads a volume that was never opened as zeroes', async () => {
   expect(read.stored).toBe(0);
 });
 
-it('refuses a pool that a daemon holds, an image that exists or would lie in a pool, and flags that mean nothing', async () => {
+it('refuses a pool in use, an image that exists or would lie in a pool, and flags that mean nothing; leaves nothing half made', async () => {
   rig = await PoolRig.make(1);
   const engine = await rig.open();
   const { model } = await fill(engine);
@@ -302,6 +304,9 @@ it('refuses a pool that a daemon holds, an image that exists or would lie in a p
   await expect(rescue(...read, '--out', present, ...rig.paths(0))).rejects.toThrow('exists already');
   expect(readFileSync(present, 'utf8')).toBe('mine');
   rmIfThere(present);
+  const half = [...read, '--out', present, ...rig.paths(0)];
+  await expect(runRescue(half, AbortSignal.abort())).rejects.toThrow('interrupted');
+  expect(existsSync(present)).toBe(false);
   await expect(rescue('list', '--out', present, ...rig.paths(0))).rejects.toThrow('means nothing');
   await expect(rescue('list', rig.root)).rejects.toThrow('no pool');
   expect(rig.digest()).toBe(before);
