@@ -27,6 +27,7 @@ export function chooseReplica(volume: FoundVolume, force: boolean): Choice {
   const warnings = absenceWarnings(volume);
   try {
     const source = trusted(volume, opened);
+    warnings.push(...longerWarnings(volume, opened, source));
     return { source, others: othersOf(opened, source, force), warnings };
   } catch (error) {
     if (!(error instanceof HoldfastError) || (error.code !== 'UNAVAILABLE' && error.code !== 'DATA_LOSS')) throw error;
@@ -64,6 +65,19 @@ function absenceWarnings({ set, absent, replicas, superblock }: FoundVolume): st
       `the volume has ${wanted} replicas, ${replicas.length} were found; if another one went on alone, what is read here is old`,
     ];
   return [];
+}
+
+/** Those that lost their page cache are not asked while one that kept it is there, also where they have more. */
+function longerWarnings(volume: FoundVolume, opened: readonly FoundReplica[], source: BareReplica): string[] {
+  const { end } = source.status;
+  return opened
+    .filter((found) => inSet(volume, found) && found.problem === '')
+    .map(({ replica }) => replica!)
+    .filter(({ status }) => isAbove([status.end.epoch, status.end.seq], [end.epoch, end.seq]))
+    .map(
+      ({ directory, status }) =>
+        `the log in ${directory} goes on to ${status.end.epoch}/${status.end.seq}; an open leaves that out, since not every replica had it and so it was not acknowledged. To read it all the same name that directory alone, with --force`,
+    );
 }
 
 function candidate(found: FoundReplica) {

@@ -10,7 +10,11 @@ export interface RescueOutcome {
 }
 
 /** Rejects as the command does. */
-export async function rescue(...argv: string[]): Promise<RescueOutcome> {
+export function rescue(...argv: string[]): Promise<RescueOutcome> {
+  return rescueUntil(new AbortController().signal, ...argv);
+}
+
+export async function rescueUntil(signal: AbortSignal, ...argv: string[]): Promise<RescueOutcome> {
   let out = '';
   let warnings = '';
   const stdout = vi.spyOn(process.stdout, 'write').mockImplementation((text) => {
@@ -22,7 +26,7 @@ export async function rescue(...argv: string[]): Promise<RescueOutcome> {
     return true;
   });
   try {
-    const code = await runRescue([...argv, '--json'], new AbortController().signal);
+    const code = await runRescue([...argv, '--json'], signal);
     const lines = out.split('\n').filter((line) => line !== '');
     return { code, warnings, events: lines.map((line) => JSON.parse(line)) };
   } finally {

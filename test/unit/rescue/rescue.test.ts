@@ -8,6 +8,7 @@ import {
   readFileSync,
   readSync,
   statSync,
+  truncateSync,
   unlinkSync,
   writeFileSync,
   writeSync,
@@ -16,10 +17,9 @@ import { join } from 'node:path';
 import { afterEach, expect, it, vi } from 'vitest';
 import { MiB, type SnapshotId } from '../../../src/base/index.js';
 import type { Engine } from '../../../src/engine/index.js';
-import { runRescue } from '../../../src/main/rescue.js';
 import { eventually, flush, request, rigVolume, write } from '../../lib/engine-rig.js';
 import { PoolRig } from '../../lib/pool-rig.js';
-import { type RescueOutcome, rescue } from '../../lib/rescue-command.js';
+import { type RescueOutcome, rescue, rescueUntil } from '../../lib/rescue-command.js';
 
 const snapshotId = '50000000-0000-4000-8000-000000000001' as SnapshotId;
 const BLOCK = 4096;
@@ -260,6 +260,24 @@ it('never takes a replica that left the set for the newest, alone only by force'
   expect(forced.warnings).toContain('old');
 });
 
+it('says when a replica that lost its page cache has more than the one that kept it', async () => {
+  rig = await PoolRig.make(2);
+  const engine = await rig.open();
+  const acknowledged = randomBytes(MiB);
+  await write(engine, 0, acknowledged);
+  await flush(engine);
+  const length = statSync(rig.segments(1).at(-1)!).size;
+  await write(engine, 0, randomBytes(MiB));
+  engine.depose('the test ends it');
+  await rig.stopAll();
+  // As if the newest write had reached the first one only, which then lost power.
+  truncateSync(rig.segments(1).at(-1)!, length);
+  await rig.losePageCache(0);
+  const read = await readImage(rig.paths(0, 1));
+  expect(read.image.subarray(0, MiB).equals(acknowledged)).toBe(true);
+  expect(read.warnings).toContain(`the log in ${rig.directory(0)} goes on`);
+});
+
 it('takes a joining replica only by force', async () => {
   rig = await PoolRig.make(1);
   const engine = await rig.open();
@@ -305,7 +323,7 @@ it('refuses a pool in use, an image that exists or would lie in a pool, and flag
   expect(readFileSync(present, 'utf8')).toBe('mine');
   rmIfThere(present);
   const half = [...read, '--out', present, ...rig.paths(0)];
-  await expect(runRescue(half, AbortSignal.abort())).rejects.toThrow('interrupted');
+  await expect(rescueUntil(AbortSignal.abort(), ...half)).rejects.toThrow('interrupted');
   expect(existsSync(present)).toBe(false);
   await expect(rescue('list', '--out', present, ...rig.paths(0))).rejects.toThrow('means nothing');
   await expect(rescue('list', rig.root)).rejects.toThrow('no pool');
