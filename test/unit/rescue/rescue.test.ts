@@ -17,6 +17,8 @@ import { join } from 'node:path';
 import { afterEach, expect, it, vi } from 'vitest';
 import { MiB, type SnapshotId } from '../../../src/base/index.js';
 import type { Engine } from '../../../src/engine/index.js';
+import { BareReplica } from '../../../src/replica/index.js';
+import { NodeDisk, ReadOnlyDisk } from '../../../src/segment/index.js';
 import { eventually, flush, request, rigVolume, write } from '../../lib/engine-rig.js';
 import { PoolRig } from '../../lib/pool-rig.js';
 import { type RescueOutcome, rescue, rescueUntil } from '../../lib/rescue-command.js';
@@ -292,6 +294,25 @@ it('takes a joining replica only by force', async () => {
   const forced = await readImage(rig.paths(0), '--force');
   expect(forced.image.equals(model.bytes)).toBe(true);
   expect(forced.warnings).toContain('BY FORCE');
+});
+
+it('notices that somebody is at work on a replica', async () => {
+  rig = await PoolRig.make(1);
+  const engine = await rig.open();
+  await write(engine, 0, randomBytes(MiB));
+  const disk = new ReadOnlyDisk(new NodeDisk());
+  const atWork = BareReplica.open(disk, rig.directory(0));
+  expect(atWork.changed()).toBe(false);
+  await write(engine, 0, randomBytes(8 * MiB));
+  expect(atWork.changed()).toBe(true);
+  atWork.close();
+  await engine.close();
+  await rig.stopAll();
+  const described = BareReplica.open(disk, rig.directory(0));
+  expect(described.changed()).toBe(false);
+  await rig.losePageCache(0);
+  expect(described.changed()).toBe(true);
+  described.close();
 });
 
 it('reads a volume that was never opened as zeroes', async () => {
