@@ -96,7 +96,7 @@ async function reopened(specimen: Specimen, one: Case, victims: readonly number[
   const meddle = (node: SimNode) => {
     if (victims.includes(node.index)) one.meddle(specimen, node);
   };
-  return await specimen.world.crashedAt(specimen.world.moment, 3, () => 'kept', ['durable', 'acked'], meddle);
+  return await specimen.world.crashedAt(specimen.world.moment, 3, () => 'kept', ['durable', 'acked'], { meddle });
 }
 
 describe.each(cases)('a replica that is not itself: $name', (one) => {

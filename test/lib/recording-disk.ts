@@ -6,6 +6,7 @@
 // directory, changes before its last completed sync are there; later ones survive or not, again by choice. A kill keeps
 // everything, but may cut the change under way when it is a write.
 
+import { createHash } from 'node:crypto';
 import { HoldfastError } from '../../src/base/index.js';
 import {
   type Disk,
@@ -149,6 +150,26 @@ export class RecordingDisk implements Disk {
     const next = this.journal[count];
     if (next?.op === 'write' && tornBytes > 0) applyChange(inodes, next, [[0, Math.min(tornBytes, next.bytes.length)]]);
     return new RecordingDisk({ inodes, nextInode: this.#nextInode, boot: this.#boot });
+  }
+
+  /** The same for disks that hold the same files with the same contents. */
+  fingerprint(): string {
+    const hash = createHash('sha256');
+    const visit = (inode: Inode, path: string) => {
+      hash.update(`${path} ${inode.id} ${inode.size}\n`);
+      if (inode.entries === null) hash.update(inode.data.subarray(0, inode.size));
+      else for (const [name, id] of [...inode.entries].sort()) visit(this.#inodes.get(id)!, `${path}/${name}`);
+    };
+    visit(this.#inodes.get(1)!, '');
+    return hash.digest('base64');
+  }
+
+  /** Indices of the changes among the first `count` that no sync has covered by then. */
+  unsynced(count: number): number[] {
+    const durable = this.#durable(count);
+    const indices: number[] = [];
+    for (let i = 0; i < count; i++) if (!durable(this.journal[i]!, i)) indices.push(i);
+    return indices;
   }
 
   #durable(count: number): (change: Change, index: number) => boolean {

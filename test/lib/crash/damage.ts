@@ -52,7 +52,7 @@ export async function meet(
   const meddle = (node: SimNode) => {
     if (victims.includes(node.index)) damage.apply(node.disk);
   };
-  const after = await world.crashedAt(world.moment, 1, () => 'kept', ['durable', 'acked'], meddle);
+  const after = await world.crashedAt(world.moment, 1, () => 'kept', ['durable', 'acked'], { meddle });
   const said: string[] = after.refused.map(sentence);
   const up = after.nodes.find((node) => node.host !== null);
   let cut = false;

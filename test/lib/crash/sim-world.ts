@@ -446,22 +446,28 @@ export class SimWorld {
 
   /**
    * The world as it was at `moment`, every process dead, with the power gone on the nodes that `power` names. All nodes start
-   * again. What must still be there is what was promised in one of these ways. `meddle` may change a disk before its node starts;
-   * a daemon that then does not start leaves its error in `refused`.
+   * again. What must still be there is what was promised in one of these ways. `rebuild` makes the disk instead of chance; `meddle`
+   * may change one before its node starts: a daemon that then does not start leaves its error in `refused`.
    */
   async crashedAt(
     moment: number,
     seed: number,
     power: (node: SimNode) => 'lost' | 'kept',
     kinds: readonly Floor['kind'][],
-    meddle?: (node: SimNode) => void,
+    how: { meddle?: (node: SimNode) => void; rebuild?: (disk: RecordingDisk) => RecordingDisk } = {},
   ): Promise<SimWorld> {
+    const { meddle, rebuild } = how;
     const next = new SimWorld(seed, this.shape, this.lineageId);
     next.storeLoss = this.storeLoss;
     for (const node of this.nodes) {
       const then = node.disks.findLast((one) => one.since <= moment) ?? node.disks[0]!;
       const count = lowerBound(then.moments, moment);
       const lost = power(node) === 'lost';
+      if (rebuild !== undefined) {
+        next.#addNode(rebuild(then.disk));
+        next.nodes.at(-1)!.lostPower = lost;
+        continue;
+      }
       // Dying within its own write: the crash may fall into the very change of that moment.
       const torn = then.moments[count] === moment && next.chance.hit(0.5) ? next.chance.below(20_000) : 0;
       next.#addNode(
