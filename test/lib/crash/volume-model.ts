@@ -435,6 +435,11 @@ export class VolumeModel {
     return frames;
   }
 
+  /** What the newest frame of a reign leaves; not to be changed. */
+  stateOf(epoch: number): VolumeState | undefined {
+    return this.#tips.get(epoch)?.state;
+  }
+
   stateAt(digest: string): VolumeState {
     const state: VolumeState = {
       sizeBytes: this.base.sizeBytes,

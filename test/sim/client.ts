@@ -1,0 +1,469 @@
+// The client of one volume: has it published to a node and opened there, submits requests as a block protocol would, records every
+// answer, and goes to another node when nothing happens any more. What it left behind on the former node goes on, and is judged, too.
+
+import { volumeRecords } from '../../src/agent/volume-records.js';
+import { BLOCK_SIZE, HoldfastError, KiB, MiB, type SnapshotId } from '../../src/base/index.js';
+import type { BlockDevice, BlockError, BlockOp, BlockRequest } from '../../src/engine/index.js';
+import type { Chance } from '../lib/crash/virtual-time.js';
+import type { Request } from '../lib/crash/volume-model.js';
+import type { Daemon, SimNode } from './node.js';
+import { SimProcess } from './process.js';
+import type { Sim } from './sim.js';
+import type { SimVolume } from './volume.js';
+
+interface Session {
+  readonly daemon: Daemon;
+  readonly device: BlockDevice;
+  readonly epoch: number;
+  /** Requests without an answer. */
+  readonly open: Set<Issued>;
+}
+
+interface Issued {
+  readonly request: Request;
+  readonly era: number;
+  readonly startedAt: number;
+  /** Of a register. */
+  readonly block: number | null;
+  data: Buffer | null;
+}
+
+/** Nothing was answered for so long: something else must be tried. */
+const STUCK_MS = { least: 2_000, most: 12_000 };
+const OPEN_MS = 60_000;
+
+export interface ClientCounts {
+  writes: number;
+  reads: number;
+  flushes: number;
+  errors: number;
+  opens: number;
+  failovers: number;
+  lateAnswers: number;
+  orders: number;
+}
+
+export class Client {
+  readonly volume: SimVolume;
+  readonly counts: ClientCounts = {
+    writes: 0,
+    reads: 0,
+    flushes: 0,
+    errors: 0,
+    opens: 0,
+    failovers: 0,
+    lateAnswers: 0,
+    orders: 0,
+  };
+  readonly #sim: Sim;
+  readonly #chance: Chance;
+  readonly #process: SimProcess;
+  /** Engines that were left while they ran. */
+  readonly #former: Session[] = [];
+  #session: Session | null = null;
+  #node: SimNode;
+  #progressMs = 0;
+  #stuckMs = 5_000;
+  #snapshots: SnapshotId[] = [];
+  /** Full disks and lost replicas may be answered with errors while faults last. */
+  errorsAllowed = true;
+
+  constructor(sim: Sim, volume: SimVolume, chance: Chance) {
+    this.#sim = sim;
+    this.volume = volume;
+    this.#chance = chance;
+    this.#process = new SimProcess(sim.time, 'client');
+    this.#node = chance.pick(sim.nodes);
+  }
+
+  get session(): Session | null {
+    return this.#session;
+  }
+
+  /** Goes elsewhere at the next step, though all may be well. */
+  leave(): void {
+    if (this.#session === null) return;
+    this.counts.failovers++;
+    this.#former.push(this.#session);
+    if (this.#former.length > 4) this.#former.shift();
+    this.#session = null;
+    this.#node = this.#chance.pick(this.#sim.nodes.filter((node) => node !== this.#node)) ?? this.#node;
+  }
+
+  /** Works until `until()` says so. */
+  async work(until: () => boolean): Promise<void> {
+    while (!until()) {
+      if (!(await this.ensureOpen(until))) return;
+      await this.#step();
+    }
+  }
+
+  /** An engine that serves this client; false when `until()` came first. */
+  async ensureOpen(until: () => boolean): Promise<boolean> {
+    for (let attempt = 0; ; attempt++) {
+      this.#dropDead();
+      if (this.#session !== null) return true;
+      if (until()) return false;
+      const others = this.#sim.nodes.filter((node) => node.serving !== null);
+      if (attempt > 0 && others.length > 0 && (this.#node.serving === null || this.#chance.hit(0.3)))
+        this.#node = this.#chance.pick(others);
+      if (!(await this.#open())) await this.pause(this.#chance.between(100, 1_000));
+    }
+  }
+
+  #dropDead(): void {
+    const session = this.#session;
+    if (session === null || !(session.daemon.process.dead || session.device.closed)) return;
+    this.#session = null;
+  }
+
+  pause(ms: number): Promise<void> {
+    return this.#process.sleep(ms);
+  }
+
+  async #open(): Promise<boolean> {
+    const daemon = this.#node.serving;
+    if (daemon === null) return false;
+    const { volumeId } = this.volume;
+    try {
+      const records = volumeRecords(this.#sim.store.forProcess(this.#process, 'controller'), this.#process);
+      const publication = {
+        nodeId: this.#node.nodeId,
+        readOnly: false,
+        accessMode: 'SINGLE_NODE_WRITER',
+        accessType: 'block' as const,
+        publishedMs: 0,
+      };
+      await records.update(volumeId, (record) => ({ ...record, publications: [publication] }));
+      const { epoch } = await this.call(daemon, OPEN_MS, () =>
+        daemon.volumes.openAttached(volumeId, this.#sim.wrappingKey, false),
+      );
+      const device = daemon.devices.get(volumeId);
+      if (device === undefined || device.closed || daemon.process.dead) return false;
+      this.#session = { daemon, device, epoch, open: new Set() };
+      this.#progressMs = this.#process.monotonicMs();
+      this.#stuckMs = this.#chance.between(STUCK_MS.least, STUCK_MS.most);
+      this.counts.opens++;
+      this.#sim.note(`open ${this.#node.nodeId} ${epoch}`);
+      return true;
+    } catch (error) {
+      this.#sim.note(`open failed ${this.#node.nodeId} ${(error as Error).message}`);
+      if (!(error instanceof HoldfastError)) throw error;
+      this.#sim.judgeOpenFailure(this.volume, error);
+      return false;
+    }
+  }
+
+  /** A call of a daemon over its socket: it may never come back. */
+  call<T>(daemon: Daemon, timeoutMs: number, work: () => Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const late = this.#process.after(timeoutMs, () =>
+        reject(new HoldfastError('DEADLINE_EXCEEDED', `the daemon of ${daemon.nodeId} did not answer`)),
+      );
+      const back = (then: () => void) =>
+        this.#sim.time.after(0.05, () => {
+          late.cancel();
+          if (!daemon.process.dead) then();
+        });
+      const gone = () => {
+        if (!daemon.process.dead) return void this.#process.after(500, gone);
+        late.cancel();
+        reject(new HoldfastError('UNAVAILABLE', `the daemon of ${daemon.nodeId} died`));
+      };
+      this.#process.after(500, gone);
+      daemon.process.run(() =>
+        work().then(
+          (value) => back(() => resolve(value)),
+          (error: unknown) => back(() => reject(error)),
+        ),
+      );
+    });
+  }
+
+  // --- Steps ----------------------------------------------------------------------------------------------------------
+
+  async #step(): Promise<void> {
+    const { client, volumes } = this.#sim.settings;
+    const chance = this.#chance;
+    const session = this.#session!;
+    if (session.open.size >= client.depth) {
+      await this.#wait(session);
+      return;
+    }
+    if (chance.hit(client.orderShare)) return this.#order();
+    const count = chance.hit(0.3) ? chance.between(1, Math.max(1, client.depth - session.open.size)) : 1;
+    this.#submit(session, count);
+    const former = this.#former.at(-1);
+    if (former !== undefined && chance.hit(0.2)) this.#submit(former, 1);
+    if (chance.hit(0.5)) await this.pause(chance.next() * client.pauseMs * volumes);
+    if (chance.hit(0.005)) await this.pause(chance.between(1_500, 4_000));
+  }
+
+  /** Until something is answered; leaves when that takes too long. */
+  async #wait(session: Session): Promise<void> {
+    const before = session.open.size;
+    while (session.open.size >= before && this.#session === session) {
+      if (this.#process.monotonicMs() - this.#progressMs > this.#stuckMs && this.#sim.nodes.length > 1) {
+        this.leave();
+        return;
+      }
+      await this.pause(1);
+      this.#dropDead();
+    }
+  }
+
+  /** Resolves when nothing is in flight. False when the engine was lost meanwhile. */
+  async drained(): Promise<boolean> {
+    const session = this.#session;
+    if (session === null) return false;
+    while (session.open.size > 0 && this.#session === session) {
+      await this.pause(1);
+      this.#dropDead();
+    }
+    return this.#session === session;
+  }
+
+  #submit(session: Session, count: number): void {
+    const requests = Array.from({ length: count }, () => this.#request(session));
+    const payloads = requests.map(({ op, data }) => (op === 'write' ? data : null));
+    session.daemon.process.run(() => {
+      session.device.submit(requests);
+      for (const [i, bytes] of payloads.entries()) if (bytes !== null) receiveOver(requests[i]!, bytes);
+    });
+  }
+
+  #request(session: Session): BlockRequest {
+    const { client } = this.#sim.settings;
+    const chance = this.#chance;
+    const register = chance.hit(client.registerShare);
+    const dice = chance.next();
+    let op: BlockOp = 'write';
+    if (dice < client.readShare) op = 'read';
+    else if (dice < client.readShare + client.flushShare) op = 'flush';
+    else if (!register && dice < client.readShare + client.flushShare + client.trimShare)
+      op = chance.hit(0.5) ? 'trim' : 'zero';
+    if (op === 'flush') return this.#issue(session, op, 0, 0, null, false);
+    const fua = op !== 'read' && chance.hit(client.fuaShare);
+    if (register) {
+      const block = chance.below(client.registers);
+      return this.#issue(session, op, block * BLOCK_SIZE, BLOCK_SIZE, block, fua);
+    }
+    const { offset, length } = this.#extent(session, op);
+    return this.#issue(session, op, offset, length, null, fua);
+  }
+
+  /** Behind the registers, most of it in a small region; whole blocks, sectors, any byte. */
+  #extent(session: Session, op: BlockOp): { offset: number; length: number } {
+    const chance = this.#chance;
+    const from = this.#sim.settings.client.registers * BLOCK_SIZE;
+    const size = session.device.sizeBytes;
+    const spot = chance.next();
+    const base = spot < 0.8 ? from : spot < 0.95 ? 4 * MiB : size - MiB;
+    const room = Math.min(MiB, size - base);
+    if (chance.hit(this.#sim.settings.client.largeShare)) {
+      const length = op === 'trim' || op === 'zero' ? chance.pick([4, 8]) * MiB : chance.between(1, 3) * 256 * KiB;
+      return { offset: from, length: Math.min(length, size - from) };
+    }
+    if (chance.hit(0.12)) {
+      const unit = chance.hit(0.7) ? 512 : 1;
+      const length = Math.max(unit, chance.below(Math.floor(20_000 / unit)) * unit);
+      return { offset: base + chance.below(Math.floor((room - length) / unit)) * unit, length };
+    }
+    const blocks = chance.pick([1, 1, 1, 2, 3, 8]);
+    return {
+      offset: base + chance.below(Math.floor(room / BLOCK_SIZE) - blocks) * BLOCK_SIZE,
+      length: blocks * BLOCK_SIZE,
+    };
+  }
+
+  #issue(
+    session: Session,
+    op: BlockOp,
+    offset: number,
+    length: number,
+    block: number | null,
+    fua: boolean,
+  ): BlockRequest {
+    const { model, registers, era } = this.volume;
+    const id = model.nextId();
+    const data =
+      op === 'write' ? fill(this.#chance, id, offset, length) : op === 'read' ? Buffer.alloc(length, 0xa5) : null;
+    const request = model.submitted(op, offset, length, op === 'write' ? data : null, fua);
+    const issued: Issued = { request, era, startedAt: this.#sim.tick(), block, data: op === 'read' ? data : null };
+    if (block !== null && op === 'write') registers.began(block, id, issued.startedAt);
+    session.open.add(issued);
+    return {
+      op,
+      offset,
+      length,
+      fua,
+      data: op === 'write' ? Buffer.concat([margin, data!]) : data,
+      dataAt: op === 'write' ? margin.length : 0,
+      cancelled: false,
+      complete: (error) => {
+        if (session.daemon.process.dead) return;
+        try {
+          this.#completed(session, issued, error);
+        } catch (caught) {
+          this.#sim.fail(caught as Error);
+        }
+      },
+    };
+  }
+
+  #completed(session: Session, issued: Issued, error: BlockError | null): void {
+    const { request } = issued;
+    const { op } = request;
+    session.open.delete(issued);
+    if (session === this.#session) this.#progressMs = this.#process.monotonicMs();
+    const at = this.#sim.tick();
+    const { model, servingEpoch } = this.volume;
+    this.#sim.note(`${op} ${request.id} ${error ?? 'done'}`);
+    const late = session.epoch < servingEpoch;
+    if (error === null && late) {
+      this.counts.lateAnswers++;
+      this.#sim.lateAnswer(this.volume, session.epoch, op);
+    }
+    // Of a flush by a former engine nothing follows for what the next one acknowledged.
+    model.completed(request, op === 'flush' && late && error === null ? 'ESHUTDOWN' : error);
+    if (error !== null) {
+      this.counts.errors++;
+      this.#judgeError(op, request.id, error);
+      return;
+    }
+    if (op === 'flush') this.counts.flushes++;
+    else if (op === 'read') {
+      this.counts.reads++;
+      model.checkRead(request, session.epoch, issued.data!);
+      if (issued.block !== null && issued.era === this.volume.era)
+        this.volume.registers.read(issued.block, issued.data!.readUInt32LE(0), issued.startedAt, at);
+    } else {
+      this.counts.writes++;
+      if (issued.block !== null && issued.era === this.volume.era)
+        this.volume.registers.acknowledged(issued.block, request.id, at);
+    }
+  }
+
+  /** Shutting down is always right; a full disk only where one was made; nothing else ever. */
+  #judgeError(op: BlockOp, id: number, error: BlockError): void {
+    if (error === 'ESHUTDOWN') return;
+    if (error === 'ENOSPC' && this.#sim.fullDisks) return;
+    if (error === 'EIO' && op === 'read' && this.#sim.damaged) return;
+    throw new Error(`${op} ${id} failed with ${error}`);
+  }
+
+  /** The process is gone: what it had not answered will never be. */
+  processDied(daemon: Daemon): void {
+    for (const session of [this.#session, ...this.#former]) {
+      if (session === null || session.daemon !== daemon) continue;
+      for (const { request } of session.open) this.volume.model.completed(request, 'ESHUTDOWN');
+      session.open.clear();
+    }
+    this.#dropDead();
+  }
+
+  // --- Orders ---------------------------------------------------------------------------------------------------------
+
+  async #order(): Promise<void> {
+    const { daemon } = this.#session!;
+    const { volumeId, model } = this.volume;
+    const dice = this.#chance.next();
+    this.counts.orders++;
+    try {
+      if (dice < 0.45 || (dice < 0.8 && this.#snapshots.length === 0)) {
+        const snapshotId = this.#chance.uuid() as SnapshotId;
+        const order = { snapshotId, groupId: null, holdToken: null };
+        await this.call(daemon, 20_000, () => daemon.volumes.order(volumeId, 'freeze', order, { timeoutMs: 15_000 }));
+        this.#snapshots.push(snapshotId);
+        model.ordered((effect) => effect.kind === 'freeze' && effect.snapshotId === snapshotId, 'freeze');
+      } else if (dice < 0.8) {
+        const [gone] = this.#snapshots.splice(this.#chance.below(this.#snapshots.length), 1);
+        await this.call(daemon, 20_000, () =>
+          daemon.volumes.order(volumeId, 'deleteSnapshot', { snapshotId: gone! }, { timeoutMs: 15_000 }),
+        );
+      } else if (dice < 0.9) {
+        const sizeBytes = this.#session!.device.sizeBytes + this.#chance.between(1, 4) * MiB;
+        await this.call(daemon, 20_000, () =>
+          daemon.volumes.order(volumeId, 'resize', { sizeBytes }, { timeoutMs: 15_000 }),
+        );
+        model.ordered((effect) => effect.kind === 'size' && effect.sizeBytes >= sizeBytes, 'resize');
+      } else await this.close();
+    } catch (error) {
+      if (!(error instanceof HoldfastError)) throw error;
+      this.#sim.note(`order failed ${error.message}`);
+    }
+  }
+
+  /** An orderly close, as at unstage. */
+  async close(): Promise<void> {
+    const { daemon } = this.#session!;
+    await this.call(daemon, 60_000, () => daemon.volumes.close(this.volume.volumeId, 0));
+    this.#dropDead();
+  }
+
+  get snapshots(): readonly SnapshotId[] {
+    return this.#snapshots;
+  }
+
+  /** A stretch of the volume; null when the engine was lost meanwhile. */
+  async readAt(offset: number, length: number): Promise<Buffer | null> {
+    const session = this.#session;
+    if (session === null) return null;
+    const data = Buffer.alloc(length, 0xa5);
+    let outcome: BlockError | null | undefined;
+    session.daemon.process.run(() =>
+      session.device.submit([
+        {
+          op: 'read',
+          offset,
+          length,
+          fua: false,
+          data,
+          dataAt: 0,
+          cancelled: false,
+          complete: (error) => {
+            outcome = error;
+          },
+        },
+      ]),
+    );
+    while (outcome === undefined && !session.daemon.process.dead) await this.pause(1);
+    if (outcome === null) return data;
+    if (outcome === 'ESHUTDOWN' || outcome === undefined) return null;
+    throw new Error(`read at ${offset}: ${outcome}`);
+  }
+
+  /** The node to open at next. */
+  prefer(node: SimNode): void {
+    this.#node = node;
+  }
+}
+
+/** Payloads rarely begin where their memory does. */
+const margin = Buffer.alloc(28, 0x5a);
+
+/** As a server does whose memory is received into again: what the engine still needs goes elsewhere, and the rest is overwritten. */
+function receiveOver(request: BlockRequest, bytes: Uint8Array): void {
+  if (request.data !== null) {
+    request.data = Buffer.from(bytes.subarray(request.dataAt, request.dataAt + request.length));
+    request.dataAt = 0;
+  }
+  bytes.fill(0xee);
+}
+
+/** Data of one write: every sector names the write and its own place; half of it can be compressed. */
+function fill(chance: Chance, id: number, offset: number, length: number): Buffer {
+  const data = Buffer.alloc(length, id & 0xff);
+  if (chance.hit(0.5)) {
+    let state = (id * 2654435761) >>> 0;
+    for (let at = 0; at + 4 <= length; at += 4) {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      data.writeUInt32LE(state, at);
+    }
+  }
+  for (let at = 0; at + 16 <= length; at += 512) {
+    data.writeUInt32LE(id, at);
+    data.writeDoubleLE(offset + at, at + 8);
+  }
+  return data;
+}
