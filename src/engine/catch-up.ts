@@ -85,7 +85,14 @@ export class CatchUp {
 
   async #attempt(link: Link): Promise<void> {
     const { set, connector, reign } = this.#parts;
-    const port = await connector.connect(link.member, OPEN_TIMEOUT_MS);
+    let port: ReplicaPort;
+    try {
+      port = await connector.connect(link.member, OPEN_TIMEOUT_MS);
+    } catch (error) {
+      // Its node says so itself, as it does at a fence.
+      if (error instanceof HoldfastError && error.reason === 'ReplicaLost') return this.#lost(link, messageOf(error));
+      throw error;
+    }
     try {
       port.listen(set.eventsOf(link, () => port));
       const status = await port.fence(reign);

@@ -150,7 +150,8 @@ export class Replica {
       checkpointSeq: checkpoint?.coveredThrough ?? 0,
     };
     const { log, verdict } = await SegmentLog.open(pool.disk, directory, handles, evidence, () => space.hasRoom());
-    const facts = { volume: volumeId, end: verdict.end.seq, durable: verdict.durableThrough, cacheSurvived: survived };
+    const { end, durableThrough: durable, passed } = verdict;
+    const facts = { volume: volumeId, end: end.seq, durable, cacheSurvived: survived, passed: passed.join('') };
     if (verdict.text === null) logger.info(facts, 'replica opened');
     else logger.warn({ ...facts, found: verdict.text }, `replica opened, ${verdict.verdict}`);
     return new Replica(parts, volumeId, { store, log, verdict, cacheSurvived: survived });

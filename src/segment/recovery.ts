@@ -44,6 +44,8 @@ export type RecoveryRow = 'A' | 'D' | 'E' | 'F' | 'G' | 'H' | 'I';
 
 export interface RecoveryVerdict {
   readonly row: RecoveryRow;
+  /** Rows B and C that were met on the way. */
+  readonly passed: readonly ('B' | 'C')[];
   /** whole: use all. cut: delete what lies beyond. damage: use what stands before, change nothing. */
   readonly verdict: 'whole' | 'cut' | 'damage';
   /** How many of the scanned segments count; the last of them through its `length`. */
@@ -66,7 +68,8 @@ export function durableThrough(scans: readonly SegmentScan[], evidence: Recovery
 export function decideRecovery(scans: readonly SegmentScan[], evidence: RecoveryEvidence): RecoveryVerdict {
   const durable = durableThrough(scans, evidence);
   const flushedThrough = scans.reduce((highest, scan) => Math.max(highest, scan.flushedThrough), evidence.flushedSeq);
-  const found = { durableThrough: durable, flushedThrough };
+  const passed: ('B' | 'C')[] = [];
+  const found = { passed, durableThrough: durable, flushedThrough };
   const end = { epoch: 0, seq: 0, digest: zeroDigest };
   const stop = (kept: number, at: SegmentScan, offset: number, what: string): RecoveryVerdict => {
     const later = scans.slice(kept).some(hasFrames) || (kept > 0 && scans[kept - 1]!.laterFrames);
@@ -80,11 +83,16 @@ export function decideRecovery(scans: readonly SegmentScan[], evidence: Recovery
     assert(!scan.sealed || scan.fault === null || scan.fault === 'after-seal', 'a sealed segment has a bad frame');
     const joint = jointFault(scan.header, end, scans[i - 1], durable, evidence.joining);
     if (joint !== null) return stop(i, scan, 0, joint);
+    if (scan.header.firstSeq > end.seq + 1) passed.push('C');
     if (scan.seq >= scan.header.firstSeq) end.epoch = scan.name.epoch;
     else if (scan.header.firstSeq - 1 > end.seq) end.epoch = scan.name.epoch;
     end.seq = scan.seq;
     end.digest = scan.digest;
-    if (scan.fault === null || continuesExactly(scans[i + 1], end)) continue; // rows A and B
+    if (scan.fault === null) continue; // row A
+    if (continuesExactly(scans[i + 1], end)) {
+      passed.push('B');
+      continue;
+    }
     return stop(i + 1, scan, scan.length, `bad frame (${scan.fault})`);
   }
   if (end.seq < durable && !evidence.joining) {

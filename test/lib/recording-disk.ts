@@ -51,6 +51,8 @@ export type Change =
     }
   | { readonly op: 'write'; readonly inode: number; readonly position: number; readonly bytes: Buffer }
   | { readonly op: 'truncate'; readonly inode: number; readonly length: number }
+  /** One bit changed by itself, on the medium. */
+  | { readonly op: 'rot'; readonly inode: number; readonly byte: number; readonly bit: number }
   /** `through`: index of the first change that it does not cover. */
   | { readonly op: 'sync'; readonly inode: number; readonly through: number };
 
@@ -181,7 +183,7 @@ export class RecordingDisk implements Disk {
     }
     const through = (inode: number) => syncedThrough.get(inode) ?? 0;
     return (change, index) => {
-      if (change.op === 'sync') return true;
+      if (change.op === 'sync' || change.op === 'rot') return true;
       if (change.op === 'write' || change.op === 'truncate') return index < through(change.inode);
       if (change.op === 'rename') return index < Math.max(through(change.from), through(change.to));
       return index < through(change.directory);
@@ -192,8 +194,7 @@ export class RecordingDisk implements Disk {
   flipBit(path: string, byte: number, bit: number): void {
     const inode = this.#file(path);
     if (byte >= inode.size) throw new Error(`${path} has ${inode.size} bytes`);
-    ownData(inode);
-    inode.data[byte] = inode.data[byte]! ^ (1 << bit);
+    this.#change({ op: 'rot', inode: inode.id, byte, bit });
   }
 
   contents(path: string): Buffer {
@@ -212,7 +213,12 @@ export class RecordingDisk implements Disk {
   /** Removes a directory with all that is in it, as a careless hand would. */
   wipe(path: string): void {
     const { parent, name } = this.#parent(path);
-    parent.entries!.delete(name);
+    const inode = parent.entries!.get(name);
+    if (inode === undefined) return;
+    this.#change({ op: 'unlink', directory: parent.id, name, inode });
+    const through = this.journal.length;
+    this.journal.push({ op: 'sync', inode: parent.id, through });
+    this.onChange?.();
   }
 
   releaseSyncs(): void {
@@ -554,6 +560,13 @@ function applyChange(
       ownData(inode);
       inode.data.fill(0, change.length);
       inode.size = change.length;
+      return;
+    }
+    case 'rot': {
+      const inode = inodes.get(change.inode);
+      if (!inode || inode.size <= change.byte) return;
+      ownData(inode);
+      inode.data[change.byte] = inode.data[change.byte]! ^ (1 << change.bit);
       return;
     }
     case 'sync':

@@ -65,8 +65,6 @@ export class Client {
   #progressMs = 0;
   #stuckMs = 5_000;
   #snapshots: SnapshotId[] = [];
-  /** Full disks and lost replicas may be answered with errors while faults last. */
-  errorsAllowed = true;
 
   constructor(sim: Sim, volume: SimVolume, chance: Chance) {
     this.#sim = sim;

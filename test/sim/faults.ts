@@ -1,6 +1,8 @@
 // What goes wrong, and its healing. Damage to a disk is done only where a whole copy of what it holds stays elsewhere.
 
+import { MiB } from '../../src/base/index.js';
 import type { Chance } from '../lib/crash/virtual-time.js';
+import { Damage } from './damage.js';
 import type { SimNode } from './node.js';
 import type { FaultKind } from './settings.js';
 import type { Sim } from './sim.js';
@@ -10,10 +12,12 @@ export class Nemesis {
   readonly #sim: Sim;
   readonly #chance: Chance;
   readonly #heals: (() => void)[] = [];
+  readonly #damage: Damage;
 
   constructor(sim: Sim, chance: Chance) {
     this.#sim = sim;
     this.#chance = chance;
+    this.#damage = new Damage(sim, chance, (ms, heal) => this.#later(ms, heal));
   }
 
   async run(ended: () => boolean): Promise<void> {
@@ -113,9 +117,58 @@ export class Nemesis {
         return this.#later(chance.between(1_000, 10_000), () => {
           sim.store.slowMs = 0;
         });
+      case 'slow-disk':
+        sim.fault(kind, node.nodeId);
+        node.slowness = chance.pick([5, 50]);
+        return this.#later(chance.between(500, 10_000), () => {
+          node.slowness = 1;
+        });
+      case 'stuck-sync':
+        sim.fault(kind, node.nodeId);
+        node.stuckMs = chance.pick([3_000, 10_000, 45_000]);
+        return this.#later(chance.between(50, 3_000), () => {
+          node.stuckMs = 0;
+        });
+      case 'torn-kill':
+        return this.#tornKill(node);
+      case 'full':
+        return this.#full(node);
       default:
-        return;
+        return this.#damage.strike(kind, node, other);
     }
+  }
+
+  /** The process dies within one of its next writes. */
+  #tornKill(node: SimNode): void {
+    const sim = this.#sim;
+    const { disk, lives } = node;
+    if (node.serving === null || disk.failWrite !== null) return;
+    disk.failWrite = { after: this.#chance.below(12), errno: 'EIO', keepBytes: this.#chance.between(1, 5_000) };
+    disk.onChange = () => {
+      if (disk.failWrite === null || disk.failWrite.after >= 0 || node.lives !== lives) return;
+      disk.failWrite = null;
+      sim.fault('torn-kill', node.nodeId);
+      sim.kill(node, this.#downMs());
+    };
+    this.#later(5_000, () => {
+      if (node.lives === lives) disk.failWrite = null;
+    });
+  }
+
+  /** Somebody else fills the disk, nearly or wholly. */
+  #full(node: SimNode): void {
+    const sim = this.#sim;
+    const before = node.disk.capacityBytes;
+    if (before !== sim.settings.poolBytes) return;
+    sim.fault('full', node.nodeId);
+    sim.fullDisks = true;
+    node.disk.capacityBytes = Number.MAX_SAFE_INTEGER;
+    const { capacityBytes, freeBytes } = node.disk.space();
+    const spare = this.#chance.pick([4_096, 300_000, 20 * MiB, 40 * MiB]);
+    node.disk.capacityBytes = Math.min(before, capacityBytes - freeBytes + spare);
+    this.#later(this.#chance.between(500, 8_000), () => {
+      node.disk.capacityBytes = before;
+    });
   }
 
   #downMs(): number {

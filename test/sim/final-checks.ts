@@ -1,7 +1,7 @@
 // After the faults: every volume serves within a bound, every replica is in sync again, the replicas are equal byte for byte, and
 // what is read from another node, and from each replica by itself, is what was promised.
 
-import { BLOCK_SIZE } from '../../src/base/index.js';
+import { BLOCK_SIZE, type IncarnationId, type ReplicaId } from '../../src/base/index.js';
 import { parseSegmentFileName } from '../../src/format/index.js';
 import { keyOf, update, type VolumeRecord } from '../../src/meta/index.js';
 import { runsOf } from '../lib/crash/client.js';
@@ -22,14 +22,16 @@ export async function checkAfterwards(sim: Sim, chance: Chance): Promise<void> {
 
 async function checkVolume(sim: Sim, client: Client, chance: Chance): Promise<void> {
   const { volume } = client;
-  client.errorsAllowed = false;
+  if (volume.mayBeOffline) return checkOffline(sim, client);
   await serves(sim, client);
+  await replaceReplicas(sim, client, chance);
   // Some more work, now that all is well.
   let steps = 0;
   await client.work(() => steps++ > 20);
   await serves(sim, client);
   await drain(sim, client);
   await whole(sim, client);
+  if (sim.damaged) await scrub(sim, client);
   if (chance.hit(0.5) && sim.nodes.length > 1) client.leave();
   await serves(sim, client);
   await checkContents(sim, client, volume.stateNow());
@@ -46,6 +48,63 @@ async function serves(sim: Sim, client: Client): Promise<void> {
   const endMs = sim.time.now + SERVE_MS;
   if (await client.ensureOpen(() => sim.time.now > endMs)) return;
   throw new Error(`volume ${client.volume.volumeId} does not serve ${SERVE_MS} ms after everything was healed`);
+}
+
+/** No replica is left that has everything: it stays closed, or whoever opens it shows that nothing is missing. */
+async function checkOffline(sim: Sim, client: Client): Promise<void> {
+  const endMs = sim.time.now + SERVE_MS;
+  sim.reached((await client.ensureOpen(() => sim.time.now > endMs)) ? 'opened with few replicas' : 'rightly offline');
+}
+
+/** What a person does about replicas that failed or were lost: each is deleted and another one made in its place. */
+async function replaceReplicas(sim: Sim, client: Client, chance: Chance): Promise<void> {
+  const { volume } = client;
+  const marker = `${poolPath}/replicas/${volume.volumeId}/failed`;
+  const unusable = () =>
+    volume.record.replicas.filter(
+      ({ nodeId, state }) => state === 'lost' || sim.nodes.find((one) => one.nodeId === nodeId)!.disk.stat(marker),
+    );
+  const endMs = sim.time.now + SERVE_MS;
+  // Some are found out only when the engine comes to them.
+  while (unusable().some(({ id }) => volume.record.inSync.includes(id))) {
+    if (sim.time.now > endMs) throw new Error('a replica that failed stays in the in-sync set');
+    await serves(sim, client);
+    await client.pause(500);
+  }
+  for (const old of unusable()) {
+    const node = sim.nodes.find((one) => one.nodeId === old.nodeId)!;
+    await node.daemon!.host.retire(volume.volumeId, old.id);
+    const { poolId } = node.daemon!.host.pools()[0]!;
+    const made = {
+      id: chance.uuid() as ReplicaId,
+      nodeId: old.nodeId,
+      poolId,
+      incarnationId: chance.uuid() as IncarnationId,
+      state: 'ok' as const,
+    };
+    await sim.createReplica(volume.record, made);
+    const key = keyOf.volume(volume.volumeId);
+    const step = (record: VolumeRecord | undefined) => ({
+      ...record!,
+      replicas: [...record!.replicas.filter(({ id }) => id !== old.id), made],
+    });
+    volume.changed((await update<VolumeRecord>(sim.store.direct, key, step, { clock: node.daemon!.process })).value!);
+    sim.reached('replica replaced');
+    // An engine knows the replicas that there were when it opened.
+    await serves(sim, client);
+    await client.close().catch(() => {});
+    await serves(sim, client);
+  }
+}
+
+/** Finds and repairs what nobody has read. */
+async function scrub(sim: Sim, client: Client): Promise<void> {
+  const { daemon, epoch } = client.session!;
+  const { volumeId } = client.volume;
+  const report = await client.call(daemon, 1_200_000, () => daemon.room.engine({ volumeId, epoch }).scrub());
+  if (report.damage.length > 0) throw new Error(`scrub found damage on all replicas: ${report.damage.join('; ')}`);
+  sim.reached('scrubbed');
+  if (report.repairs > 0) sim.reached('scrub repaired');
 }
 
 async function drain(sim: Sim, client: Client): Promise<void> {

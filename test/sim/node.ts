@@ -228,6 +228,9 @@ export class SimNode {
   daemon: Daemon | null = null;
   /** The machine has power. */
   up = true;
+  /** How much longer its disk takes than usual, and milliseconds more for every sync. */
+  slowness = 1;
+  stuckMs = 0;
   /** Counts starts and ends, so that a start that was planned for an earlier life is not done. */
   lives = 0;
 
@@ -239,6 +242,7 @@ export class SimNode {
 
   /** A daemon that serves. */
   get serving(): Daemon | null {
-    return this.daemon !== null && this.daemon.started && this.daemon.process.state === 'running' ? this.daemon : null;
+    const { daemon } = this;
+    return daemon?.started && daemon.process.state === 'running' ? daemon : null;
   }
 }

@@ -42,7 +42,10 @@ export class RegisterHistory {
 
   #cluster(block: number, value: number, at: number): Cluster {
     let values = this.#blocks.get(block);
-    if (values === undefined) this.#blocks.set(block, (values = new Map()));
+    if (values === undefined) {
+      values = new Map();
+      this.#blocks.set(block, values);
+    }
     let cluster = values.get(value);
     if (cluster === undefined) {
       const initial = value === 0;

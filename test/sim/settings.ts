@@ -54,6 +54,8 @@ export interface Settings {
   readonly drift: number;
   readonly net: LinkHabits;
   readonly sync: { readonly meanMs: number };
+  /** Of each pool. In a small one the cleaner is always at work. */
+  readonly poolBytes: number;
   readonly client: {
     /** Requests in flight at most. */
     readonly depth: number;
@@ -108,6 +110,7 @@ export function settingsOf(seed: number): Settings {
       slowShare: chance.pick([0, 0.01]),
       splitShare: chance.pick([0, 0.05]),
     },
+    poolBytes: chance.hit(0.2) ? chance.pick([60, 72, 90]) * MiB : Number.MAX_SAFE_INTEGER,
     sync: { meanMs: chance.pick([0.2, 2, 10]) },
     client: {
       depth: chance.pick([1, 4, 32]),

@@ -53,7 +53,7 @@ export class Sim {
   /** Recovery cases and the like that were reached. */
   readonly cases: Record<string, number> = {};
   readonly faults: Record<string, number> = {};
-  /** Some disk is or was full; some replica was damaged. */
+  /** Some disk is or was full; some replica's bytes are not what was written. */
   fullDisks = false;
   damaged = false;
   readonly #hash = createHash('sha256');
@@ -137,7 +137,8 @@ export class Sim {
       const volume = this.volumes.find((one) => one.volumeId === fields.volume);
       volume?.caughtUp(String(fields.node), Number(fields.epoch));
       this.reached('caught up');
-    }
+    } else if (message === 'damaged bytes repaired') this.reached('repaired');
+    else if (message === 'replica failed') this.reached('replica failed');
   }
 
   // --- The run --------------------------------------------------------------------------------------------------------
@@ -237,6 +238,8 @@ export class Sim {
   async #addNode(index: number): Promise<void> {
     const disk = new RecordingDisk();
     disk.prepareDirectory(poolPath);
+    disk.capacityBytes = this.settings.poolBytes;
+    if (disk.capacityBytes < Number.MAX_SAFE_INTEGER) this.fullDisks = true;
     const node = new SimNode(index, disk);
     this.nodes.push(node);
     const setup = new SimProcess(this.time, 'setup');
@@ -258,7 +261,10 @@ export class Sim {
       tick: this.tick,
     });
     const start = this.#chance.below(settings.nodes);
-    const places = Array.from({ length: settings.replicas }, (_, i) => this.nodes[(start + i) % settings.nodes]!);
+    const places: readonly SimNode[] = Array.from(
+      { length: settings.replicas },
+      (_, i) => this.nodes[(start + i) % settings.nodes]!,
+    );
     const replicas: VolumeRecord['replicas'][number][] = [];
     for (const node of places) {
       replicas.push({
@@ -302,8 +308,8 @@ export class Sim {
     const { disk } = node;
     const { meanMs } = this.settings.sync;
     const chance = this.#diskChance;
-    disk.syncDelay = () => process.sleep(-Math.log(1 - chance.next()) * meanMs);
-    disk.readDelay = chance.hit(0.5) ? () => process.sleep(chance.next()) : null;
+    disk.syncDelay = () => process.sleep(-Math.log(1 - chance.next()) * meanMs * node.slowness + node.stuckMs);
+    disk.readDelay = chance.hit(0.5) ? () => process.sleep(chance.next() * node.slowness) : null;
     const daemon = new Daemon({
       nodeId: node.nodeId,
       disk,
@@ -323,7 +329,7 @@ export class Sim {
       if (!(error instanceof HoldfastError)) throw error;
       if (node.lives !== life || process.dead) return;
       this.endProcess(node, false);
-      this.time.after(1_000, () => void this.startDaemon(node).catch((caught) => this.fail(caught as Error)));
+      this.startLater(node, 1_000);
     }
   }
 
@@ -374,27 +380,27 @@ export class Sim {
     for (const client of this.clients) client.processDied(daemon);
   }
 
-  /** kill -9; the page cache stays. `tornBytes`: of the write that it died in. */
-  kill(node: SimNode, downMs: number): void {
+  /** kill -9; the page cache stays. `meddle` may change what is on the disk before the next start. */
+  kill(node: SimNode, downMs: number, meddle: (disk: RecordingDisk) => RecordingDisk = (disk) => disk): void {
     this.endProcess(node, false);
     const { disk } = node;
-    node.disk = carryOver(disk, disk.afterKill(disk.journal.length));
-    this.#startLater(node, downMs);
+    node.disk = carryOver(disk, meddle(disk.afterKill(disk.journal.length)));
+    this.startLater(node, downMs);
   }
 
-  /** The machine loses power, and what was not synced goes, stays, or is torn. */
-  cutPower(node: SimNode, downMs: number): void {
+  /** The machine loses power, and what was not synced goes, stays, or is torn. It comes back with that disk or another one. */
+  cutPower(node: SimNode, downMs: number, next: (disk: RecordingDisk) => RecordingDisk = (disk) => disk): void {
     this.endProcess(node, true);
     node.up = false;
     const { disk } = node;
     const choice = randomChoice(this.#diskChance.below(2 ** 31));
-    node.disk = carryOver(disk, disk.afterPowerCut(disk.journal.length, choice));
+    node.disk = carryOver(disk, next(disk.afterPowerCut(disk.journal.length, choice)));
     for (const volume of this.volumes) volume.powerLost(node.nodeId);
-    this.#startLater(node, downMs);
+    this.startLater(node, downMs);
   }
 
-  #startLater(node: SimNode, downMs: number): void {
-    const life = node.lives;
+  startLater(node: SimNode, downMs: number): void {
+    const life = ++node.lives;
     this.time.after(downMs, () => {
       if (node.lives !== life) return;
       node.up = true;
@@ -411,11 +417,12 @@ export class Sim {
 
   /** Some failures to open are answers that no fault may bring about. */
   judgeOpenFailure(volume: SimVolume, error: HoldfastError): void {
-    if (error.code === 'DATA_LOSS' && !this.damaged)
+    if (error.code === 'DATA_LOSS' && !volume.mayBeOffline)
       this.fail(new Error(`volume ${volume.volumeId} does not open though nothing was damaged: ${error.message}`));
   }
 }
 
+/** What is true of the device, whatever is on it. */
 function carryOver(from: RecordingDisk, to: RecordingDisk): RecordingDisk {
   to.capacityBytes = from.capacityBytes;
   return to;

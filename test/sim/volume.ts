@@ -58,6 +58,8 @@ export class SimVolume {
   opens = 0;
   /** Members whose machine lost power since they were last known to hold everything on stable storage. */
   readonly #suspects = new Set<ReplicaId>();
+  /** Members whose disk was damaged, emptied, rolled back or failed, until they were made whole. */
+  readonly #destroyed = new Set<ReplicaId>();
   #mayHaveLost = false;
   readonly #reigns = new Map<number, string>();
   readonly #seen = new WeakSet<Uint8Array>();
@@ -91,11 +93,37 @@ export class SimVolume {
     this.#judge();
   }
 
+  /** Whether the replica there can be damaged and a member remains that has everything. */
+  mayDestroy(nodeId: string): boolean {
+    return this.record.inSync.some((id) => {
+      const replica = this.record.replicas.find((one) => one.id === id)!;
+      return replica.nodeId !== nodeId && !this.#destroyed.has(id) && !this.#suspects.has(id);
+    });
+  }
+
+  destroyed(nodeId: string): void {
+    const replica = this.#replicaOn(nodeId);
+    if (replica !== undefined) this.#destroyed.add(replica);
+  }
+
+  /** No member is left that is known to have everything: then nothing but waiting, or a person, helps. */
+  get mayBeOffline(): boolean {
+    const { inSync } = this.record;
+    const bad = inSync.filter((id) => this.#destroyed.has(id));
+    return bad.length > 0 && inSync.every((id) => this.#destroyed.has(id) || this.#suspects.has(id));
+  }
+
+  #replicaOn(nodeId: string): ReplicaId | undefined {
+    return this.record.replicas.find((one) => one.nodeId === nodeId)?.id;
+  }
+
   /** The engine of the newest reign says that this replica has everything, synced. */
   caughtUp(nodeId: string, epoch: number): void {
     if (epoch !== this.record.epoch) return;
     const replica = this.record.replicas.find((one) => one.nodeId === nodeId);
-    if (replica !== undefined) this.#suspects.delete(replica.id);
+    if (replica === undefined) return;
+    this.#suspects.delete(replica.id);
+    this.#destroyed.delete(replica.id);
   }
 
   /** Promise 1: acknowledged, unflushed writes may be gone only when every in-sync replica lost power. */

@@ -2,13 +2,42 @@
 
 import { randomBytes } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
+import { HoldfastError, type NodeId } from '../../../src/base/index.js';
 import { DiskRig } from '../../lib/disk-rig.js';
 import { EngineRig, eventually, flush, read, request, write } from '../../lib/engine-rig.js';
+import { memoryConnector } from '../../lib/memory-replica.js';
 import { dropAll } from '../../lib/recording-disk.js';
 
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 describe('a replica that returns', () => {
+  it('is marked lost when its node says that it holds no such replica', async () => {
+    const rig = new EngineRig(2);
+    const c = rig.replicas[1]!;
+    const { replicaId } = c.superblock;
+    let wiped = false;
+    let asked = 0;
+    const reach = memoryConnector(rig.replicas, 'n0' as NodeId);
+    const engine = await rig.open({
+      connector: {
+        connect: async (member, timeoutMs) => {
+          if (!wiped || member.replicaId !== replicaId) return reach.connect(member, timeoutMs);
+          asked++;
+          throw new HoldfastError('NOT_FOUND', 'no pool of this node holds it', { reason: 'ReplicaLost' });
+        },
+      },
+    });
+    await write(engine, 0, Buffer.alloc(4096, 1));
+    wiped = true;
+    c.disconnect();
+    await eventually(() => rig.lost.includes(replicaId), 'its loss is recorded');
+    await write(engine, 0, Buffer.alloc(4096, 2));
+    expect(rig.inSync).toEqual([rig.replicas[0]!.superblock.replicaId]);
+    await sleep(400);
+    expect(asked).toBe(1);
+    engine.depose('test');
+  });
+
   it('holds nothing back when it is gone again before it has joined', async () => {
     const rig = new EngineRig(3);
     const c = rig.replicas[2]!;

@@ -1,0 +1,142 @@
+// Faults that take bytes away from a replica or change them: only where a member stays that has everything, as far as is known
+// when they strike. Where it turns out otherwise, the volume may stay closed; it may never open without what was promised.
+
+import { parseSegmentFileName } from '../../src/format/index.js';
+import { Pool } from '../../src/segment/index.js';
+import { writtenLength } from '../lib/crash/verify.js';
+import type { Chance } from '../lib/crash/virtual-time.js';
+import { RecordingDisk } from '../lib/recording-disk.js';
+import { poolPath, type SimNode } from './node.js';
+import { SimProcess } from './process.js';
+import type { FaultKind } from './settings.js';
+import type { Sim } from './sim.js';
+import type { SimVolume } from './volume.js';
+
+export class Damage {
+  readonly #sim: Sim;
+  readonly #chance: Chance;
+  readonly #later: (ms: number, heal: () => void) => void;
+
+  constructor(sim: Sim, chance: Chance, later: (ms: number, heal: () => void) => void) {
+    this.#sim = sim;
+    this.#chance = chance;
+    this.#later = later;
+  }
+
+  strike(kind: FaultKind, node: SimNode, other: SimNode | undefined): void {
+    const sim = this.#sim;
+    if (node.serving === null || !sim.volumes.every((volume) => volume.mayDestroy(node.nodeId))) return;
+    switch (kind) {
+      case 'write-error':
+      case 'sync-error':
+        return this.#failing(kind, node);
+      case 'bit-flip':
+        return this.#flip(node);
+      case 'wipe':
+        return this.#wipe(node);
+      case 'swap':
+        return other === undefined ? undefined : this.#swap(node, other);
+      case 'rollback':
+        return this.#rollBack(node);
+      default:
+        throw new Error(`${kind} is no damage`);
+    }
+  }
+
+  #destroy(kind: FaultKind, node: SimNode, volumes: readonly SimVolume[] = this.#sim.volumes): void {
+    this.#sim.fault(kind, node.nodeId);
+    for (const volume of volumes) volume.destroyed(node.nodeId);
+  }
+
+  /** The disk answers EIO for a while; replicas that met it have failed for good. */
+  #failing(kind: 'write-error' | 'sync-error', node: SimNode): void {
+    this.#destroy(kind, node);
+    const chance = this.#chance;
+    if (kind === 'write-error')
+      node.disk.failWrite = { after: chance.below(10), errno: 'EIO', keepBytes: chance.pick([0, 100, 5_000]) };
+    else node.disk.failSync = { after: chance.below(4), errno: 'EIO' };
+    this.#later(chance.between(500, 5_000), () => {
+      node.disk.failWrite = null;
+      node.disk.failSync = null;
+    });
+  }
+
+  /** One bit of one file that a replica uses, with or without a restart. */
+  #flip(node: SimNode): void {
+    const chance = this.#chance;
+    const volume = chance.pick(this.#sim.volumes);
+    const directory = `${poolPath}/replicas/${volume.volumeId}`;
+    if (node.disk.stat(directory) === undefined) return;
+    const names = node.disk.list(directory).filter((name) => parseSegmentFileName(name) !== undefined);
+    if (names.length === 0) return;
+    const name = chance.hit(0.5) ? names.at(-1)! : chance.pick(names);
+    const length = writtenLength(node.disk.contents(`${directory}/${name}`));
+    if (length === 0) return;
+    this.#sim.damaged = true;
+    this.#destroy('bit-flip', node, [volume]);
+    const flip = (disk: RecordingDisk) => {
+      disk.flipBit(`${directory}/${name}`, chance.below(length), chance.below(8));
+      return disk;
+    };
+    if (chance.hit(0.5)) this.#sim.kill(node, chance.between(1, 1_000), flip);
+    else flip(node.disk);
+  }
+
+  /** Comes back on an empty disk, or without its replicas. */
+  #wipe(node: SimNode): void {
+    this.#destroy('wipe', node);
+    if (this.#chance.hit(0.5)) {
+      this.#sim.kill(node, this.#chance.between(1, 2_000), (disk) => {
+        for (const { volumeId } of this.#sim.volumes) {
+          const directory = `${poolPath}/replicas/${volumeId}`;
+          if (disk.stat(directory) !== undefined) disk.wipe(directory);
+        }
+        return disk;
+      });
+      return;
+    }
+    this.#sim.kill(node, 60_000, () => {
+      const fresh = new RecordingDisk();
+      fresh.prepareDirectory(poolPath);
+      return fresh;
+    });
+    const { lives } = node;
+    const clock = new SimProcess(this.#sim.time, 'setup');
+    const format = Pool.format(node.disk, poolPath, { nodeId: node.nodeId, random: this.#chance, clock });
+    format.then(
+      () => {
+        if (node.lives === lives) this.#sim.startLater(node, this.#chance.between(1, 2_000));
+      },
+      (error: unknown) => this.#sim.fail(error as Error),
+    );
+  }
+
+  /** Each comes back with the other's disk, until somebody notices. */
+  #swap(node: SimNode, other: SimNode): void {
+    if (other.serving === null) return;
+    this.#sim.fault('swap', `${node.nodeId} ${other.nodeId}`);
+    const exchange = () => {
+      let mine: RecordingDisk | undefined;
+      this.#sim.cutPower(node, 200, (disk) => {
+        mine = disk;
+        return disk;
+      });
+      this.#sim.cutPower(other, 200, (disk) => {
+        node.disk = disk;
+        return mine!;
+      });
+    };
+    exchange();
+    this.#later(this.#chance.between(500, 6_000), exchange);
+  }
+
+  /** Comes back as it was some changes ago. */
+  #rollBack(node: SimNode): void {
+    const { journal } = node.disk;
+    if (journal.length < 2) return;
+    this.#destroy('rollback', node);
+    const count = journal.length - this.#chance.below(Math.min(journal.length, 60));
+    const old = node.disk.afterKill(count);
+    this.#sim.kill(node, this.#chance.between(1, 1_000), () => old);
+  }
+}
