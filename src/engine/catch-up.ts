@@ -153,6 +153,9 @@ export class CatchUp {
     }
     link.appendedThrough = position;
     for (;;) {
+      // A port that writes at once may have been lost by the append before: it must not be admitted, nobody would look for it again.
+      if (link.port !== port)
+        throw new HoldfastError('UNAVAILABLE', link.message || 'the replica was lost while catching up');
       const frames = tail.after(position, lastSeq());
       if (frames?.length === 0) {
         // From the next frame on the replica is served with the others.

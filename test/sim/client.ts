@@ -2,7 +2,16 @@
 // answer, and goes to another node when nothing happens any more. What it left behind on the former node goes on, and is judged, too.
 
 import { volumeRecords } from '../../src/agent/volume-records.js';
-import { BLOCK_SIZE, HoldfastError, KiB, MiB, type SnapshotId } from '../../src/base/index.js';
+import {
+  BLOCK_SIZE,
+  HoldfastError,
+  type IncarnationId,
+  KiB,
+  MiB,
+  type ReplicaId,
+  type SnapshotId,
+  type VolumeId,
+} from '../../src/base/index.js';
 import type { BlockDevice, BlockError, BlockOp, BlockRequest } from '../../src/engine/index.js';
 import type { Chance } from '../lib/crash/virtual-time.js';
 import type { Request } from '../lib/crash/volume-model.js';
@@ -31,6 +40,8 @@ interface Issued {
 /** Nothing was answered for so long: something else must be tried. */
 const STUCK_MS = { least: 2_000, most: 12_000 };
 const OPEN_MS = 60_000;
+/** Clones are made as long as there are fewer. */
+const VOLUMES_MOST = 4;
 
 export interface ClientCounts {
   writes: number;
@@ -374,6 +385,8 @@ export class Client {
         await this.call(daemon, 20_000, () => daemon.volumes.order(volumeId, 'freeze', order, { timeoutMs: 15_000 }));
         this.#snapshots.push(snapshotId);
         model.ordered((effect) => effect.kind === 'freeze' && effect.snapshotId === snapshotId, 'freeze');
+      } else if (dice < 0.6 && this.#sim.volumes.length < VOLUMES_MOST) {
+        await this.#clone(daemon, this.#chance.pick(this.#snapshots));
       } else if (dice < 0.8) {
         const [gone] = this.#snapshots.splice(this.#chance.below(this.#snapshots.length), 1);
         await this.call(daemon, 20_000, () =>
@@ -390,6 +403,27 @@ export class Client {
       if (!(error instanceof HoldfastError)) throw error;
       this.#sim.note(`order failed ${error.message}`);
     }
+  }
+
+  /** A volume of its own out of a snapshot, on the nodes of the replicas that are in sync. */
+  async #clone(daemon: Daemon, snapshotId: SnapshotId): Promise<void> {
+    const { volume } = this;
+    const { record } = volume;
+    const newVolumeId = this.#chance.uuid() as VolumeId;
+    const replicas = record.replicas
+      .filter(({ id }) => record.inSync.includes(id))
+      .map((source) => ({
+        source: source.id,
+        made: { ...source, id: this.#chance.uuid() as ReplicaId, incarnationId: this.#chance.uuid() as IncarnationId },
+      }));
+    const targets = replicas.map(({ source, made }) => ({
+      sourceReplicaId: source,
+      member: { replicaId: made.id, incarnationId: made.incarnationId },
+    }));
+    const order = { snapshotId, newVolumeId, targets, parameters: {} };
+    await this.call(daemon, 40_000, () => daemon.volumes.order(volume.volumeId, 'clone', order, { timeoutMs: 30_000 }));
+    const made = replicas.map((one) => one.made);
+    await this.#sim.addClone(volume, { snapshotId, newVolumeId, replicas: made });
   }
 
   /** An orderly close, as at unstage. */

@@ -133,9 +133,10 @@ export class Damage {
   /** Comes back as it was some changes ago. */
   #rollBack(node: SimNode): void {
     const { journal } = node.disk;
-    if (journal.length < 2) return;
+    const since = journal.length - (node.disk === node.firstDisk ? node.setupChanges : 0);
+    if (since < 2) return;
     this.#destroy('rollback', node);
-    const count = journal.length - this.#chance.below(Math.min(journal.length, 60));
+    const count = journal.length - this.#chance.below(Math.min(since, 60));
     const old = node.disk.afterKill(count);
     this.#sim.kill(node, this.#chance.between(1, 1_000), () => old);
   }

@@ -185,7 +185,7 @@ export class Nemesis {
       if (node.lives === life && node.daemon === daemon) sim.kill(node, this.#chance.between(50, 1_000));
     };
     // A service manager waits a while, then kills.
-    sim.time.after(20_000, end);
+    this.#later(20_000, end);
     daemon.process.run(() => {
       daemon.stop().then(end, end);
     });

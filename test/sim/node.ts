@@ -228,6 +228,9 @@ export class SimNode {
   daemon: Daemon | null = null;
   /** The machine has power. */
   up = true;
+  /** Its disk at the start, and the changes of it that made the pool and the replicas. */
+  readonly firstDisk: RecordingDisk;
+  setupChanges = 0;
   /** How much longer its disk takes than usual, and milliseconds more for every sync. */
   slowness = 1;
   stuckMs = 0;
@@ -238,6 +241,7 @@ export class SimNode {
     this.index = index;
     this.nodeId = `n${index}` as NodeId;
     this.disk = disk;
+    this.firstDisk = disk;
   }
 
   /** A daemon that serves. */

@@ -9,6 +9,7 @@ import {
   type Logger,
   messageOf,
   type ReplicaId,
+  type SnapshotId,
   type VolumeId,
   wrapDataKey,
 } from '../../src/base/index.js';
@@ -60,6 +61,9 @@ export class Sim {
   readonly #onEvent: ((line: string) => void) | undefined;
   readonly #chance: Chance;
   readonly #diskChance: Chance;
+  /** The clients at work, and when they end. */
+  readonly #work: Promise<void>[] = [];
+  #ended: () => boolean = () => true;
   #tick = 0;
   #fatal: Error | null = null;
   readonly #log: string[] = [];
@@ -184,12 +188,16 @@ export class Sim {
     const { settings } = this;
     for (let i = 0; i < settings.nodes; i++) await this.#addNode(i);
     for (let i = 0; i < settings.volumes; i++) await this.#addVolume();
+    for (const node of this.nodes) node.setupChanges = node.disk.journal.length;
     const nemesis = new Nemesis(this, new Chance(settings.seed * 16 + 7));
     const endMs = this.time.now + settings.safetyMs;
     const written = () => this.clients.reduce((sum, { counts }) => sum + counts.writes, 0);
     const ended = () => this.time.now >= endMs || written() >= settings.writesMost;
+    this.#ended = ended;
     const faulting = nemesis.run(ended);
-    await Promise.all(this.clients.map((client) => client.work(ended)));
+    for (const client of this.clients) this.#work.push(client.work(ended));
+    // Clones that are made meanwhile get clients, too.
+    for (let i = 0; i < this.#work.length; i++) await this.#work[i];
     await faulting;
     this.note('faults end');
     await nemesis.heal();
@@ -282,6 +290,38 @@ export class Sim {
     this.volumes.push(volume);
     await this.store.direct.compareAndSwap(keyOf.volume(volumeId), 0, { ...record, wrappedKey });
     this.clients.push(new Client(this, volume, new Chance(settings.seed * 16 + 9 + this.clients.length * 4096)));
+  }
+
+  /** A clone was answered: it is a volume with a client of its own from now on. */
+  async addClone(
+    source: SimVolume,
+    clone: {
+      readonly snapshotId: SnapshotId;
+      readonly newVolumeId: VolumeId;
+      readonly replicas: VolumeRecord['replicas'];
+    },
+  ): Promise<void> {
+    const frozen = source.frozen(clone.snapshotId);
+    const volume = new SimVolume({
+      ...source,
+      volumeId: clone.newVolumeId,
+      sizeBytes: frozen.sizeBytes,
+      tick: this.tick,
+      origin: { source, frozen },
+    });
+    const record: VolumeRecord = {
+      ...newRecord(this.settings, clone.newVolumeId, source.lineageId, clone.replicas),
+      sizeBytes: frozen.sizeBytes,
+      epoch: source.record.epoch,
+      wrappedKey: source.record.wrappedKey,
+    };
+    volume.changed(record);
+    this.volumes.push(volume);
+    await this.store.direct.compareAndSwap(keyOf.volume(clone.newVolumeId), 0, record);
+    const client = new Client(this, volume, new Chance(this.settings.seed * 16 + 9 + this.clients.length * 4096));
+    this.clients.push(client);
+    this.reached('clone');
+    this.#work.push(client.work(this.#ended));
   }
 
   async createReplica(record: VolumeRecord, replica: VolumeRecord['replicas'][number]): Promise<void> {
@@ -415,9 +455,12 @@ export class Sim {
     this.note(`late ${op} of reign ${epoch}, reign ${volume.servingEpoch} serves`);
   }
 
-  /** Some failures to open are answers that no fault may bring about. */
+  /**
+   * Some failures to open are answers that no fault may bring about: a log is refused as damaged, cut or rolled back only where one
+   * was ("an in-sync log that does not contain it was rolled back or cut, and is refused", design section 6).
+   */
   judgeOpenFailure(volume: SimVolume, error: HoldfastError): void {
-    if (error.code === 'DATA_LOSS' && !volume.mayBeOffline)
+    if (error.code === 'DATA_LOSS' && !volume.damaged)
       this.fail(new Error(`volume ${volume.volumeId} does not open though nothing was damaged: ${error.message}`));
   }
 }

@@ -1,6 +1,6 @@
 // One volume under test: its model and registers, and what the crashes so far allow to be missing.
 
-import type { LineageId, ReplicaId, VolumeId } from '../../src/base/index.js';
+import type { LineageId, ReplicaId, SnapshotId, VolumeId } from '../../src/base/index.js';
 import { crc32c } from '../../src/base/index.js';
 import type { Cipher } from '../../src/format/index.js';
 import {
@@ -24,6 +24,8 @@ export interface VolumeParts {
   readonly dataKey: Buffer | null;
   /** The next point on the scale of all events. */
   readonly tick: () => number;
+  /** Of a clone: what it was made from, and what that held then. */
+  readonly origin?: { readonly source: SimVolume; readonly frozen: VolumeState };
 }
 
 /** Seals that were seen: what may be sealed with a (reign, record number) never changes. Shared by volumes of one lineage. */
@@ -65,14 +67,40 @@ export class SimVolume {
   readonly #seen = new WeakSet<Uint8Array>();
   checkedFloors = 0;
 
-  constructor(parts: VolumeParts, seals = new SealBook()) {
+  constructor(parts: VolumeParts) {
     this.volumeId = parts.volumeId;
     this.lineageId = parts.lineageId;
     this.cipher = parts.cipher;
     this.dataKey = parts.dataKey;
-    this.seals = seals;
-    const base: VolumeState = { sizeBytes: parts.sizeBytes, blocks: new Map(), snapshots: new Map() };
-    this.model = new VolumeModel(new KeyRing(parts.lineageId, parts.dataKey), base, parts.tick, null);
+    const { source, frozen } = parts.origin ?? {};
+    this.seals = source?.seals ?? new SealBook();
+    const base: VolumeState = frozen ?? { sizeBytes: parts.sizeBytes, blocks: new Map(), snapshots: new Map() };
+    const keys = new KeyRing(parts.lineageId, parts.dataKey);
+    if (source === undefined) {
+      this.model = new VolumeModel(keys, base, parts.tick, null);
+      return;
+    }
+    // Requests of both have names of their own: what a block holds tells who wrote it.
+    const start = {
+      frames: new Map(),
+      floors: [],
+      touched: new Set(source.model.touched),
+      rootDigest: null,
+      nextRequest: source.model.nextId() + 1_000_000,
+    };
+    this.model = new VolumeModel(keys, base, parts.tick, start, source.model);
+    for (const [epoch, reignId] of source.#reigns) this.granted(epoch, reignId);
+  }
+
+  /** What a snapshot must hold. */
+  frozen(snapshotId: SnapshotId): VolumeState {
+    const { model } = this;
+    for (const frame of model.frames.values()) {
+      if (!frame.effects.some((effect) => effect.kind === 'freeze' && effect.snapshotId === snapshotId)) continue;
+      const { sizeBytes, blocks } = model.stateAt(frame.digest).snapshots.get(snapshotId)!;
+      return { sizeBytes, blocks: new Map(blocks), snapshots: new Map() };
+    }
+    throw new Error(`no frame freezes ${snapshotId}`);
   }
 
   granted(epoch: number, reignId: string): void {
@@ -104,6 +132,11 @@ export class SimVolume {
   destroyed(nodeId: string): void {
     const replica = this.#replicaOn(nodeId);
     if (replica !== undefined) this.#destroyed.add(replica);
+  }
+
+  /** Some member lost bytes. */
+  get damaged(): boolean {
+    return this.record.inSync.some((id) => this.#destroyed.has(id));
   }
 
   /** No member is left that is known to have everything: then nothing but waiting, or a person, helps. */

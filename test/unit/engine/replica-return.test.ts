@@ -3,10 +3,23 @@
 import { randomBytes } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import { HoldfastError, type NodeId } from '../../../src/base/index.js';
+import type { ReplicaEvents, ReplicaPort } from '../../../src/wire/index.js';
 import { DiskRig } from '../../lib/disk-rig.js';
 import { EngineRig, eventually, flush, read, request, write } from '../../lib/engine-rig.js';
 import { memoryConnector } from '../../lib/memory-replica.js';
 import { dropAll } from '../../lib/recording-disk.js';
+
+/** A port's methods as own members, so that some can be replaced. */
+function bound(port: ReplicaPort): ReplicaPort {
+  const members = { replicaId: port.replicaId, nodeId: port.nodeId, local: port.local } as Record<string, unknown>;
+  for (let at: object = port; at !== Object.prototype; at = Object.getPrototypeOf(at) as object)
+    for (const name of Object.getOwnPropertyNames(at)) {
+      if (name === 'constructor' || name in members) continue;
+      const member = (port as unknown as Record<string, unknown>)[name];
+      if (typeof member === 'function') members[name] = member.bind(port);
+    }
+  return members as unknown as ReplicaPort;
+}
 
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -35,6 +48,40 @@ describe('a replica that returns', () => {
     expect(rig.inSync).toEqual([rig.replicas[0]!.superblock.replicaId]);
     await sleep(400);
     expect(asked).toBe(1);
+    engine.depose('test');
+  });
+
+  it('is looked for again when it was lost by the very frames that it lacked', async () => {
+    const rig = new EngineRig(1);
+    let full = false;
+    const reach = memoryConnector(rig.replicas, 'n0' as NodeId);
+    const engine = await rig.open({
+      connector: {
+        connect: async (member, timeoutMs) => {
+          const port = await reach.connect(member, timeoutMs);
+          let events: ReplicaEvents | undefined;
+          return {
+            ...bound(port),
+            listen(listener) {
+              events = listener;
+              port.listen(listener);
+            },
+            append(...args) {
+              if (full)
+                events?.lost(new HoldfastError('RESOURCE_EXHAUSTED', 'the disk is full', { reason: 'NoSpace' }));
+              else port.append(...args);
+            },
+          };
+        },
+      },
+    });
+    await write(engine, 0, Buffer.alloc(4096, 1));
+    full = true;
+    const waiting = write(engine, 4096, Buffer.alloc(4096, 2));
+    await sleep(400);
+    full = false;
+    await waiting;
+    expect(await read(engine, 4096, 4096)).toEqual(Buffer.alloc(4096, 2));
     engine.depose('test');
   });
 
