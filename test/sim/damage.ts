@@ -135,7 +135,8 @@ export class Damage {
     const { journal } = node.disk;
     const since = journal.length - (node.disk === node.firstDisk ? node.setupChanges : 0);
     if (since < 2) return;
-    this.#destroy('rollback', node);
+    this.#sim.fault('rollback', node.nodeId);
+    for (const volume of this.#sim.volumes) volume.destroyed(node.nodeId, true);
     const count = journal.length - this.#chance.below(Math.min(since, 60));
     const old = node.disk.afterKill(count);
     this.#sim.kill(node, this.#chance.between(1, 1_000), () => old);

@@ -65,6 +65,7 @@ export class Sim {
   readonly #work: Promise<void>[] = [];
   #ended: () => boolean = () => true;
   #tick = 0;
+  #over = false;
   #fatal: Error | null = null;
   readonly #log: string[] = [];
 
@@ -95,6 +96,8 @@ export class Sim {
 
   /** Part of the run's trace. */
   note(what: string): void {
+    // What was under way when the run ended is no part of it.
+    if (this.#over) return;
     const line = `${this.time.now.toFixed(3)} ${what}`;
     this.#hash.update(line);
     this.#onEvent?.(line);
@@ -157,6 +160,7 @@ export class Sim {
         error.message = `seed ${this.settings.seed}, ${Math.round(this.time.now)} ms: ${error.message}\n  ${this.#log.slice(-25).join('\n  ')}`;
       throw error;
     } finally {
+      this.#over = true;
       process.off('unhandledRejection', onRejection);
     }
     return this.#outcome();

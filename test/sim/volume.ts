@@ -62,6 +62,8 @@ export class SimVolume {
   readonly #suspects = new Set<ReplicaId>();
   /** Members whose disk was damaged, emptied, rolled back or failed, until they were made whole. */
   readonly #destroyed = new Set<ReplicaId>();
+  /** Of these, members whose disk went back in time without a trace of it. */
+  readonly #rolledBack = new Set<ReplicaId>();
   #mayHaveLost = false;
   readonly #reigns = new Map<number, string>();
   readonly #seen = new WeakSet<Uint8Array>();
@@ -129,9 +131,11 @@ export class SimVolume {
     });
   }
 
-  destroyed(nodeId: string): void {
+  destroyed(nodeId: string, rolledBack = false): void {
     const replica = this.#replicaOn(nodeId);
-    if (replica !== undefined) this.#destroyed.add(replica);
+    if (replica === undefined) return;
+    this.#destroyed.add(replica);
+    if (rolledBack) this.#rolledBack.add(replica);
   }
 
   /** Some member lost bytes. */
@@ -157,6 +161,7 @@ export class SimVolume {
     if (replica === undefined) return;
     this.#suspects.delete(replica.id);
     this.#destroyed.delete(replica.id);
+    this.#rolledBack.delete(replica.id);
   }
 
   /** Promise 1: acknowledged, unflushed writes may be gone only when every in-sync replica lost power. */
@@ -206,6 +211,9 @@ export class SimVolume {
       if (floor.frame.epoch === epoch || there.has(floor.frame.digest)) continue;
       lost++;
       if (floor.kind === 'acked' && this.#mayHaveLost) continue;
+      // Design section 6: a log that went back in time is told by "a point that was flushed on all in-sync replicas", which "is kept
+      // in the store at close and at intervals". What came after that point is not promised of such a log.
+      if (this.#rolledBack.size > 0 && floor.frame.seq > (this.record.flushedPoint?.seq ?? 0)) continue;
       const { seq, epoch: of } = floor.frame;
       throw new Error(
         `lost: frame ${seq} of epoch ${of} (${floor.kind}: ${floor.why}) is not in the log that reign ${epoch} took over` +
@@ -221,6 +229,11 @@ export class SimVolume {
       this.era++;
     }
     this.#suspects.clear();
+    for (const id of this.#rolledBack) {
+      // Whoever is a member now was brought to the common end.
+      if (this.record.inSync.includes(id)) this.#destroyed.delete(id);
+    }
+    this.#rolledBack.clear();
     this.#mayHaveLost = false;
     this.servingEpoch = Math.max(this.servingEpoch, epoch);
     this.#judge();
