@@ -10,7 +10,6 @@ import { poolPath, type SimNode } from './node.js';
 import { SimProcess } from './process.js';
 import type { FaultKind } from './settings.js';
 import type { Sim } from './sim.js';
-import type { SimVolume } from './volume.js';
 
 export class Damage {
   readonly #sim: Sim;
@@ -43,9 +42,9 @@ export class Damage {
     }
   }
 
-  #destroy(kind: FaultKind, node: SimNode, volumes: readonly SimVolume[] = this.#sim.volumes): void {
+  #destroy(kind: FaultKind, node: SimNode): void {
     this.#sim.fault(kind, node.nodeId);
-    for (const volume of volumes) volume.destroyed(node.nodeId);
+    for (const volume of this.#sim.volumes) volume.destroyed(node.nodeId);
   }
 
   /** The disk answers EIO for a while; replicas that met it have failed for good. */
@@ -73,7 +72,9 @@ export class Damage {
     const length = writtenLength(node.disk.contents(`${directory}/${name}`));
     if (length === 0) return;
     this.#sim.damaged = true;
-    this.#destroy('bit-flip', node, [volume]);
+    this.#sim.fault('bit-flip', node.nodeId);
+    // Clones share files with what they were made from.
+    for (const one of this.#sim.volumes) if (one.lineageId === volume.lineageId) one.rotten(node.nodeId);
     const flip = (disk: RecordingDisk) => {
       disk.flipBit(`${directory}/${name}`, chance.below(length), chance.below(8));
       return disk;
@@ -105,7 +106,10 @@ export class Damage {
     const format = Pool.format(node.disk, poolPath, { nodeId: node.nodeId, random: this.#chance, clock });
     format.then(
       () => {
-        if (node.lives === lives) this.#sim.startLater(node, this.#chance.between(1, 2_000));
+        if (node.lives !== lives) return;
+        // Nothing of an empty pool is left to be rolled back.
+        node.disk = node.disk.afterKill(node.disk.journal.length);
+        this.#sim.startLater(node, this.#chance.between(1, 2_000));
       },
       (error: unknown) => this.#sim.fail(error as Error),
     );

@@ -17,6 +17,11 @@ const SERVE_MS = 60_000;
 const WHOLE_MS = 120_000;
 
 export async function checkAfterwards(sim: Sim, chance: Chance): Promise<void> {
+  const endMs = sim.time.now + SERVE_MS;
+  while (sim.nodes.some((node) => node.serving === null)) {
+    if (sim.time.now > endMs) throw new Error(`a daemon does not serve ${SERVE_MS} ms after everything was healed`);
+    await sim.clients[0]!.pause(100);
+  }
   for (const client of sim.clients) await checkVolume(sim, client, chance);
 }
 
@@ -31,7 +36,13 @@ async function checkVolume(sim: Sim, client: Client, chance: Chance): Promise<vo
   await serves(sim, client);
   await drain(sim, client);
   await whole(sim, client);
-  if (sim.damaged) await scrub(sim, client);
+  if (sim.damaged) {
+    // What is still written to is not scrubbed.
+    await close(sim, client);
+    await serves(sim, client);
+    await whole(sim, client);
+    await scrub(sim, client);
+  }
   if (chance.hit(0.5) && sim.nodes.length > 1) client.leave();
   await serves(sim, client);
   await checkContents(sim, client, volume.stateNow());
@@ -196,9 +207,15 @@ function checkEqual(sim: Sim, client: Client): void {
         if (name === newest) throw new Error(`the newest segment ${name} is not on every in-sync replica`);
         sim.reached('segment not deleted everywhere');
       } else if (!sameWritten(mine, theirs))
-        throw new Error(`segment ${name} differs between ${first!.node} and ${other.node}`);
+        throw new Error(`segment ${name} differs between ${first!.node} and ${other.node}${where(mine, theirs)}`);
     }
   }
+}
+
+function where(a: Buffer, b: Buffer): string {
+  let first = 0;
+  while (a[first] === b[first]) first++;
+  return `: first at byte ${first} of ${a.length} and ${b.length}`;
 }
 
 /** Promise 1 is kept by every member, not by some. */

@@ -62,7 +62,9 @@ export class SimVolume {
   readonly #suspects = new Set<ReplicaId>();
   /** Members whose disk was damaged, emptied, rolled back or failed, until they were made whole. */
   readonly #destroyed = new Set<ReplicaId>();
-  /** Of these, members whose disk went back in time without a trace of it. */
+  /** Members that hold rotten bytes which nobody may have found yet. */
+  readonly #rotten = new Set<ReplicaId>();
+  /** Of the destroyed, members whose disk went back in time without a trace of it. */
   readonly #rolledBack = new Set<ReplicaId>();
   #mayHaveLost = false;
   readonly #reigns = new Map<number, string>();
@@ -127,8 +129,16 @@ export class SimVolume {
   mayDestroy(nodeId: string): boolean {
     return this.record.inSync.some((id) => {
       const replica = this.record.replicas.find((one) => one.id === id)!;
-      return replica.nodeId !== nodeId && !this.#destroyed.has(id) && !this.#suspects.has(id);
+      return replica.nodeId !== nodeId && !this.#lacksSome(id) && !this.#suspects.has(id);
     });
+  }
+  #lacksSome(id: ReplicaId): boolean {
+    return this.#destroyed.has(id) || this.#rotten.has(id);
+  }
+
+  rotten(nodeId: string): void {
+    const replica = this.#replicaOn(nodeId);
+    if (replica !== undefined) this.#rotten.add(replica);
   }
 
   destroyed(nodeId: string, rolledBack = false): void {
@@ -140,14 +150,14 @@ export class SimVolume {
 
   /** Some member lost bytes. */
   get damaged(): boolean {
-    return this.record.inSync.some((id) => this.#destroyed.has(id));
+    return this.record.inSync.some((id) => this.#lacksSome(id));
   }
 
   /** No member is left that is known to have everything: then nothing but waiting, or a person, helps. */
   get mayBeOffline(): boolean {
     const { inSync } = this.record;
-    const bad = inSync.filter((id) => this.#destroyed.has(id));
-    return bad.length > 0 && inSync.every((id) => this.#destroyed.has(id) || this.#suspects.has(id));
+    const bad = inSync.filter((id) => this.#lacksSome(id));
+    return bad.length > 0 && inSync.every((id) => this.#lacksSome(id) || this.#suspects.has(id));
   }
 
   #replicaOn(nodeId: string): ReplicaId | undefined {

@@ -272,6 +272,11 @@ export class VolumeModel {
 
   // --- Frames ---------------------------------------------------------------------------------------------------------
 
+  /** A frame of this volume, or of what it was cloned from. */
+  knows(digest: string): boolean {
+    return this.frames.has(digest) || this.source?.knows(digest) === true;
+  }
+
   /** An engine of `epoch` sends these bytes to a replica. Returns the frames that were not known before. */
   sent(bytes: Uint8Array, offset: number, epoch: number): ModelFrame[] {
     if (this.#seen.has(bytes)) return [];
@@ -283,7 +288,7 @@ export class VolumeModel {
       const header = decodeFrame(buffer, at, true);
       if (typeof header === 'string') throw new Error(`an engine sent a bad frame (${header})`);
       const digest = frameDigest(buffer, at).toString('hex');
-      if (!this.frames.has(digest) && this.source?.frames.has(digest) !== true) {
+      if (!this.knows(digest)) {
         if (header.epoch !== epoch)
           throw new Error(
             `reign ${epoch} sent frame ${header.seq} of epoch ${header.epoch}, which nobody had sent before`,
