@@ -149,7 +149,9 @@ export class Client {
       );
       const device = daemon.devices.get(volumeId);
       if (device === undefined || device.closed || daemon.process.dead) return false;
-      this.#session = { daemon, device, epoch, open: new Set() };
+      // It may be the engine that was left before.
+      const former = this.#former.findIndex((one) => one.device === device);
+      this.#session = this.#former.splice(former, former < 0 ? 0 : 1)[0] ?? { daemon, device, epoch, open: new Set() };
       this.#progressMs = this.#process.monotonicMs();
       this.#stuckMs = this.#chance.between(STUCK_MS.least, STUCK_MS.most);
       this.counts.opens++;
@@ -327,7 +329,7 @@ export class Client {
     if (session === this.#session) this.#progressMs = this.#process.monotonicMs();
     const at = this.#sim.tick();
     const { model, servingEpoch } = this.volume;
-    this.#sim.note(`${op} ${request.id} ${error ?? 'done'}`);
+    this.#sim.note(`${op} ${request.id} at ${request.offset} of ${request.length} ${error ?? 'done'}`);
     const late = session.epoch < servingEpoch;
     if (error === null && late) {
       this.counts.lateAnswers++;
