@@ -58,11 +58,13 @@ export class StoreVersion {
 
   /** Asks the store. Throws FAILED_PRECONDITION/StoreWentBack when it is behind what was seen. */
   async check(store: MetadataStore): Promise<void> {
+    // Answers may overtake each other: one says nothing of what was seen after its question.
+    const seen = this.#highest;
     const version = await store.version();
-    if (version >= this.#highest) return this.note(version);
+    if (version >= seen) return this.note(version);
     throw new HoldfastError(
       'FAILED_PRECONDITION',
-      `the metadata store is at version ${version}, but ${this.#highest} was seen: it went back in time. Restore the newer copy, ` +
+      `the metadata store is at version ${version}, but ${seen} was seen: it went back in time. Restore the newer copy, ` +
         `or, to accept what is lost, stop the daemons and delete ${this.#path}`,
       { reason: 'StoreWentBack' },
     );

@@ -194,9 +194,10 @@ export class Daemon {
 
   /** agent/store-version.ts without its file. */
   async #checkStore(): Promise<void> {
+    const seen = this.#storeVersion;
     const version = await this.#store.version();
-    if (version < this.#storeVersion) throw new Error('the metadata store went back in time');
-    this.#storeVersion = version;
+    if (version < seen) throw new Error('the metadata store went back in time');
+    this.#storeVersion = Math.max(seen, version, this.#storeVersion);
   }
 
   /** An orderly stop. */

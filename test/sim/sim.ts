@@ -454,9 +454,13 @@ export class Sim {
 
   // --- Judgements that depend on the faults ---------------------------------------------------------------------------
 
+  /** Design section 2, promise 2: nothing of a lower reign is acknowledged or visible after a higher one opened. */
   lateAnswer(volume: SimVolume, epoch: number, op: string): void {
-    this.reached(`late ${op}`);
-    this.note(`late ${op} of reign ${epoch}, reign ${volume.servingEpoch} serves`);
+    this.fail(
+      new Error(
+        `reign ${epoch} answered a ${op} of volume ${volume.volumeId} while reign ${volume.servingEpoch} serves`,
+      ),
+    );
   }
 
   /**

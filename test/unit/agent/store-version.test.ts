@@ -18,6 +18,15 @@ test('what was seen is remembered and compared', async () => {
     const first = await load();
     await first.check(store);
     expect(first.highest).toBe(3);
+    // An answer that was overtaken says what was true when it was asked for.
+    let answer: (version: number) => void = () => {};
+    const slow = { ...store, version: () => new Promise<number>((resolve) => (answer = resolve)) };
+    const overtaken = first.check(slow);
+    await store.compareAndSwap('node/n3', 0, {});
+    await first.check(store);
+    answer(3);
+    await overtaken;
+    expect(first.highest).toBe(4);
     await first.save();
     const older = openMemoryStore();
     await older.compareAndSwap('node/n0', 0, {});
