@@ -33,6 +33,8 @@ export class Damage {
         return this.#flip(node);
       case 'wipe':
         return this.#wipe(node);
+      case 'lost-file':
+        return this.#loseFile(node);
       case 'swap':
         return other === undefined ? undefined : this.#swap(node, other);
       case 'rollback':
@@ -68,19 +70,35 @@ export class Damage {
     if (node.disk.stat(directory) === undefined) return;
     const names = node.disk.list(directory).filter((name) => parseSegmentFileName(name) !== undefined);
     if (names.length === 0) return;
-    const name = chance.hit(0.5) ? names.at(-1)! : chance.pick(names);
+    const name = chance.hit(0.7) ? names.at(-1)! : chance.pick(names);
     const length = writtenLength(node.disk.contents(`${directory}/${name}`));
     if (length === 0) return;
+    // What was written last is not known durable yet: another row of the recovery table.
+    const at = chance.hit(0.5) ? chance.below(length) : Math.max(0, length - 1 - chance.below(40_000));
     this.#sim.damaged = true;
     this.#sim.fault('bit-flip', node.nodeId);
     // Clones share files with what they were made from.
     for (const one of this.#sim.volumes) if (one.lineageId === volume.lineageId) one.rotten(node.nodeId);
     const flip = (disk: RecordingDisk) => {
-      disk.flipBit(`${directory}/${name}`, chance.below(length), chance.below(8));
+      disk.flipBit(`${directory}/${name}`, at, chance.below(8));
       return disk;
     };
     if (chance.hit(0.5)) this.#sim.kill(node, chance.between(1, 1_000), flip);
     else flip(node.disk);
+  }
+
+  /** The newest file of a log is gone after a restart, as a repair of the filesystem would have it. */
+  #loseFile(node: SimNode): void {
+    const volume = this.#chance.pick(this.#sim.volumes);
+    const directory = `${poolPath}/replicas/${volume.volumeId}`;
+    if (node.disk.stat(directory) === undefined) return;
+    const name = node.disk.list(directory).findLast((one) => parseSegmentFileName(one) !== undefined);
+    if (name === undefined) return;
+    this.#destroy('lost-file', node);
+    this.#sim.kill(node, this.#chance.between(1, 1_000), (disk) => {
+      if (disk.stat(`${directory}/${name}`) !== undefined) disk.wipe(`${directory}/${name}`);
+      return disk;
+    });
   }
 
   /** Comes back on an empty disk, or without its replicas. */

@@ -62,7 +62,8 @@ export class Nemesis {
   #strike(kind: FaultKind): void {
     const sim = this.#sim;
     const chance = this.#chance;
-    const node = chance.pick(sim.nodes);
+    const joining = sim.nodes.filter((one) => one.serving?.host.status(null).some((report) => report.joining));
+    const node = joining.length > 0 && chance.hit(0.7) ? chance.pick(joining) : chance.pick(sim.nodes);
     const other = chance.pick(sim.nodes.filter((one) => one !== node));
     switch (kind) {
       case 'kill':

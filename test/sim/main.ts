@@ -3,6 +3,7 @@
 //   npm run sim -- --seed 17                 one seed; --verbose prints everything that happened in it
 //   npm run sim -- --seeds 1-500             these seeds
 //   npm run sim -- --minutes 20              as many seeds from --first (default 1) on as fit, on all cores
+//   --regressions                            before them those that failed once (test/sim/regressions.json)
 //   --check-determinism                      every seed twice, in two processes; the hashes of what happened must be equal
 //   --without kind,kind  --writes N  --safety MS   a smaller run of the same seed
 //   --shrink                                 of the first failing seed, the fewest faults and the shortest time that still fail
@@ -11,6 +12,7 @@
 // Ends with 1 when a promise was broken; the seed and the command to repeat it are printed.
 
 import { fork } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { type Options, parseOptions, settingsFor } from './options.js';
 import { printReport, Totals } from './report.js';
@@ -36,11 +38,19 @@ function serveSeeds(options: Options): void {
   });
 }
 
+function regressions(): number[] {
+  const kept = JSON.parse(readFileSync('test/sim/regressions.json', 'utf8')) as { seed: number }[];
+  return kept.map(({ seed }) => seed);
+}
+
 /** Seeds of a run, in order; null when there are no more. */
 function seedSource(options: Options): () => number | null {
   let next = options.first;
   const endMs = Date.now() + (options.minutes ?? 0) * 60_000;
+  const before = options.regressions ? regressions() : [];
   return () => {
+    const known = before.shift();
+    if (known !== undefined) return known;
     if (options.minutes !== null ? Date.now() >= endMs : next > options.last) return null;
     return next++;
   };

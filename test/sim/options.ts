@@ -12,6 +12,8 @@ export interface Options {
   readonly complete: boolean;
   readonly shrink: boolean;
   readonly worker: boolean;
+  /** Seeds that failed once come first. */
+  readonly regressions: boolean;
   /** Seeds that may fail before no further one is begun. */
   readonly failuresMost: number;
   readonly without: readonly FaultKind[];
@@ -57,6 +59,7 @@ export function parseOptions(args: readonly string[]): Options {
     complete: args.includes('--complete'),
     shrink: args.includes('--shrink'),
     worker: args.includes('--worker'),
+    regressions: args.includes('--regressions'),
     failuresMost: number('--failures') ?? 5,
     without,
     writes: number('--writes'),

@@ -28,6 +28,7 @@ export const faultKinds = [
   'full',
   'bit-flip',
   'wipe',
+  'lost-file',
   'swap',
   'rollback',
 ] as const;
@@ -85,6 +86,7 @@ export function settingsOf(seed: number): Settings {
     'flap',
     'slow-link',
     'wipe',
+    'lost-file',
     'swap',
     'rollback',
   ]);
