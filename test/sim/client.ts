@@ -3,10 +3,8 @@
 
 import { volumeRecords } from '../../src/agent/volume-records.js';
 import {
-  BLOCK_SIZE,
   HoldfastError,
   type IncarnationId,
-  KiB,
   MiB,
   type ReplicaId,
   type SnapshotId,
@@ -15,10 +13,12 @@ import {
 import type { BlockDevice, BlockError, BlockOp, BlockRequest } from '../../src/engine/index.js';
 import type { Chance } from '../lib/crash/virtual-time.js';
 import type { Request } from '../lib/crash/volume-model.js';
+import { callDaemon } from './daemon-call.js';
 import type { Daemon, SimNode } from './node.js';
 import { SimProcess } from './process.js';
 import type { Sim } from './sim.js';
 import type { SimVolume } from './volume.js';
+import { fill, margin, nextWish, receiveOver } from './wishes.js';
 
 interface Session {
   readonly daemon: Daemon;
@@ -165,30 +165,8 @@ export class Client {
     }
   }
 
-  /** A call of a daemon over its socket: it may never come back. */
   call<T>(daemon: Daemon, timeoutMs: number, work: () => Promise<T>): Promise<T> {
-    return new Promise((resolve, reject) => {
-      const late = this.#process.after(timeoutMs, () =>
-        reject(new HoldfastError('DEADLINE_EXCEEDED', `the daemon of ${daemon.nodeId} did not answer`)),
-      );
-      const back = (then: () => void) =>
-        this.#sim.time.after(0.05, () => {
-          late.cancel();
-          if (!daemon.process.dead) then();
-        });
-      const gone = () => {
-        if (!daemon.process.dead) return void this.#process.after(500, gone);
-        late.cancel();
-        reject(new HoldfastError('UNAVAILABLE', `the daemon of ${daemon.nodeId} died`));
-      };
-      this.#process.after(500, gone);
-      daemon.process.run(() =>
-        work().then(
-          (value) => back(() => resolve(value)),
-          (error: unknown) => back(() => reject(error)),
-        ),
-      );
-    });
+    return callDaemon(this.#sim.time, this.#process, daemon, timeoutMs, work);
   }
 
   // --- Steps ----------------------------------------------------------------------------------------------------------
@@ -244,47 +222,12 @@ export class Client {
   }
 
   #request(session: Session): BlockRequest {
-    const { client } = this.#sim.settings;
-    const chance = this.#chance;
-    const register = chance.hit(client.registerShare);
-    const dice = chance.next();
-    let op: BlockOp = 'write';
-    if (dice < client.readShare) op = 'read';
-    else if (dice < client.readShare + client.flushShare) op = 'flush';
-    else if (!register && dice < client.readShare + client.flushShare + client.trimShare)
-      op = chance.hit(0.5) ? 'trim' : 'zero';
-    if (op === 'flush') return this.#issue(session, op, 0, 0, null, false);
-    const fua = op !== 'read' && chance.hit(client.fuaShare);
-    if (register) {
-      const block = chance.below(client.registers);
-      return this.#issue(session, op, block * BLOCK_SIZE, BLOCK_SIZE, block, fua);
-    }
-    const { offset, length } = this.#extent(session, op);
-    return this.#issue(session, op, offset, length, null, fua);
-  }
-
-  /** Behind the registers, most of it in a small region; whole blocks, sectors, any byte. */
-  #extent(session: Session, op: BlockOp): { offset: number; length: number } {
-    const chance = this.#chance;
-    const from = this.#sim.settings.client.registers * BLOCK_SIZE;
-    const size = session.device.sizeBytes;
-    const spot = chance.next();
-    const base = spot < 0.8 ? from : spot < 0.95 ? 4 * MiB : size - MiB;
-    const room = Math.min(MiB, size - base);
-    if (chance.hit(this.#sim.settings.client.largeShare)) {
-      const length = op === 'trim' || op === 'zero' ? chance.pick([4, 8]) * MiB : chance.between(1, 3) * 256 * KiB;
-      return { offset: from, length: Math.min(length, size - from) };
-    }
-    if (chance.hit(0.12)) {
-      const unit = chance.hit(0.7) ? 512 : 1;
-      const length = Math.max(unit, chance.below(Math.floor(20_000 / unit)) * unit);
-      return { offset: base + chance.below(Math.floor((room - length) / unit)) * unit, length };
-    }
-    const blocks = chance.pick([1, 1, 1, 2, 3, 8]);
-    return {
-      offset: base + chance.below(Math.floor(room / BLOCK_SIZE) - blocks) * BLOCK_SIZE,
-      length: blocks * BLOCK_SIZE,
-    };
+    const { op, offset, length, block, fua } = nextWish(
+      this.#chance,
+      this.#sim.settings.client,
+      session.device.sizeBytes,
+    );
+    return this.#issue(session, op, offset, length, block, fua);
   }
 
   #issue(
@@ -471,33 +414,4 @@ export class Client {
   prefer(node: SimNode): void {
     this.#node = node;
   }
-}
-
-/** Payloads rarely begin where their memory does. */
-const margin = Buffer.alloc(28, 0x5a);
-
-/** As a server does whose memory is received into again: what the engine still needs goes elsewhere, and the rest is overwritten. */
-function receiveOver(request: BlockRequest, bytes: Uint8Array): void {
-  if (request.data !== null) {
-    request.data = Buffer.from(bytes.subarray(request.dataAt, request.dataAt + request.length));
-    request.dataAt = 0;
-  }
-  bytes.fill(0xee);
-}
-
-/** Data of one write: every sector names the write and its own place; half of it can be compressed. */
-function fill(chance: Chance, id: number, offset: number, length: number): Buffer {
-  const data = Buffer.alloc(length, id & 0xff);
-  if (chance.hit(0.5)) {
-    let state = (id * 2654435761) >>> 0;
-    for (let at = 0; at + 4 <= length; at += 4) {
-      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-      data.writeUInt32LE(state, at);
-    }
-  }
-  for (let at = 0; at + 16 <= length; at += 512) {
-    data.writeUInt32LE(id, at);
-    data.writeDoubleLE(offset + at, at + 8);
-  }
-  return data;
 }

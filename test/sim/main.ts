@@ -15,9 +15,10 @@ import { fork } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { type Options, parseOptions, settingsFor } from './options.js';
+import type { Outcome } from './outcome.js';
 import { printReport, Totals } from './report.js';
 import { shrink } from './shrink.js';
-import { type Outcome, Sim } from './sim.js';
+import { Sim } from './sim.js';
 
 /** What a worker process tells. */
 type Told = { readonly outcome: Outcome } | { readonly seed: number; readonly failure: string };

@@ -1,8 +1,8 @@
 // What many seeds did together, as it is printed.
 
 import type { Options } from './options.js';
+import type { Outcome } from './outcome.js';
 import { faultKinds } from './settings.js';
-import type { Outcome } from './sim.js';
 
 /** The lettered recovery cases: of a replica's log (segment/recovery.ts), and of a member at open (engine/open.ts). */
 export const recoveryCases = [

@@ -1,12 +1,10 @@
 // One simulated run by its seed: a cluster of nodes with the real daemons on virtual time, clients that work and remember, faults;
 // then everything is healed, and all of it must serve again, be whole again, and hold what was promised.
 
-import { createHash } from 'node:crypto';
 import {
   HoldfastError,
   type IncarnationId,
   type LineageId,
-  type Logger,
   messageOf,
   type ReplicaId,
   type SnapshotId,
@@ -23,19 +21,13 @@ import { Nemesis } from './faults.js';
 import { checkAfterwards } from './final-checks.js';
 import { SimNet } from './net.js';
 import { Daemon, type DaemonHooks, poolPath, SimNode } from './node.js';
+import { type Outcome, outcomeOf } from './outcome.js';
 import { SimProcess } from './process.js';
+import { newRecord } from './record.js';
 import type { Settings } from './settings.js';
 import { SimStore } from './store.js';
+import { Trace } from './trace.js';
 import { SimVolume } from './volume.js';
-
-export interface Outcome {
-  readonly seed: number;
-  readonly hash: string;
-  readonly simulatedMs: number;
-  readonly faults: Readonly<Record<string, number>>;
-  readonly cases: Readonly<Record<string, number>>;
-  readonly counts: Readonly<Record<string, number>>;
-}
 
 export interface RunOptions {
   /** Keeps what happened, line by line. */
@@ -44,6 +36,7 @@ export interface RunOptions {
 
 export class Sim {
   readonly settings: Settings;
+  readonly trace: Trace;
   readonly time = new VirtualTime();
   readonly net: SimNet;
   readonly store: SimStore;
@@ -51,27 +44,25 @@ export class Sim {
   readonly volumes: SimVolume[] = [];
   readonly clients: Client[] = [];
   readonly wrappingKey: Buffer;
-  /** Recovery cases and the like that were reached. */
-  readonly cases: Record<string, number> = {};
-  readonly faults: Record<string, number> = {};
   /** Some disk is or was full; some replica's bytes are not what was written. */
   fullDisks = false;
   damaged = false;
-  readonly #hash = createHash('sha256');
-  readonly #onEvent: ((line: string) => void) | undefined;
   readonly #chance: Chance;
   readonly #diskChance: Chance;
   /** The clients at work, and when they end. */
   readonly #work: Promise<void>[] = [];
   #ended: () => boolean = () => true;
   #tick = 0;
-  #over = false;
   #fatal: Error | null = null;
-  readonly #log: string[] = [];
 
   constructor(settings: Settings, options: RunOptions = {}) {
     this.settings = settings;
-    this.#onEvent = options.onEvent;
+    this.trace = new Trace(() => this.time.now, options.onEvent);
+    this.trace.onLog = (fields, message) => {
+      if (message !== 'replica caught up') return;
+      const volume = this.volumes.find((one) => one.volumeId === fields.volume);
+      volume?.caughtUp(String(fields.node), Number(fields.epoch));
+    };
     const { seed } = settings;
     this.#chance = new Chance(seed * 16 + 2);
     this.#diskChance = new Chance(seed * 16 + 3);
@@ -96,56 +87,19 @@ export class Sim {
 
   /** Part of the run's trace. */
   note(what: string): void {
-    // What was under way when the run ended is no part of it.
-    if (this.#over) return;
-    const line = `${this.time.now.toFixed(3)} ${what}`;
-    this.#hash.update(line);
-    this.#onEvent?.(line);
+    this.trace.note(what);
   }
   reached(name: string): void {
-    this.cases[name] = (this.cases[name] ?? 0) + 1;
+    this.trace.reached(name);
   }
   fault(kind: string, what: string): void {
-    this.faults[kind] = (this.faults[kind] ?? 0) + 1;
-    this.note(`fault ${kind} ${what}`);
+    this.trace.fault(kind, what);
   }
   /** A promise was broken: the run ends. */
   fail(error: Error): void {
     if (this.#fatal !== null) return;
     this.#fatal = error;
     this.note(`FAILED ${error.message}`);
-  }
-
-  readonly #logger = (fields: object): Logger => {
-    const line = (level: string) => (more: object, message: string) => {
-      const all = { ...fields, ...more } as Record<string, unknown>;
-      this.#logged(all, message);
-      const text = `${level} ${message} ${JSON.stringify(all)}`;
-      this.note(text);
-      if (level === 'debug' || level === 'info') return;
-      this.#log.push(`${this.time.now.toFixed(1)} ${text}`);
-      if (this.#log.length > 60) this.#log.shift();
-    };
-    return {
-      debug: line('debug'),
-      info: line('info'),
-      warn: line('warn'),
-      error: line('error'),
-      child: (more) => this.#logger({ ...fields, ...more }),
-    };
-  };
-
-  #logged(fields: Record<string, unknown>, message: string): void {
-    if (message.startsWith('replica opened')) {
-      const found = /case ([A-Z])/.exec(String(fields.found ?? ''));
-      this.reached(`recovery ${found?.[1] ?? 'A'}`);
-      for (const row of String(fields.passed ?? '')) this.reached(`recovery ${row}`);
-    } else if (message === 'replica caught up') {
-      const volume = this.volumes.find((one) => one.volumeId === fields.volume);
-      volume?.caughtUp(String(fields.node), Number(fields.epoch));
-      this.reached('caught up');
-    } else if (message === 'damaged bytes repaired') this.reached('repaired');
-    else if (message === 'replica failed') this.reached('replica failed');
   }
 
   // --- The run --------------------------------------------------------------------------------------------------------
@@ -157,13 +111,12 @@ export class Sim {
       await this.#drive(this.#life(), 3_600_000);
     } catch (error) {
       if (error instanceof Error)
-        error.message = `seed ${this.settings.seed}, ${Math.round(this.time.now)} ms: ${error.message}\n  ${this.#log.slice(-25).join('\n  ')}`;
+        error.message = `seed ${this.settings.seed}, ${Math.round(this.time.now)} ms: ${error.message}${this.trace.warnings}`;
       throw error;
     } finally {
-      this.#over = true;
       process.off('unhandledRejection', onRejection);
     }
-    return this.#outcome();
+    return outcomeOf(this);
   }
 
   /** Lets the world go on until the promise settles. */
@@ -206,43 +159,6 @@ export class Sim {
     this.note('faults end');
     await nemesis.heal();
     await checkAfterwards(this, new Chance(settings.seed * 16 + 8));
-  }
-
-  #outcome(): Outcome {
-    const counts: Record<string, number> = {
-      writes: 0,
-      reads: 0,
-      flushes: 0,
-      opens: 0,
-      errors: 0,
-      lateAnswers: 0,
-      orders: 0,
-      failovers: 0,
-      floors: 0,
-      registerReads: 0,
-      registerWrites: 0,
-      seals: 0,
-      eras: 0,
-    };
-    const add = (name: string, count: number) => {
-      counts[name] = (counts[name] ?? 0) + count;
-    };
-    for (const client of this.clients) for (const [name, count] of Object.entries(client.counts)) add(name, count);
-    for (const volume of this.volumes) {
-      add('floors', volume.checkedFloors);
-      add('registerReads', volume.registers.checkedReads);
-      add('registerWrites', volume.registers.checkedWrites);
-      add('seals', volume.seals.size);
-      add('eras', volume.era);
-    }
-    return {
-      seed: this.settings.seed,
-      hash: this.#hash.digest('hex').slice(0, 16),
-      simulatedMs: this.time.now,
-      faults: this.faults,
-      cases: this.cases,
-      counts,
-    };
   }
 
   // --- Making the cluster ---------------------------------------------------------------------------------------------
@@ -361,7 +277,7 @@ export class Sim {
       net: this.net,
       store: this.store,
       random: new Chance(this.#chance.below(2 ** 32)),
-      logger: this.#logger({ at: node.nodeId }),
+      logger: this.trace.logger({ at: node.nodeId }),
       pages: this.settings.pages,
       hooks: this.#hooks(),
     });
@@ -477,43 +393,4 @@ export class Sim {
 function carryOver(from: RecordingDisk, to: RecordingDisk): RecordingDisk {
   to.capacityBytes = from.capacityBytes;
   return to;
-}
-
-function newRecord(
-  settings: Settings,
-  id: VolumeId,
-  lineageId: LineageId,
-  replicas: VolumeRecord['replicas'],
-): VolumeRecord {
-  return {
-    id,
-    name: id,
-    state: 'ready',
-    createdMs: 0,
-    sizeBytes: settings.sizeBytes,
-    lineageId,
-    parameters: {
-      replicas: replicas.length,
-      minReplicas: settings.minReplicas,
-      failureDomain: 'node',
-      dataLocality: 'disabled',
-      compression: settings.compression,
-      encryption: settings.cipher,
-      keyProvider: '',
-      fsType: '',
-      mkfsOptions: '',
-      mountOptions: '',
-    },
-    qos: {},
-    replicas,
-    inSync: replicas.map((replica) => replica.id),
-    setVersion: 1,
-    epoch: 0,
-    reignId: null,
-    engine: null,
-    publications: [],
-    wrappedKey: null,
-    formatted: { state: 'raw' },
-    flushedPoint: null,
-  };
 }
