@@ -146,6 +146,7 @@ export class Sim {
     for (let i = 0; i < settings.nodes; i++) await this.#addNode(i);
     for (let i = 0; i < settings.volumes; i++) await this.#addVolume();
     for (const node of this.nodes) node.setupChanges = node.disk.journal.length;
+    if (settings.drift > 0) this.reached('clocks drift');
     const nemesis = new Nemesis(this, new Chance(settings.seed * 16 + 7));
     const endMs = this.time.now + settings.safetyMs;
     const written = () => this.clients.reduce((sum, { counts }) => sum + counts.writes, 0);
