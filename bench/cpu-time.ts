@@ -1,5 +1,5 @@
 // CPU time of processes and all their descendants, from /proc/PID/stat (proc(5)): utime + stime of every living process,
-// plus what ended children of theirs were charged (cutime + cstime).
+// plus what ended children of theirs were charged (cutime + cstime); and of the machine, from /proc/stat.
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { errnoOf } from '../src/base/index.js';
@@ -70,4 +70,20 @@ function allProcesses(): ProcessStat[] {
 /** Seconds of CPU that `roots` and their descendants have used so far. */
 export function cpuSecondsOf(roots: readonly number[]): number {
   return ticksOfTree(allProcesses(), roots) / TICKS_PER_SECOND;
+}
+
+export interface MachineTicks {
+  readonly all: number;
+  /** Taken by the host for other guests. */
+  readonly stolen: number;
+}
+
+/** The first line of /proc/stat: user nice system idle iowait irq softirq steal. */
+export function parseMachine(text: string): MachineTicks {
+  const fields = (/^cpu\s+([\d ]+)/.exec(text)?.[1] ?? '').split(' ').slice(0, 8).map(Number);
+  return { all: fields.reduce((sum, ticks) => sum + ticks, 0), stolen: fields[7] ?? 0 };
+}
+
+export function machineTicks(): MachineTicks {
+  return parseMachine(readFileSync('/proc/stat', 'latin1'));
 }

@@ -106,7 +106,7 @@ export function parseResults(text: string): Published[] {
 }
 
 /** Of this processor, with as many cores: figures of other machines say nothing about a change. */
-export function sameMachine(): (result: Published) => boolean {
+function sameMachine(): (result: Published) => boolean {
   const { cpu, cores } = processor();
   return ({ machine }) => {
     const other = (typeof machine === 'object' && machine !== null ? machine : {}) as Partial<Machine>;
@@ -114,10 +114,26 @@ export function sameMachine(): (result: Published) => boolean {
   };
 }
 
-/** The newest line of bench/results/NAME.jsonl that `fits`; undefined when there is none. */
-export function latestPublished(name: string, fits: (result: Published) => boolean): Published | undefined {
+/** Whether its floor stood still while it was measured, or it has none since it is CPU time only. */
+export function isSteady({ steady }: Published): boolean {
+  return steady !== false;
+}
+
+/** The newest of `results` from a steady machine, else the newest; undefined when there is none. */
+export function bestFormer(results: readonly Published[]): Published | undefined {
+  return results.findLast(isSteady) ?? results.at(-1);
+}
+
+/** What to compare with, of bench/results/NAME.jsonl from a machine like this one. */
+export function formerRun(name: string): Published | undefined {
   const path = resultsPath(name);
-  return existsSync(path) ? parseResults(readFileSync(path, 'utf8')).filter(fits).at(-1) : undefined;
+  return existsSync(path) ? bestFormer(parseResults(readFileSync(path, 'utf8')).filter(sameMachine())) : undefined;
+}
+
+/** Date, commit, and whether the machine was steady then. */
+export function writeFormer(result: Published): string {
+  const text = `${String(result.at).slice(0, 10)}, commit ${String(result.commit).slice(0, 8)}`;
+  return isSteady(result) ? text : `${text}, unsteady machine`;
 }
 
 /** Four digits that count: the rest is noise, and a history is read by people, too. */

@@ -53,7 +53,7 @@ micro     the parts of the hot path one by one, a write's CPU time by stage, the
   --compressible P  percent of the data that compresses away, 0 to 100 (50)
   --kbench          kbench's twelve workloads and layout
   --install         ceph: install the Debian packages it needs
-  --publish         append to bench/results; refused when the machine was not quiet
+  --publish         append to bench/results: whole runs of a committed tree, begun on a machine at rest
   --profile DIR     micro: keep CPU profiles of the served process there
 `;
 

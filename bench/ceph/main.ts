@@ -5,7 +5,7 @@ import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { formatBytes, precondition } from '../../src/base/index.js';
 import { chosen } from '../options.js';
 import { lastLine } from '../processes.js';
-import { concludeRun, loadAverage } from '../publish.js';
+import { Publication } from '../publish.js';
 import type { BenchRun } from '../run.js';
 import { CephSystem, cephPackages } from '../systems/ceph.js';
 import { HoldfastSystem, holdfast } from '../systems/holdfast.js';
@@ -55,10 +55,10 @@ async function requireCeph(run: BenchRun): Promise<void> {
 
 export async function runCephBench(run: BenchRun): Promise<void> {
   const { options, processes, directory } = run;
-  const { rounds, seconds, sizeBytes, quick } = options;
+  const { rounds, seconds, sizeBytes } = options;
   await requireFio(processes);
   await requireCeph(run);
-  const loadAtStart = loadAverage();
+  const publication = await Publication.begin(run, 'ceph', []);
   const common = { ...run, sizeBytes };
   const ceph = new CephSystem(common);
   const cluster = new HoldfastCluster(run);
@@ -77,8 +77,8 @@ export async function runCephBench(run: BenchRun): Promise<void> {
     const settings = `${rounds} interleaved rounds of ${seconds} s; volumes of ${formatBytes(sizeBytes)}, written once in full; data 50 % compressible.`;
     const input = { systems, absent: [], baselines, workloads: selected, samples, floor: floor.rates, settings };
     run.print(report(input));
-    const circumstances = { rounds, quick, loadAtStart, floor: floor.rates, leftOut: [] };
-    await concludeRun(run, 'ceph', circumstances, {
+    run.print(`${publication.conditions(floor.rates)}\n`);
+    await publication.conclude(floor.rates, [], {
       settings: { rounds, seconds, sizeBytes, compressiblePercent: 50 },
       results: samples.summary(),
     });

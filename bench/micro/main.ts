@@ -5,7 +5,7 @@ import { resolve } from 'node:path';
 import { MiB } from '../../src/base/index.js';
 import { cpuSecondsOf } from '../cpu-time.js';
 import { rounded } from '../history.js';
-import { concludeRun, loadAverage, ROUNDS_MIN } from '../publish.js';
+import { Publication, ROUNDS_MIN } from '../publish.js';
 import type { BenchRun } from '../run.js';
 import { short } from '../statistics.js';
 import { renderTable } from '../table.js';
@@ -30,7 +30,8 @@ const served = [
 const measured = ['w4k-q1', 'w4k-q32', 'r4k-q1', 'r4k-q32', 'w128k-q8', 'r128k-q8'];
 
 export async function runMicroBench(run: BenchRun): Promise<void> {
-  const loadAtStart = loadAverage();
+  // Each part takes its own samples.
+  const publication = await Publication.begin(run, 'micro', [], ROUNDS_MIN);
   run.progress('measuring the parts of the hot path');
   const parts = primitives().map((primitive) => measure(primitive, PRIMITIVE_MS));
   run.progress('measuring the engine');
@@ -58,12 +59,10 @@ export async function runMicroBench(run: BenchRun): Promise<void> {
     }
   }
   run.print(`${renderTable(['', '', 'per second', 'MB/s', 'CPU us', 'cores'], table)}\n`);
-  await concludeRun(
-    run,
-    'micro',
-    { rounds: ROUNDS_MIN, quick: false, loadAtStart, floor: null, leftOut: [] },
-    { parts: parts.map(({ name, cpuUs }) => ({ name, cpuUs: cpuUs.map(rounded) })), served: results },
-  );
+  await publication.conclude(null, [], {
+    parts: parts.map(({ name, cpuUs }) => ({ name, cpuUs: cpuUs.map(rounded) })),
+    served: results,
+  });
 }
 
 function row({ name, unit, cpuUs: [median, least, most], mbPerSecond }: PrimitiveResult): string[] {

@@ -4,10 +4,11 @@
 import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { HoldfastError, messageOf } from '../../src/base/index.js';
-import { latestPublished, rounded, sameMachine } from '../history.js';
+import { formerRun, isSteady, rounded, writeFormer } from '../history.js';
 import { chosen } from '../options.js';
-import { concludeRun, LOAD_MAX, loadAverage } from '../publish.js';
+import { Publication } from '../publish.js';
 import type { BenchRun } from '../run.js';
+import { moved } from '../volume/floor.js';
 import { canDropPageCache } from '../volume/page-cache.js';
 import { amplificationStage } from './amplification-stage.js';
 import { attachStage } from './attach-stage.js';
@@ -26,8 +27,6 @@ import { throttledStage } from './throttled-stage.js';
 import { changeLines, changesSince, summary, verdictTable } from './verdicts.js';
 
 export async function runTargets(run: BenchRun): Promise<void> {
-  const loadAtStart = loadAverage();
-  run.print(`load average at the start: ${loadAtStart.toFixed(2)} (at most ${LOAD_MAX} for a run to be published)\n`);
   let peers: PeersResult | undefined;
   const stages = [
     peersStage((result) => {
@@ -48,15 +47,16 @@ export async function runTargets(run: BenchRun): Promise<void> {
   const found = new Map<string, Measured>();
   const leftOut = stages.filter((stage) => !selected.includes(stage)).map(({ name }) => `stage ${name}`);
   if (!canDropPageCache()) leftOut.push('cold reads');
+  const publication = await Publication.begin(run, 'targets', leftOut);
   for (const stage of selected) {
     const trouble = await runStage(run, stage, found);
     if (trouble !== '') leftOut.push(`stage ${stage.name} (${trouble})`);
   }
   const judged = targets.map((target) => judge(target, found.get(target.id)));
-  run.print(`\n${verdictTable(judged)}\n\n${summary(judged)}\n`);
-  compare(run, judged);
-  const circumstances = { ...run.options, loadAtStart, floor: peers?.floor ?? new Map(), leftOut };
-  await concludeRun(run, 'targets', circumstances, resultOf(run, judged, found, peers));
+  const floor = peers?.floor ?? new Map<string, number[]>();
+  run.print(`\n${verdictTable(judged)}\n\n${summary(judged)}\n${publication.conditions(floor)}\n`);
+  compare(run, judged, moved(floor).length === 0);
+  await publication.conclude(floor, leftOut, resultOf(run, judged, found, peers));
 }
 
 /** Returns why it failed; '' when it did not. */
@@ -84,12 +84,11 @@ async function runStage(run: BenchRun, stage: Stage, found: Map<string, Measured
   }
 }
 
-function compare(run: BenchRun, judged: readonly Judged[]): void {
-  const last = latestPublished('targets', sameMachine());
-  if (last === undefined || !Array.isArray(last.targets)) return;
-  const changes = changesSince(judged, last.targets as { id: string; values: number[] }[]);
-  const when = `${String(last.at).slice(0, 10)}, commit ${String(last.commit).slice(0, 8)}`;
-  for (const line of changeLines(changes, when)) run.print(`${line}\n`);
+function compare(run: BenchRun, judged: readonly Judged[], steady: boolean): void {
+  const former = formerRun('targets');
+  if (former === undefined || !Array.isArray(former.targets)) return;
+  const changes = changesSince(judged, former.targets as { id: string; values: number[] }[]);
+  for (const line of changeLines(changes, writeFormer(former), steady && isSteady(former))) run.print(`${line}\n`);
 }
 
 function resultOf(

@@ -2,8 +2,8 @@
 // Every workload runs on those systems only that a target compares.
 
 import { formatBytes } from '../../src/base/index.js';
-import { latestPublished, sameMachine } from '../history.js';
-import { ratios, short, spreadOf, withSpread } from '../statistics.js';
+import { formerRun, isSteady } from '../history.js';
+import { ratios, short, spreadOf } from '../statistics.js';
 import { HoldfastSystem, holdfast } from '../systems/holdfast.js';
 import { HoldfastCluster } from '../systems/holdfast-cluster.js';
 import { baselines, findPeers } from '../systems/peers.js';
@@ -106,9 +106,9 @@ function noteFigures(stage: StageRun, { samples, floor }: PeersResult): void {
   noteCeph(stage, samples);
 }
 
-/** Ceph is too heavy to run each time: its figure is that of the last published run on such a machine. */
+/** Ceph is too heavy to run each time: its figure is that of a former run on such a machine. */
 function noteCeph(stage: StageRun, samples: Samples): void {
-  const last = latestPublished('ceph', sameMachine());
+  const last = formerRun('ceph');
   const found = Array.isArray(last?.results) ? (last.results as Record<string, unknown>[]) : [];
   const entry = found.find((result) => result.workload === 'w4k-q32' && result.system === 'ceph-rbd');
   const cpuUs = spreadOf((entry?.cpuUs as number[] | undefined) ?? [])?.median;
@@ -120,7 +120,7 @@ function noteCeph(stage: StageRun, samples: Samples): void {
     const id = `cpu.w4k-q32.${name}.ceph`;
     if (cpuUs === undefined) stage.note(id, [], 'no published run of Ceph on such a machine: npm run bench -- ceph');
     else {
-      const beside = `${short(spreadOf(own)?.median ?? 0)} us : ${short(cpuUs)} us of ${String(last?.at).slice(0, 10)}`;
+      const beside = `${short(spreadOf(own)?.median ?? 0)} us : ${short(cpuUs)} us of ${String(last?.at).slice(0, 10)}${last !== undefined && isSteady(last) ? '' : ', unsteady machine'}`;
       stage.note(
         id,
         own.map((value) => value / cpuUs),
@@ -167,9 +167,4 @@ function runnable(stage: StageRun): (workload: Workload) => boolean {
   const cold = canDropPageCache();
   if (!cold) stage.progress('cold reads are left out: dropping the page cache needs root');
   return (workload) => cold || !workload.cold;
-}
-
-/** Of one figure: written with its spread, for tables of other stages. */
-export function figure(values: readonly number[]): string {
-  return withSpread(spreadOf(values));
 }

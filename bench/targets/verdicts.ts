@@ -1,10 +1,10 @@
-// The table of verdicts, and what changed since the last published run.
+// The table of verdicts, and what changed since a former run.
 
 import { spreadOf } from '../statistics.js';
 import { renderTable } from '../table.js';
 import { type Judged, loss, type Rule, writeFigure, writeMeasured, writeTarget } from './target.js';
 
-/** More of a loss than this against the last published run is flagged. */
+/** More of a loss than this against a former run is flagged. */
 export const LOSS_MAX = 0.1;
 
 export function verdictTable(judged: readonly Judged[]): string {
@@ -32,7 +32,7 @@ export interface Change {
   readonly loss: number;
 }
 
-/** Every figure that the last published run had, too. */
+/** Every figure that the former run had, too. */
 export function changesSince(
   judged: readonly Judged[],
   published: readonly { readonly id: string; readonly values: readonly number[] }[],
@@ -44,14 +44,16 @@ export function changesSince(
   });
 }
 
-export function changeLines(changes: readonly Change[], when: string): string[] {
+/** `steady`: both runs were on a steady machine; else a loss may be the machine's. */
+export function changeLines(changes: readonly Change[], when: string, steady: boolean): string[] {
   const percent = (fraction: number) => `${Math.round(Math.abs(fraction) * 100)} %`;
   const worse = changes.filter((change) => change.loss > LOSS_MAX);
   if (changes.length === 0) return [];
-  const head = `Beside the last published run on such a machine (${when}): ${changes.length} figures compared, ${worse.length} worse by more than ${percent(LOSS_MAX)}.`;
+  const doubt = steady ? '' : '; the machine was not steady in both: a loss may be its own';
+  const head = `Beside a former run on such a machine (${when}): ${changes.length} figures compared, ${worse.length} worse by more than ${percent(LOSS_MAX)}${doubt}.`;
   const lines = worse.map(({ judged: { target, spread }, before, loss: lost }) => {
     const pair = `${writeFigure(before, target.unit)} then, ${writeFigure(spread!.median, target.unit)} now`;
-    return `  LOSS of ${percent(lost)}: line ${target.line}, ${target.text} (${better(target.rule)}): ${pair}`;
+    return `  ${steady ? 'LOSS' : 'LOSS?'} of ${percent(lost)}: line ${target.line}, ${target.text} (${better(target.rule)}): ${pair}`;
   });
   return [head, ...lines];
 }

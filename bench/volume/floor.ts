@@ -51,7 +51,7 @@ export const floorItems: readonly FloorItem[] = [
   },
 ];
 
-/** Further than this from the median in any round, and the ratios of the run are not to be published. */
+/** Further than this from the median in any round, and the machine was not steady. */
 export const MOVEMENT_MAX = 0.2;
 
 const FILES = 3;
@@ -125,8 +125,25 @@ export function movementOf(rates: readonly number[]): number {
   return Math.max(spread.most - spread.median, spread.median - spread.least) / spread.median;
 }
 
-export function moved(rates: ReadonlyMap<string, readonly number[]>): { item: FloorItem; by: number }[] {
-  return floorItems
-    .map((item) => ({ item, by: movementOf(rates.get(item.name) ?? []) }))
-    .filter(({ by }) => by > MOVEMENT_MAX);
+export interface Movement {
+  readonly item: FloorItem;
+  /** As a fraction of the median. */
+  readonly by: number;
+}
+
+export function movements(rates: ReadonlyMap<string, readonly number[]>): Movement[] {
+  return floorItems.map((item) => ({ item, by: movementOf(rates.get(item.name) ?? []) }));
+}
+
+export function moved(rates: ReadonlyMap<string, readonly number[]>): Movement[] {
+  return movements(rates).filter(({ by }) => by > MOVEMENT_MAX);
+}
+
+/** A sentence about the machine during a run whose floor was measured. */
+export function steadiness(rates: ReadonlyMap<string, readonly number[]>): string {
+  const farthest = movements(rates).reduce((a, b) => (b.by > a.by ? b : a));
+  const text = `floor moved by ${Math.round(farthest.by * 100)} % (${farthest.item.title})`;
+  if (farthest.by <= MOVEMENT_MAX) return `steady machine: ${text}`;
+  const bound = `${Math.round(MOVEMENT_MAX * 100)} % is the most of a steady one`;
+  return `unsteady machine: ${text}; ${bound}: go by ratios and CPU time, and by their spread`;
 }

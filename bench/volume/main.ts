@@ -2,7 +2,7 @@
 
 import { formatBytes } from '../../src/base/index.js';
 import { chosen } from '../options.js';
-import { concludeRun, loadAverage } from '../publish.js';
+import { Publication } from '../publish.js';
 import type { BenchRun } from '../run.js';
 import { HoldfastSystem, holdfast } from '../systems/holdfast.js';
 import { HoldfastCluster } from '../systems/holdfast-cluster.js';
@@ -30,7 +30,6 @@ function selectWorkloads({ options }: BenchRun): Workload[] {
 export async function runVolumeBench(run: BenchRun): Promise<void> {
   const { options, processes, directory } = run;
   await requireFio(processes);
-  const loadAtStart = loadAverage();
   const common = { ...run, sizeBytes: options.sizeBytes };
   const peers = await findPeers(common);
   const cluster = new HoldfastCluster(run);
@@ -42,6 +41,8 @@ export async function runVolumeBench(run: BenchRun): Promise<void> {
   const absent = peers.absent.filter(({ name }) => wanted.has(name));
   const selected = selectWorkloads(run);
   for (const { title, reason } of absent) run.progress(`${title} is left out: ${reason}`);
+  const leftOut = absent.map(({ title }) => title);
+  const publication = await Publication.begin(run, 'volume', leftOut);
   const floor = new Floor(processes, directory, options.sizeBytes);
   try {
     if (ours.length > 0) {
@@ -49,12 +50,12 @@ export async function runVolumeBench(run: BenchRun): Promise<void> {
       await cluster.start();
     }
     const samples = await runRounds({ ...options, ...run, systems, workloads: selected, floor });
-    const settings = `${options.rounds} interleaved rounds of ${options.seconds} s; volumes of ${formatBytes(options.sizeBytes)}, written once in full; data ${options.compressiblePercent} % compressible; a warm-up of ${WARM_UP_SECONDS} s each before; load average ${loadAtStart.toFixed(2)} at the start.`;
+    const settings = `${options.rounds} interleaved rounds of ${options.seconds} s; volumes of ${formatBytes(options.sizeBytes)}, written once in full; data ${options.compressiblePercent} % compressible; a warm-up of ${WARM_UP_SECONDS} s each before.`;
     const input = { systems, absent, baselines, workloads: selected, samples, floor: floor.rates, settings };
     run.print(options.kbench ? kbenchReport(input) : report(input));
-    const { rounds, seconds, sizeBytes, compressiblePercent, kbench, quick } = options;
-    const circumstances = { rounds, quick, loadAtStart, floor: floor.rates, leftOut: absent.map(({ title }) => title) };
-    await concludeRun(run, 'volume', circumstances, {
+    run.print(`${publication.conditions(floor.rates)}\n`);
+    const { rounds, seconds, sizeBytes, compressiblePercent, kbench } = options;
+    await publication.conclude(floor.rates, leftOut, {
       settings: { rounds, seconds, sizeBytes, compressiblePercent, kbench },
       systems: systems.map(({ name, copies, flush, features }) => ({ name, copies, flush, features })),
       results: samples.summary(),

@@ -2,7 +2,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import { parseStat, ticksOfTree } from '../../../bench/cpu-time.js';
+import { parseMachine, parseStat, ticksOfTree } from '../../../bench/cpu-time.js';
 import { chosen, parseOptions } from '../../../bench/options.js';
 import { Processes } from '../../../bench/processes.js';
 import { ratios, short, spreadOf, withSpread } from '../../../bench/statistics.js';
@@ -36,6 +36,16 @@ describe('CPU time of a process tree', () => {
     expect(ticksOfTree(processes, [10, 11])).toBe(7);
     expect(ticksOfTree(processes, [10, 14])).toBe(23);
     expect(ticksOfTree(processes, [99])).toBe(0);
+  });
+});
+
+describe('CPU time of the machine', () => {
+  it('counts guests once, and what the host took', () => {
+    // Time of guests (the last two) is part of user's and nice's.
+    expect(parseMachine('cpu  100 20 30 400 5 6 7 8 50 9\ncpu0 1 2 3 4 5 6 7 8 0 0\n')).toEqual({
+      all: 576,
+      stolen: 8,
+    });
   });
 });
 

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { currentCommit, describeMachine, rounded } from '../../../bench/history.js';
 import { Processes } from '../../../bench/processes.js';
 import type { BenchSystem } from '../../../bench/systems/system.js';
-import { floorItems, moved, movementOf } from '../../../bench/volume/floor.js';
+import { floorItems, moved, movementOf, steadiness } from '../../../bench/volume/floor.js';
 import { kbenchReport } from '../../../bench/volume/kbench.js';
 import { type ReportInput, report } from '../../../bench/volume/report.js';
 import { type Sample, Samples } from '../../../bench/volume/rounds.js';
@@ -66,17 +66,22 @@ describe('the report', () => {
     expect(cells('  per second')).toEqual(['1000 (500-1000)', '3000 (1500-3000)']);
     expect(cells('  ratio to Peer')).toEqual(['1', '3.00 (3.00-3.00)']);
     expect(cells('  CPU us per operation')).toEqual(['10.0 (10.0-10.0)', '26.0 (25.0-27.0)']);
-    expect(lines.join('\n')).not.toContain('WARNING');
+    expect(lines.join('\n')).not.toContain('moved by');
   });
 
-  it('warns when the floor moved, and names what is left out and why', () => {
+  it('says which floor moved and by how much, and names what is left out and why', () => {
     const floor = new Map(floorItems.map(({ name }) => [name, [100, 151]]));
     floor.set('sync', [100, 119, 100]);
     const absent = [{ name: 'gone', title: 'Gone', reason: 'install the Debian package gone' }];
     const text = report(input(write, { floor, absent }));
     expect(text).toContain('Gone is left out: install the Debian package gone.');
-    expect(text.match(/WARNING/g)).toHaveLength(floorItems.length - 1);
+    expect(text.match(/moved by 20 %/g)).toHaveLength(floorItems.length - 1);
     expect(moved(floor).map(({ item }) => item.name)).not.toContain('sync');
+    expect(steadiness(floor)).toMatch(/^unsteady machine: floor moved by 20 % \(the same, three files/);
+    floor.set('read-q1', [100, 60, 100]);
+    expect(steadiness(floor)).toMatch(/^unsteady machine: floor moved by 40 % \(O_DIRECT 4 KiB random read, QD 1/);
+    const still = new Map(floorItems.map(({ name }) => [name, [100, 119, 100]]));
+    expect(steadiness(still)).toMatch(/^steady machine: floor moved by 19 % /);
     expect(movementOf([100, 90, 115, 100])).toBeCloseTo(0.15);
     expect(movementOf([100, 60, 100])).toBeCloseTo(0.4);
     expect(movementOf([])).toBe(0);

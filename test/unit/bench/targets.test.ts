@@ -1,12 +1,19 @@
-import { describe, expect, it } from 'vitest';
-import { parseResults } from '../../../bench/history.js';
-import { whyNotPublishable } from '../../../bench/publish.js';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { bestFormer, parseResults, writeFormer } from '../../../bench/history.js';
+import { parseOptions } from '../../../bench/options.js';
+import { Processes } from '../../../bench/processes.js';
+import { conditionsOf, Publication, whyNotPublishable } from '../../../bench/publish.js';
+import type { BenchRun } from '../../../bench/run.js';
 import { targets } from '../../../bench/targets/catalogue.js';
 import { ratioOf } from '../../../bench/targets/peers-stage.js';
 import { judge, loss, type Target, writeMeasured, writeTarget } from '../../../bench/targets/target.js';
 import { changeLines, changesSince, summary, verdictTable } from '../../../bench/targets/verdicts.js';
 import { floorItems } from '../../../bench/volume/floor.js';
 import { type Sample, Samples } from '../../../bench/volume/rounds.js';
+import { realClock, realRandom } from '../../../src/base/index.js';
 
 const least: Target = { id: 'a', line: 1, text: 'speed', rule: 'at least', value: 1.3, aim: 2, unit: 'x' };
 const most: Target = { id: 'b', line: 6, text: 'tax', rule: 'at most', value: 0.1, unit: '%' };
@@ -100,12 +107,11 @@ describe('a ratio to a peer', () => {
 });
 
 describe('publishing', () => {
-  const floor = new Map(floorItems.map(({ name }) => [name, [100, 105, 110]]));
-  const good = { rounds: 7, quick: false, loadAtStart: 0.5, floor, commit: 'abc', leftOut: [] };
+  const still = new Map(floorItems.map(({ name }) => [name, [100, 105, 110]]));
+  const good = { rounds: 7, quick: false, loadAtStart: 0.5, commit: 'abc', leftOut: [] as string[] };
 
-  it('is for whole runs of a committed tree on a quiet machine', () => {
+  it('is for whole runs of a committed tree, begun at rest', () => {
     expect(whyNotPublishable(good)).toEqual([]);
-    expect(whyNotPublishable({ ...good, floor: null })).toEqual([]);
     const reasons = (change: Partial<typeof good>) => whyNotPublishable({ ...good, ...change }).join();
     expect(reasons({ loadAtStart: 0.51 })).toContain('load average was 0.51');
     expect(reasons({ loadAtStart: Number.NaN })).toContain('load average');
@@ -113,12 +119,59 @@ describe('publishing', () => {
     expect(reasons({ quick: true })).toContain('quick');
     expect(reasons({ commit: 'abc+' })).toContain('tree');
     expect(reasons({ commit: '' })).toContain('unknown');
-    expect(reasons({ floor: new Map() })).toContain('floor was not measured');
-    expect(reasons({ floor: new Map([...floor, ['sync', [100, 60, 100]]]) })).toContain('moved by 40 %');
     expect(whyNotPublishable({ ...good, leftOut: ['cold reads'] })).toEqual(['cold reads was left out']);
   });
 
-  it('flags what became worse by more than a tenth, whichever way is worse', () => {
+  it('records what the machine did, and calls a floor that moved unsteady', () => {
+    expect(conditionsOf(0.25, still, 0.012)).toMatchObject({
+      ...{ steady: true, loadAtStart: 0.25, stolen: 0.012 },
+      ...{ floorMoved: { sync: 0.04762 }, floor: { 'read-q32': [100, 105, 110] } },
+    });
+    const moving = new Map([...still, ['sync', [100, 60, 100]]]);
+    expect(conditionsOf(0, moving, 0)).toMatchObject({ steady: false, floorMoved: { sync: 0.4 } });
+    // CPU time alone: there is no floor to move.
+    expect(conditionsOf(0, null, 0)).not.toHaveProperty('steady');
+  });
+
+  it('compares with a steady run rather than with a newer one', () => {
+    const steady = { at: '2026-11-01T00:00:00Z', commit: '0123456789', steady: true };
+    const shaky = { at: '2026-11-02T00:00:00Z', commit: 'abcdef0123', steady: false };
+    expect(bestFormer([steady, shaky])).toBe(steady);
+    expect(bestFormer([steady, { ...steady, at: 'later' }, shaky])?.at).toBe('later');
+    expect(bestFormer([{ ...shaky, at: 'before' }, shaky])).toBe(shaky);
+    expect(bestFormer([])).toBeUndefined();
+    expect(writeFormer(steady)).toBe('2026-11-01, commit 01234567');
+    expect(writeFormer(shaky)).toBe('2026-11-02, commit abcdef01, unsteady machine');
+  });
+
+  describe('of a run', () => {
+    const directory = mkdtempSync(join(tmpdir(), 'hf-bench-test-'));
+    afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+    it('is refused before anything is measured when it can only be refused', async () => {
+      const printed: string[] = [];
+      const signal = new AbortController().signal;
+      const run: BenchRun = {
+        ...{ options: parseOptions(['targets', '--quick', '--publish']), clock: realClock, random: realRandom },
+        ...{ directory, processes: new Processes(realClock, signal, directory) },
+        ...{ print: (text) => void printed.push(text), progress: (text) => void printed.push(text) },
+      };
+      await expect(Publication.begin(run, 'none', [])).rejects.toThrow(/^not publishable: a quick run is for looking/);
+      expect(printed).toEqual([]);
+      const looking = { ...run, options: { ...run.options, publish: false } };
+      const publication = await Publication.begin(looking, 'none', ['stage a']);
+      await publication.conclude(still, ['stage a', 'stage b'], {});
+      expect(printed.join('')).toMatch(
+        /^not publishable: a quick run .* stage a was left out; stage b was left out\.\n$/,
+      );
+      const conditions = publication.conditions(new Map([...still, ['sync', [100, 60, 100]]]));
+      expect(conditions).toMatch(
+        /^load average [\d.]+ at the start; .* other guests; unsteady machine: floor moved by 40 % /,
+      );
+    });
+  });
+
+  it('flags what became worse by more than a tenth, whichever way is worse, and doubts an unsteady machine', () => {
     expect(loss('at least', 0.8, 1)).toBeCloseTo(0.2);
     expect(loss('at most', 1.2, 1)).toBeCloseTo(0.2);
     expect(loss('at most', 0.8, 1)).toBeCloseTo(-0.2);
@@ -127,7 +180,7 @@ describe('publishing', () => {
       judge(most, { id: 'b', values: [0.05], beside: '' }),
       judge(yes, undefined),
     ];
-    const lines = (a: number, b: number) =>
+    const lines = (a: number, b: number, steady = true) =>
       changeLines(
         changesSince(judged, [
           { id: 'a', values: [a] },
@@ -135,10 +188,15 @@ describe('publishing', () => {
           { id: 'c', values: [1] },
         ]),
         'then',
+        steady,
       );
     expect(lines(2, 0.05)).toEqual([
       expect.stringContaining('2 figures compared, 1 worse'),
       expect.stringMatching(/LOSS of 15 %: line 1, speed .*2\.00 then, 1\.70 now/),
+    ]);
+    expect(lines(2, 0.05, false)).toEqual([
+      expect.stringContaining('the machine was not steady in both'),
+      expect.stringContaining('LOSS? of 15 %'),
     ]);
     expect(lines(1.7, 0.04)).toHaveLength(2);
     expect(lines(1.0, 0.09)).toHaveLength(1);
