@@ -69,7 +69,13 @@ function allProcesses(): ProcessStat[] {
 
 /** Seconds of CPU that `roots` and their descendants have used so far. */
 export function cpuSecondsOf(roots: readonly number[]): number {
-  return ticksOfTree(allProcesses(), roots) / TICKS_PER_SECOND;
+  return cpuSecondsOfEach([roots])[0]!;
+}
+
+/** The same of several sets of processes, at one moment. */
+export function cpuSecondsOfEach(sets: readonly (readonly number[])[]): number[] {
+  const processes = allProcesses();
+  return sets.map((roots) => ticksOfTree(processes, roots) / TICKS_PER_SECOND);
 }
 
 export interface MachineTicks {

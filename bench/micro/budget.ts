@@ -1,5 +1,5 @@
-// The budget of a write by stage: a CPU profile of one process that holds NBD server, engine and all replicas, taken while fio
-// writes, each sample counted for the stage whose file it was in (or called from), and scaled to the CPU time of a write.
+// The budget of a request by stage: a CPU profile of one process that holds NBD server, engine and all replicas, taken while fio
+// is at work, each sample counted for the stage whose file it was in (or called from), and scaled to the CPU time of a request.
 
 import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -8,8 +8,10 @@ import { cpuSecondsOf } from '../cpu-time.js';
 import type { BenchRun } from '../run.js';
 import { short } from '../statistics.js';
 import { renderTable } from '../table.js';
+import { checkContent, writeContent } from '../volume/content.js';
 import { runFio } from '../volume/fio.js';
-import { fillJob, measureJob } from '../volume/jobs.js';
+import { measureJob } from '../volume/jobs.js';
+import { dropPageCache } from '../volume/page-cache.js';
 import { type Workload, workloadOf } from '../volume/workload.js';
 import { Served } from './served.js';
 
@@ -28,10 +30,11 @@ export interface Profile {
   readonly timeDeltas: readonly number[];
 }
 
-/** In the order of a write's way. The first whose test accepts a file of ours has it. */
+/** The first whose test accepts a file of ours has it. */
 const stages: readonly { readonly name: string; readonly test: RegExp }[] = [
   { name: 'reply', test: /\/nbd\/(reply|.*reply)[^/]*\.js$/ },
   { name: 'parse', test: /\/nbd\// },
+  // Or open, for a read.
   { name: 'seal', test: /\/hotpath\/(kernel|lz4|keys|native)[^/]*\.js$|\/engine\/log-writer\.js$/ },
   { name: 'map', test: /\/hotpath\// },
   { name: 'send', test: /\/wire\// },
@@ -42,6 +45,7 @@ const stages: readonly { readonly name: string; readonly test: RegExp }[] = [
   { name: 'engine', test: /\/(engine|base|format)\// },
 ];
 
+/** In the order of a write's way. */
 export const stageNames = ['parse', 'engine', 'seal', 'append', 'send', 'replica', 'map', 'reply', 'sockets'] as const;
 const COLLECTOR = 'garbage collector';
 const RUNTIME = 'event loop, kernel';
@@ -89,13 +93,13 @@ function ownStage({ callFrame: { functionName, url } }: ProfileNode): string | u
 export interface Budget {
   readonly workload: Workload;
   readonly replicas: number;
-  /** Of a write, all of it. */
+  /** Of a request, all of it. */
   readonly cpuUs: number;
   /** By stage, in the same unit; they add up to it. */
   readonly parts: ReadonlyMap<string, number>;
 }
 
-/** Scales the profile to what a write costs. */
+/** Scales the profile to what a request costs. */
 export function budgetOf(times: ReadonlyMap<string, number>, cpuUs: number): Map<string, number> {
   let sum = 0;
   for (const time of times.values()) sum += time;
@@ -108,16 +112,21 @@ async function measureOne(run: BenchRun, workload: Workload, replicas: number): 
   const server = await Served.start(processes, directory, SIZE, ['pools', String(replicas), place]);
   const file = join(directory, 'budget.cpuprofile');
   try {
-    await runFio(processes, directory, fillJob(server.target, SIZE));
+    await writeContent(run, server.target, SIZE);
     const job = measureJob(workload, server.target, { sizeBytes: SIZE, seconds: options.seconds, flushLog: '' });
-    await runFio(processes, directory, job);
+    const measure = async () => {
+      if (workload.cold) await dropPageCache();
+      return runFio(processes, directory, job);
+    };
+    await measure();
     const before = cpuSecondsOf([server.pid]);
-    const { operations } = await runFio(processes, directory, job);
+    const { operations } = await measure();
     const cpuUs = ((cpuSecondsOf([server.pid]) - before) * 1e6) / operations;
     // Again: a profile costs time of its own.
     await server.ask('profile-start');
-    await runFio(processes, directory, job);
+    await measure();
     await server.ask(`profile-stop ${file}`);
+    await checkContent(run, server.target, SIZE);
     const times = timeByStage(JSON.parse(readFileSync(file, 'utf8')) as Profile);
     return { workload, replicas, cpuUs, parts: budgetOf(times, cpuUs) };
   } finally {
@@ -127,9 +136,12 @@ async function measureOne(run: BenchRun, workload: Workload, replicas: number): 
   }
 }
 
-export async function measureBudgets(run: BenchRun): Promise<Budget[]> {
+/** Of which a budget is taken in any case. */
+export const budgeted = ['w4k-q32', 'w4k-q1', 'w4k-q1-flush', 'w128k-q8'] as const;
+
+export async function measureBudgets(run: BenchRun, names: readonly string[] = budgeted): Promise<Budget[]> {
   const budgets: Budget[] = [];
-  for (const name of ['w4k-q32', 'w4k-q1']) {
+  for (const name of names) {
     for (const replicas of [1, 3]) {
       run.progress(`budget of ${workloadOf(name).title}, ${replicas} replicas`);
       budgets.push(await measureOne(run, workloadOf(name), replicas));
@@ -139,7 +151,7 @@ export async function measureBudgets(run: BenchRun): Promise<Budget[]> {
 }
 
 export function budgetTable(budgets: readonly Budget[]): string {
-  const head = ['CPU us of a write', ...budgets.map(({ workload, replicas }) => `QD ${workload.depth}, x${replicas}`)];
+  const head = ['CPU us of a request', ...budgets.map(({ workload, replicas }) => `${workload.name} x${replicas}`)];
   const rows = [...stageNames, COLLECTOR, RUNTIME].map((stage) => [
     stage,
     ...budgets.map(({ parts }) => (parts.get(stage) ?? 0).toFixed(2)),

@@ -8,8 +8,8 @@
 //
 // Lines on standard input, "NUMBER COMMAND", are answered by "NUMBER ANSWER":
 //   profile-start | profile-stop FILE             a CPU profile of what happens between
-//   scrub-start | scrub-stop                      scrubs one pass after the other; answers the bytes verified
-//   status                                        of the engine, as JSON
+//   scrub-start | scrub-stop                      scrubs one pass after the other; answers the bytes verified, and the volume is closed
+//   usage                                         time, CPU time of the process, counters of the engine, as JSON
 
 import { writeFileSync } from 'node:fs';
 import { Session } from 'node:inspector/promises';
@@ -80,9 +80,14 @@ class Commands {
     }
     if (command === 'scrub-stop') {
       this.#stopped = true;
+      // A pass of much data takes minutes; it ends at once when the volume does.
+      engine.depose('scrubbed');
       return String(await this.#scrubbing);
     }
-    if (command === 'status') return JSON.stringify(engine.status());
+    if (command === 'usage') {
+      const { user, system } = process.cpuUsage();
+      return JSON.stringify({ ms: realClock.monotonicMs(), cpuUs: user + system, ...engine.status().counters });
+    }
     throw new Error(`unknown command ${command}`);
   }
 

@@ -40,6 +40,9 @@ export class Served {
   get pid(): number {
     return this.#process.pid;
   }
+  get ended(): boolean {
+    return this.#process.ended;
+  }
 
   /** One of serve.js's commands; resolves with its answer. */
   async ask(command: string): Promise<string> {

@@ -77,6 +77,15 @@ export class HoldfastSystem implements BenchSystem {
   pids(): number[] {
     return [this.#cluster.pid];
   }
+  roles() {
+    const cluster = this.#cluster;
+    const home = this.volume.node.id;
+    const others = cluster.nodes.filter(({ id }) => id !== home);
+    return {
+      'daemon with the engine': [cluster.storagePid(home)],
+      'other daemons': others.map(({ id }) => cluster.storagePid(id)),
+    };
+  }
   async close(): Promise<void> {
     const volume = this.#volume;
     if (volume === undefined) return;

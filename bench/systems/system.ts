@@ -23,6 +23,8 @@ export interface BenchSystem {
   target(): FioTarget;
   /** Processes whose CPU time, with that of their descendants, is the system's. */
   pids(): number[];
+  /** Those of them that are told apart, by what they are. */
+  roles?(): Readonly<Record<string, readonly number[]>>;
   /** Ends what open() made. */
   close(): Promise<void>;
 }

@@ -9,8 +9,7 @@ import { median, short } from '../statistics.js';
 import { HoldfastCluster } from '../systems/holdfast-cluster.js';
 import { nbdTarget } from '../systems/system.js';
 import { renderTable } from '../table.js';
-import { runFio } from '../volume/fio.js';
-import { fillJob } from '../volume/jobs.js';
+import { checkContent, writeContent } from '../volume/content.js';
 import { snapshotSizes, snapshotSizesQuick } from './catalogue.js';
 import type { Stage, StageRun } from './stage.js';
 
@@ -64,7 +63,7 @@ async function realVolumes(stage: StageRun): Promise<void> {
     for (const sizeBytes of stage.options.quick ? snapshotSizesQuick : snapshotSizes) {
       const created = await cluster.create({ name: `attach-${sizeBytes}`, copies: 3, sizeBytes });
       let volume = await cluster.attach(created);
-      await runFio(stage.processes, stage.directory, fillJob(nbdTarget(volume.uri), sizeBytes, 0));
+      await writeContent(stage, nbdTarget(volume.uri), sizeBytes, 0);
       const times: number[] = [];
       for (let i = 0; i < OPENS; i++) {
         await cluster.detach(volume);
@@ -75,6 +74,7 @@ async function realVolumes(stage: StageRun): Promise<void> {
         `${sizeBytes / MiB} MiB, 3 replicas`,
         `${short(median(times))} (${short(Math.min(...times))}-${short(Math.max(...times))})`,
       ]);
+      await checkContent(stage, nbdTarget(volume.uri), sizeBytes);
       await cluster.detach(volume);
       await cluster.remove(volume);
     }

@@ -1,48 +1,121 @@
-// Line 7, second half: what scrubbing and cleaning take from 4 KiB writes at depth 32, by an engine with one replica that can be
-// told to do either. (A snapshot every second is measured with the snapshots.)
+// Line 7, second half: what scrubbing and cleaning take from 4 KiB writes, by an engine with one replica that can be told to do
+// either, beside one that has no reason to. At full speed, where every bit of CPU is missed, the rate that is lost; at half of it,
+// with pauses between bursts, what the same writes cost in CPU time. (A snapshot every second is measured with the snapshots.)
 
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { GiB, MiB } from '../../src/base/index.js';
 import { Served } from '../micro/served.js';
-import { short } from '../statistics.js';
+import { median, short } from '../statistics.js';
 import { TestDisk, whyNoTestDisk } from '../systems/test-disk.js';
-import { runFio } from '../volume/fio.js';
-import { fillJob, measureJob } from '../volume/jobs.js';
+import { renderTable } from '../table.js';
+import { checkContent, writeContent } from '../volume/content.js';
+import { type FioJob, runFio } from '../volume/fio.js';
+import { measureJob } from '../volume/jobs.js';
 import { withData, workloadOf } from '../volume/workload.js';
-import { losses, measurePairs, writePair } from './pairs.js';
+import { alternate, type Side, type Slice, usageOf } from './alternating.js';
+import { losses, type Pair, pairsOf, writePairs } from './pairs.js';
 import type { Stage, StageRun } from './stage.js';
 
 const SIZE = 256 * MiB;
-const PAIRS = 5;
+const PAIRS = 15;
+const PAIRS_HALF = 9;
+const PAIRS_QUICK = 3;
+/** Longer than any of them is needed. */
+const LOAD_SECONDS = 300;
+const WARM_SECONDS = 3;
+
+/** Incompressible, so that the log grows as fast as it can. */
+const workload = withData(workloadOf('w4k-q32'), 0);
+
+/** One server with its volume, filled. */
+async function serve(stage: StageRun, directory: string, pool: string): Promise<Side> {
+  mkdirSync(directory, { recursive: true });
+  const { processes } = stage;
+  const server = await Served.start(processes, directory, SIZE, ['pools', '1', pool]);
+  await writeContent({ processes, directory }, server.target, SIZE, 0);
+  return { server, directory, job: load(server, LOAD_SECONDS) };
+}
+
+function load({ target }: Served, seconds: number): FioJob {
+  return measureJob(workload, target, { sizeBytes: SIZE, seconds, flushLog: '' });
+}
+
+/** The same writes in bursts as deep as the queue, with a pause behind each that is as long as a burst at full speed. */
+function halved({ server, directory, job }: Side, rate: number): Side {
+  const pause = { thinktime: Math.round((workload.depth * 1e6) / rate), thinktime_blocks: workload.depth };
+  return { server, directory, job: { ...job, settings: { ...job.settings, ...pause } } };
+}
+
+interface Cost {
+  readonly full: readonly Pair<Slice>[];
+  readonly half: readonly Pair<Slice>[];
+}
+
+async function measure(stage: StageRun, what: string, without: Side, withIt: Side): Promise<Cost> {
+  const { processes, clock, options } = stage;
+  const parts = (pairs: number) => ({
+    processes,
+    clock,
+    quick: options.quick,
+    pairs: options.quick ? PAIRS_QUICK : pairs,
+  });
+  stage.progress(`writes at full speed with and without ${what}`);
+  const full = await alternate(parts(PAIRS), without, withIt);
+  const rate = median(full.map((pair) => pair.without.rate));
+  stage.progress(`writes at half speed with and without ${what}`);
+  const half = await alternate(parts(PAIRS_HALF), halved(without, rate), halved(withIt, rate));
+  return { full, half };
+}
+
+const lost = (pairs: readonly Pair<Slice>[]) => losses(pairsOf(pairs, ({ rate }) => rate));
+/** Negative losses: more CPU time is worse. */
+const more = (pairs: readonly Pair<Slice>[]) => losses(pairsOf(pairs, ({ cpuUs }) => cpuUs)).map((value) => -value);
+
+function report(
+  stage: StageRun,
+  id: string,
+  what: string,
+  { full, half }: Cost,
+  happened: boolean,
+  beside: string,
+): void {
+  const rates = (pairs: readonly Pair<Slice>[]) => `${writePairs(pairsOf(pairs, ({ rate }) => rate))}/s`;
+  const cpu = (pairs: readonly Pair<Slice>[]) => `${writePairs(pairsOf(pairs, ({ cpuUs }) => cpuUs))} us`;
+  const percent = (values: readonly number[]) => {
+    const [least, middle, most] = [Math.min(...values), median(values), Math.max(...values)].map((value) =>
+      (value * 100).toFixed(1),
+    );
+    return `${middle} % (${least} to ${most})`;
+  };
+  const row = (title: string, pairs: readonly Pair<Slice>[]) => [
+    `${title}, ${pairs.length} pairs`,
+    ...[rates(pairs), percent(lost(pairs)), cpu(pairs), percent(more(pairs))],
+  ];
+  const head = [`4 KiB writes with : without ${what}`, 'rate', 'lost', 'CPU', 'more'];
+  stage.print(`${renderTable(head, [row('at full speed', full), row('at half speed', half)])}\n${what}: ${beside}\n`);
+  const halfway = `at half speed ${(median(more(half)) * 100).toFixed(0)} % more CPU`;
+  stage.note(id, happened ? lost(full) : [], `${rates(full)}, ${cpu(full)}; ${halfway}; ${beside}`);
+}
 
 async function scrubbing(stage: StageRun): Promise<void> {
-  const { processes, directory, options } = stage;
-  const place = join(directory, 'scrub');
-  const server = await Served.start(processes, directory, SIZE, ['pools', '1', place]);
+  const { processes, directory } = stage;
+  const sides: Side[] = [];
   try {
-    await runFio(processes, directory, fillJob(server.target, SIZE));
-    const job = measureJob(workloadOf('w4k-q32'), server.target, {
-      sizeBytes: SIZE,
-      seconds: options.seconds,
-      flushLog: '',
-    });
-    const run = async () => (await runFio(processes, directory, job)).iops;
-    let verified = 0;
-    const scrubbed = async () => {
-      await server.ask('scrub-start');
-      try {
-        return await run();
-      } finally {
-        verified += Number(await server.ask('scrub-stop'));
-      }
-    };
-    await run();
-    const pairs = await measurePairs(options.quick ? 2 : PAIRS, run, scrubbed);
-    const beside = `${writePair(pairs.at(-1))}, ${short(verified / MiB)} MiB scrubbed`;
-    stage.note('background.scrub', verified > 0 ? losses(pairs) : [], beside);
-    stage.print(`scrubbing without a pause: ${beside}\n`);
+    for (const name of ['calm', 'scrubbed']) {
+      const place = join(directory, name);
+      sides.push(await serve(stage, place, join(place, 'pools')));
+    }
+    const [calm, scrubbed] = sides as [Side, Side];
+    for (const { server } of sides) await runFio(processes, directory, load(server, WARM_SECONDS));
+    await scrubbed.server.ask('scrub-start');
+    const cost = await measure(stage, 'scrubbing', calm, scrubbed);
+    for (const side of sides) await checkContent({ processes, ...side }, side.server.target, SIZE);
+    const verified = Number(await scrubbed.server.ask('scrub-stop'));
+    const beside = `${short(verified / MiB)} MiB scrubbed, pass after pass`;
+    report(stage, 'background.scrub', 'scrubbing', cost, verified > 0, beside);
   } finally {
-    await server.stop();
+    for (const { server } of sides) await server.stop();
   }
 }
 
@@ -51,86 +124,65 @@ const FULL = 0.5;
 const ROOMY = 8 * GiB;
 /** What ext4 and the pool's reserve take of a small disk. */
 const OVERHEAD = 160 * MiB;
-const WARM_BYTES_MAX = 12 * SIZE;
-const WARM_SECONDS = 10;
+/** A volume's worth in moves: the cleaner is in its steady state. */
+const WARM_MOVED = SIZE;
+const WARM_BYTES_MAX = 16 * SIZE;
 
-interface Status {
-  readonly counters: { readonly movedBytes?: number };
-}
-
-class CleanedPool {
-  readonly disk: TestDisk;
-  readonly #stage: StageRun;
-  readonly #place: string;
-  #server: Served | undefined;
-
-  constructor(stage: StageRun, name: string, poolBytes: number) {
-    this.#stage = stage;
-    const { processes, clock } = stage;
-    const directory = join(stage.directory, name);
-    this.#place = join(directory, 'pool');
-    this.disk = new TestDisk({ processes, clock, directory, sizeBytes: poolBytes, bytesPerSecond: 0 });
-  }
-  get server(): Served {
-    return this.#server!;
-  }
-  async open(): Promise<void> {
-    const { processes, directory } = this.#stage;
-    await this.disk.mount(this.#place);
-    this.#server = await Served.start(processes, join(this.#place, '..'), SIZE, ['pools', '1', this.#place]);
-    await runFio(processes, directory, fillJob(this.server.target, SIZE, 0));
-  }
-  async run(seconds: number): Promise<number> {
-    const { processes, directory } = this.#stage;
-    const workload = withData(workloadOf('w4k-q32'), 0);
-    const job = measureJob(workload, this.server.target, { sizeBytes: SIZE, seconds, flushLog: '' });
-    return (await runFio(processes, directory, job)).iops;
-  }
-  async movedBytes(): Promise<number> {
-    return (JSON.parse(await this.server.ask('status')) as Status).counters.movedBytes ?? 0;
-  }
-  async close(): Promise<void> {
-    await this.#server?.stop();
-    await this.disk.unmount();
+/** Writes until the server has done what `enough` asks of it, within bounds. */
+async function warm(
+  stage: StageRun,
+  { server }: Side,
+  enough: (usage: { movedBytes: number; reclaimedBytes: number }) => boolean,
+) {
+  const { processes, directory } = stage;
+  for (;;) {
+    const usage = await usageOf(server);
+    if (enough(usage) || usage.writeBytes > WARM_BYTES_MAX) return;
+    await runFio(processes, directory, load(server, WARM_SECONDS));
   }
 }
 
 /** The same writes to a pool with room and to one that is half full of live data, once its cleaner is at work. */
 async function cleaning(stage: StageRun): Promise<void> {
-  const problem = await whyNoTestDisk(stage.processes, false);
+  const { processes, clock } = stage;
+  const problem = await whyNoTestDisk(processes, false);
   if (problem !== '') {
     stage.print(`cleaning is not measured: ${problem}\n`);
     return;
   }
-  const roomy = new CleanedPool(stage, 'roomy', ROOMY);
-  const tight = new CleanedPool(stage, 'tight', SIZE / FULL + OVERHEAD);
-  const { seconds, quick } = stage.options;
+  const disks: TestDisk[] = [];
+  const sides: Side[] = [];
   try {
-    await roomy.open();
-    await tight.open();
+    for (const [name, sizeBytes] of [
+      ['roomy', ROOMY],
+      ['tight', SIZE / FULL + OVERHEAD],
+    ] as const) {
+      const place = join(stage.directory, name);
+      const disk = new TestDisk({ processes, clock, directory: place, sizeBytes, bytesPerSecond: 0 });
+      disks.push(disk);
+      await disk.mount(join(place, 'pool'));
+      sides.push(await serve(stage, place, join(place, 'pool')));
+    }
+    const [roomy, tight] = sides as [Side, Side];
     stage.progress('overwriting until the cleaner is at work');
-    for (let written = 0; written < WARM_BYTES_MAX && (await tight.movedBytes()) < SIZE / 8; )
-      written += (await tight.run(WARM_SECONDS)) * WARM_SECONDS * 4096;
-    await roomy.run(1);
-    const before = await tight.movedBytes();
-    const pairs = await measurePairs(
-      quick ? 2 : PAIRS,
-      () => roomy.run(seconds),
-      () => tight.run(seconds),
-    );
-    const moved = (await tight.movedBytes()) - before;
-    const beside = `${writePair(pairs.at(-1))}, ${short(moved / MiB)} MiB moved, ${FULL * 100} % full`;
-    stage.note('background.cleaning', moved > 0 ? losses(pairs) : [], beside);
-    stage.print(`cleaning, ${FULL * 100} % full: ${beside}\n`);
+    await warm(stage, tight, ({ movedBytes }) => movedBytes >= WARM_MOVED);
+    // Uniform overwrites leave no segment dead for a while: until then the log goes to pages that nobody has touched.
+    await warm(stage, roomy, ({ reclaimedBytes }) => reclaimedBytes > 0);
+    const cost = await measure(stage, 'cleaning', roomy, tight);
+    for (const side of sides) await checkContent({ processes, ...side }, side.server.target, SIZE);
+    const moved = median(cost.full.map((pair) => pair.with.moved));
+    const calm = Math.max(...cost.full.map((pair) => pair.without.moved));
+    const beside = `${short(moved)} bytes moved per byte written, ${FULL * 100} % full${calm > 0 ? '; the roomy pool was cleaned, too' : ''}`;
+    report(stage, 'background.cleaning', 'cleaning', cost, moved > 0 && calm === 0, beside);
   } finally {
-    await roomy.close();
-    await tight.close();
+    for (const { server } of sides) await server.stop();
+    for (const disk of disks) await disk.unmount();
   }
 }
 
 export const backgroundStage: Stage = {
   name: 'background',
-  title: 'line 7: writes beside scrubbing and cleaning',
+  title: 'line 7: writes beside scrubbing and cleaning, in slices of a second by turns',
   async run(stage) {
     await scrubbing(stage);
     await cleaning(stage);

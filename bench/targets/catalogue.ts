@@ -2,29 +2,46 @@
 // (AES-256-GCM, LZ4, checksums), data 50 % compressible unless said. Ratios are to a peer with its flush honoured.
 
 import { MiB } from '../../src/base/index.js';
+import { workloadOf } from '../volume/workload.js';
+import { type Base, isPeer, type Own, ours, peers } from './compared.js';
 import type { FigureUnit, Rule, Target } from './target.js';
 
-function row(
-  line: number,
-  id: string,
-  text: string,
-  rule: Rule,
-  value: number,
-  unit: FigureUnit,
-  aim?: number,
-): Target {
-  const target = { line, id, text, rule, value, unit };
-  return aim === undefined ? target : { ...target, aim };
+function row(line: number, id: string, text: string, rule: Rule, value: number, unit: FigureUnit): Target {
+  return { line, id, text, rule, value, unit };
 }
-const least = (line: number, id: string, text: string, value: number, aim?: number) =>
-  row(line, id, text, 'at least', value, 'x', aim);
+const least = (line: number, id: string, text: string, value: number) => row(line, id, text, 'at least', value, 'x');
 const most = (line: number, id: string, text: string, value: number, unit: FigureUnit) =>
   row(line, id, text, 'at most', value, unit);
 const holds = (line: number, id: string, text: string) => row(line, id, text, 'at least', 1, 'yes/no');
 
-/** "As fast as": what repeated measurements of one and the same thing differ by. */
+const baseTitle = {
+  floor: 'fdatasync of as many files',
+  one: 'one client',
+  ceph: 'Ceph RBD with three copies',
+} as const;
+
+function titleOf(workload: string, own: Own, base: Base): string {
+  const other = isPeer(base) ? peers[base].title : baseTitle[base];
+  return `${workloadOf(workload).title}, ${ours[own].title} / ${other}`;
+}
+
+/** Ours as fast as so many of the other. */
+function speed(line: number, workload: string, own: Own, base: Base, value: number, aim?: number): Target {
+  const target = least(line, `${workload}.${own}.${base}`, titleOf(workload, own, base), value);
+  const compares = { of: 'rate', workload, ours: own, base } as const;
+  return aim === undefined ? { ...target, compares } : { ...target, compares, aim };
+}
+
+/** CPU time of an operation of ours in that of the other's. */
+function burden(line: number, workload: string, own: Own, base: Base, value: number): Target {
+  const target = most(line, `cpu.${workload}.${own}.${base}`, `CPU, ${titleOf(workload, own, base)}`, value, 'x');
+  return { ...target, compares: { of: 'cpu', workload, ours: own, base } };
+}
+
+/** "As fast as": what repeated measurements of one and the same thing differ by on a shared machine. */
 export const SAME_MOST = 1.15;
 export const SAME_LEAST = 0.9;
+const AS_FAST = `"as fast as": time <= ${SAME_MOST}, rate >= ${SAME_LEAST}`;
 /** Longest that a request may take at the 99th percentile while one replica's disk writes 50 MB/s. */
 export const THROTTLED_P99_MS = 1_000;
 
@@ -33,41 +50,41 @@ export const snapshotSizes = [64 * MiB, 512 * MiB, 2048 * MiB] as const;
 export const snapshotSizesQuick = [64 * MiB, 256 * MiB] as const;
 
 const write: readonly Target[] = [
-  least(1, 'w4k-q32.h1.nbdkit', '4K random write QD32, H1 / nbdkit file', 1.3),
-  least(1, 'w4k-q32.h3.nbdkit', '4K random write QD32, H3 / nbdkit file', 0.7, 1),
-  least(2, 'w4k-q1.h1.raw', '4K random write QD1, H1 / qemu-nbd raw', 1.5),
-  least(2, 'w4k-q1.h3.raw', '4K random write QD1, H3 / qemu-nbd raw', 0.8, 1),
-  least(2, 'w4k-q1-flush.h1.raw', 'with a flush each, H1 / qemu-nbd raw', 1),
-  least(2, 'w4k-q1-flush.h1.floor', 'with a flush each, H1 / fdatasync of one file', 0.6),
-  least(2, 'w4k-q1-flush.h3.floor', 'with a flush each, H3 / fdatasync of three files', 0.6),
-  least(2, 'w4k-c32-flush.h1', '32 such writers in parallel / one, H1', 8),
-  least(2, 'w4k-c32-flush.h3', '32 such writers in parallel / one, H3', 8),
+  speed(1, 'w4k-q32', 'h1', 'nbdkit', 1.3),
+  speed(1, 'w4k-q32', 'h3', 'nbdkit', 0.7, 1),
+  speed(2, 'w4k-q1', 'h1', 'raw', 1.5),
+  speed(2, 'w4k-q1', 'h3', 'raw', 0.8, 1),
+  speed(2, 'w4k-q1-flush', 'h1', 'raw', 1),
+  speed(2, 'w4k-q1-flush', 'h1', 'floor', 0.6),
+  speed(2, 'w4k-q1-flush', 'h3', 'floor', 0.6),
+  speed(2, 'w4k-c32-flush', 'h1', 'one', 8),
+  speed(2, 'w4k-c32-flush', 'h3', 'one', 8),
 ];
 
 const read: readonly Target[] = [
-  least(3, 'r4k-q32.h1.nbdkit', '4K random read QD32, H1 / nbdkit file', 1),
-  least(3, 'r4k-q32.h3.nbdkit', '4K random read QD32, H3 / nbdkit file', 1),
-  least(3, 'r4k-q1.h1.raw', '4K random read QD1, H1 / qemu-nbd raw', 1),
-  least(3, 'r4k-q1.h3.raw', '4K random read QD1, H3 / qemu-nbd raw', 1),
-  least(3, 'r4k-q1-cold.h1.raw', 'the same, cold cache, H1 / qemu-nbd raw', 0.9),
-  least(3, 'r4k-q1-cold.h3.raw', 'the same, cold cache, H3 / qemu-nbd raw', 0.9),
-  least(3, 'r4k-q32-cold.h1.raw', 'QD32, cold cache, H1 / qemu-nbd raw', 0.9),
-  least(3, 'r4k-q32-cold.h3.raw', 'QD32, cold cache, H3 / qemu-nbd raw', 0.9),
+  speed(3, 'r4k-q32', 'h1', 'nbdkit', 1),
+  speed(3, 'r4k-q32', 'h3', 'nbdkit', 1),
+  speed(3, 'r4k-q1', 'h1', 'raw', 1),
+  speed(3, 'r4k-q1', 'h3', 'raw', 1),
+  speed(3, 'r4k-q1-cold', 'h1', 'raw', 0.9),
+  speed(3, 'r4k-q1-cold', 'h3', 'raw', 0.9),
+  speed(3, 'r4k-q32-cold', 'h1', 'raw', 0.9),
+  speed(3, 'r4k-q32-cold', 'h3', 'raw', 0.9),
 ];
 
 const large: readonly Target[] = [
-  least(4, 'w128k-q8.h1.luks', '128K sequential write, H1 / qemu-nbd LUKS', 2.5),
-  least(4, 'w128k-q8.h3.luks', '128K sequential write, H3 / qemu-nbd LUKS', 1.2),
-  least(4, 'r128k-q8.h1.luks', '128K sequential read, H1 / qemu-nbd LUKS', 3),
-  least(4, 'r128k-q8.h3.luks', '128K sequential read, H3 / qemu-nbd LUKS', 3),
+  speed(4, 'w128k-q8', 'h1', 'luks', 2.5),
+  speed(4, 'w128k-q8', 'h3', 'luks', 1.2),
+  speed(4, 'r128k-q8', 'h1', 'luks', 3),
+  speed(4, 'r128k-q8', 'h3', 'luks', 3),
 ];
 
 const cpu: readonly Target[] = [
-  most(5, 'cpu.w4k-q32.h1.nbdkit', 'CPU of a 4K write QD32, H1 / nbdkit file', 1, 'x'),
-  most(5, 'cpu.w4k-q32.h3.nbdkit', 'CPU of a 4K write QD32, H3 / nbdkit file', 2.5, 'x'),
-  most(5, 'cpu.w4k-q32.h1.ceph', 'the same, H1 / Ceph RBD with three copies', 0.03, 'x'),
-  most(5, 'cpu.w4k-q32.h3.ceph', 'the same, H3 / Ceph RBD with three copies', 0.03, 'x'),
-  most(5, 'cpu.w4k-q1.h3.raw', 'CPU of a 4K write QD1, H3 / qemu-nbd raw', 2, 'x'),
+  burden(5, 'w4k-q32', 'h1', 'nbdkit', 1),
+  burden(5, 'w4k-q32', 'h3', 'nbdkit', 2.5),
+  burden(5, 'w4k-q32', 'h1', 'ceph', 0.03),
+  burden(5, 'w4k-q32', 'h3', 'ceph', 0.03),
+  burden(5, 'w4k-q1', 'h3', 'raw', 2),
   holds(5, 'cpu.budget', 'the budget of a write by stage is printed'),
 ];
 
@@ -107,8 +124,14 @@ const snapshots: readonly Target[] = [
   most(10, 'snapshot.delete', 'snapshot deletion, slowest of all sizes', 100, 'ms'),
   most(10, 'snapshot.clone', 'clone, slowest of all sizes', 100, 'ms'),
   most(10, 'snapshot.clone-segment', 'clone, each further segment and replica', 20, 'us'),
-  most(10, 'snapshot.last-first', 'last 100 of 10,000 snapshots / first 100, time of each', SAME_MOST, 'x'),
-  least(10, 'snapshot.reads', '4K reads QD32 under 10,000 snapshots / without', SAME_LEAST),
+  most(
+    10,
+    'snapshot.last-first',
+    `last 100 of 10,000 snapshots / first 100, time of each (${AS_FAST})`,
+    SAME_MOST,
+    'x',
+  ),
+  least(10, 'snapshot.reads', `4K reads QD32 under 10,000 snapshots / without (${AS_FAST})`, SAME_LEAST),
 ];
 
 const space: readonly Target[] = [

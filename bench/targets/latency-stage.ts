@@ -9,8 +9,9 @@ import { nbdkitFile } from '../systems/nbdkit-file.js';
 import { SocketServer } from '../systems/socket-server.js';
 import type { BenchSystem } from '../systems/system.js';
 import { renderTable } from '../table.js';
+import { checkContent, writeContent } from '../volume/content.js';
 import { type FioResult, runFio } from '../volume/fio.js';
-import { fillJob, measureJob } from '../volume/jobs.js';
+import { measureJob } from '../volume/jobs.js';
 import { type Workload, workloadOf } from '../volume/workload.js';
 import type { Stage, StageRun } from './stage.js';
 
@@ -52,7 +53,7 @@ export const latencyStage: Stage = {
       await cluster.start();
       for (const system of systems) {
         await system.open();
-        await runFio(processes, directory, fillJob(system.target(), SIZE));
+        await writeContent(stage, system.target(), SIZE);
       }
       // The first round warms up.
       for (let round = -1; round < options.rounds; round++) {
@@ -65,6 +66,7 @@ export const latencyStage: Stage = {
           if (round >= 0) results.get(one)!.push({ rate, p50Us, p99Us });
         }
       }
+      for (const system of systems) await checkContent(stage, system.target(), SIZE);
     } finally {
       for (const system of systems) await system.close().catch((error) => stage.progress(String(error)));
       await cluster.stop();

@@ -5,6 +5,7 @@ import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { HoldfastError, messageOf } from '../../src/base/index.js';
 import { formerRun, isSteady, rounded, writeFormer } from '../history.js';
+import type { Budget } from '../micro/budget.js';
 import { chosen } from '../options.js';
 import { Publication } from '../publish.js';
 import type { BenchRun } from '../run.js';
@@ -15,9 +16,10 @@ import { attachStage } from './attach-stage.js';
 import { backgroundStage } from './background-stage.js';
 import { budgetStage } from './budget-stage.js';
 import { targets } from './catalogue.js';
+import type { PeersResult } from './compared.js';
 import { idleStage } from './idle-stage.js';
 import { latencyStage } from './latency-stage.js';
-import { type PeersResult, peersStage } from './peers-stage.js';
+import { peersStage } from './peers-stage.js';
 import { snapshotsStage } from './snapshots-stage.js';
 import { spaceStage } from './space-stage.js';
 import type { Stage } from './stage.js';
@@ -25,14 +27,18 @@ import { type Judged, judge, type Measured } from './target.js';
 import { taxStage } from './tax-stage.js';
 import { throttledStage } from './throttled-stage.js';
 import { changeLines, changesSince, summary, verdictTable } from './verdicts.js';
+import { whyLines } from './why.js';
 
 export async function runTargets(run: BenchRun): Promise<void> {
   let peers: PeersResult | undefined;
+  let budgets: readonly Budget[] = [];
   const stages = [
     peersStage((result) => {
       peers = result;
     }),
-    budgetStage,
+    budgetStage((result) => {
+      budgets = result;
+    }),
     taxStage,
     latencyStage,
     backgroundStage,
@@ -55,6 +61,7 @@ export async function runTargets(run: BenchRun): Promise<void> {
   const judged = targets.map((target) => judge(target, found.get(target.id)));
   const floor = peers?.floor ?? new Map<string, number[]>();
   run.print(`\n${verdictTable(judged)}\n\n${summary(judged)}\n${publication.conditions(floor)}\n`);
+  if (peers !== undefined) for (const line of whyLines(judged, peers, budgets)) run.print(`${line}\n`);
   compare(run, judged, moved(floor).length === 0);
   await publication.conclude(floor, leftOut, resultOf(run, judged, found, peers));
 }

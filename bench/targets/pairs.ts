@@ -1,19 +1,19 @@
 // With and without, in turns: what something that goes on in the background takes from the foreground.
 
-import { short } from '../statistics.js';
+import { short, spreadOf } from '../statistics.js';
 
-export interface Pair {
-  readonly without: number;
-  readonly with: number;
+export interface Pair<T = number> {
+  readonly without: T;
+  readonly with: T;
 }
 
 /** Measures both `pairs` times, the order turned each time. */
-export async function measurePairs(
+export async function measurePairs<T>(
   pairs: number,
-  without: () => Promise<number>,
-  withIt: () => Promise<number>,
-): Promise<Pair[]> {
-  const results: Pair[] = [];
+  without: () => Promise<T>,
+  withIt: () => Promise<T>,
+): Promise<Pair<T>[]> {
+  const results: Pair<T>[] = [];
   for (let i = 0; i < pairs; i++) {
     if (i % 2 === 0) {
       const base = await without();
@@ -26,12 +26,18 @@ export async function measurePairs(
   return results;
 }
 
+/** One figure of both sides. */
+export function pairsOf<T>(pairs: readonly Pair<T>[], pick: (side: T) => number): Pair[] {
+  return pairs.map((pair) => ({ without: pick(pair.without), with: pick(pair.with) }));
+}
+
 /** Fractions lost, pair by pair; negative where it was faster with it. */
 export function losses(pairs: readonly Pair[]): number[] {
   return pairs.map((pair) => 1 - pair.with / pair.without);
 }
 
-/** "41.2k/s : 45.0k/s", the last pair's. */
-export function writePair(pair: Pair | undefined): string {
-  return pair === undefined ? '' : `${short(pair.with)}/s : ${short(pair.without)}/s`;
+/** "41.2k : 45.0k", medians with it and without. */
+export function writePairs(pairs: readonly Pair[]): string {
+  const middle = (values: readonly number[]) => short(spreadOf(values)?.median ?? 0);
+  return `${middle(pairs.map((pair) => pair.with))} : ${middle(pairs.map((pair) => pair.without))}`;
 }

@@ -4,14 +4,15 @@
 import { MiB } from '../../src/base/index.js';
 import { median, short } from '../statistics.js';
 import { HoldfastSystem, holdfast } from '../systems/holdfast.js';
-import { type AttachedVolume, HoldfastCluster } from '../systems/holdfast-cluster.js';
+import { type AttachedVolume, type BenchVolume, HoldfastCluster } from '../systems/holdfast-cluster.js';
 import { nbdTarget } from '../systems/system.js';
 import { renderTable } from '../table.js';
+import { checkContent, checkKept, writeContent } from '../volume/content.js';
 import { runFio } from '../volume/fio.js';
-import { fillJob, measureJob } from '../volume/jobs.js';
+import { measureJob } from '../volume/jobs.js';
 import { workloadOf } from '../volume/workload.js';
 import { snapshotSizes, snapshotSizesQuick } from './catalogue.js';
-import { losses, measurePairs, writePair } from './pairs.js';
+import { losses, measurePairs, writePairs } from './pairs.js';
 import type { Stage, StageRun } from './stage.js';
 
 const COPIES = 3;
@@ -40,7 +41,7 @@ async function timed(stage: StageRun, times: number[], work: () => Promise<unkno
 }
 
 async function fill(stage: StageRun, volume: AttachedVolume): Promise<void> {
-  await runFio(stage.processes, stage.directory, fillJob(nbdTarget(volume.uri), volume.sizeBytes, 0));
+  await writeContent(stage, nbdTarget(volume.uri), volume.sizeBytes, 0);
 }
 
 /** Segment files of one replica of the volume. */
@@ -67,14 +68,25 @@ async function timesOf(stage: StageRun, cluster: HoldfastCluster, sizeBytes: num
       snapshot = await cluster.snapshot(volume, name);
     });
     const wish = { name: `clone-${name}`, copies: COPIES, sizeBytes, snapshotId: snapshot, key: volume.key };
-    const clones: { id: string; key: Buffer; sizeBytes: number }[] = [];
+    const clones: BenchVolume[] = [];
     await timed(stage, times.cloneMs, async () => clones.push(await cluster.create(wish)));
-    for (const clone of clones) await cluster.remove(clone);
+    for (const clone of clones) {
+      if (i === REPEATS - 1) await checkClone(stage, cluster, clone);
+      await cluster.remove(clone);
+    }
     await timed(stage, times.deleteMs, () => cluster.removeSnapshot(snapshot));
   }
+  await checkContent(stage, nbdTarget(volume.uri), sizeBytes);
   await cluster.detach(volume);
   await cluster.remove(volume);
   return times;
+}
+
+/** It must hold what its snapshot does. */
+async function checkClone(stage: StageRun, cluster: HoldfastCluster, clone: BenchVolume): Promise<void> {
+  const attached = await cluster.attach(clone);
+  await checkKept(stage, nbdTarget(attached.uri), clone.sizeBytes);
+  await cluster.detach(attached);
 }
 
 function noteTimes(stage: StageRun, all: readonly Times[]): void {
@@ -147,8 +159,9 @@ async function manySnapshots(stage: StageRun, cluster: HoldfastCluster): Promise
   stage.note(
     'snapshot.reads',
     pairs.map((one) => one.with / one.without),
-    `${writePair(pairs.at(-1))}, ${count} snapshots`,
+    `${writePairs(pairs)}/s, ${count} snapshots`,
   );
+  for (const volume of [plain, full]) await checkContent(stage, nbdTarget(volume.uri), READ_BYTES);
   stage.print(
     `${count} snapshots: first ${COUNTED} ${short(median(first))} ms each, last ${COUNTED} ${short(median(last))} ms\n`,
   );
@@ -183,7 +196,8 @@ async function everySecond(stage: StageRun, cluster: HoldfastCluster): Promise<v
   };
   await run();
   const pairs = await measurePairs(options.quick ? 2 : PAIRS, run, withSnapshots);
-  stage.note('background.snapshots', losses(pairs), `${writePair(pairs.at(-1))}, ${made} snapshots`);
+  stage.note('background.snapshots', losses(pairs), `${writePairs(pairs)}/s, ${made} snapshots`);
+  await checkContent(stage, system.target(), 2 * READ_BYTES);
   // Snapshots keep their volume: the cluster goes with both.
 }
 

@@ -8,8 +8,7 @@ import { short } from '../statistics.js';
 import { type AttachedVolume, HoldfastCluster, poolPath } from '../systems/holdfast-cluster.js';
 import { nbdTarget } from '../systems/system.js';
 import { TestDisk, whyNoTestDisk } from '../systems/test-disk.js';
-import { runFio } from '../volume/fio.js';
-import { fillJob } from '../volume/jobs.js';
+import { checkKept, writeContent } from '../volume/content.js';
 import { checkPieces, fillUntilFull } from './full-pool.js';
 import type { Stage, StageRun } from './stage.js';
 
@@ -65,7 +64,8 @@ async function givenBack(stage: StageRun): Promise<void> {
       const pool = volume.node.poolDir;
       const before = await diskUsage(stage, pool);
       stage.progress(`${id}: filling`);
-      await runFio(stage.processes, stage.directory, fillJob(nbdTarget(volume.uri), FILL));
+      await writeContent(stage, nbdTarget(volume.uri), FILL);
+      await checkKept(stage, nbdTarget(volume.uri), FILL);
       const filled = (await diskUsage(stage, pool)) - before;
       stage.progress(`${id}: giving back`);
       if (id === 'space.discard') {

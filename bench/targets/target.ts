@@ -1,6 +1,7 @@
 // A target, what was measured for it, and the verdict. Which way a rule points decides everything here, so it stands in one place.
 
 import { median, type Spread, short, spreadOf } from '../statistics.js';
+import type { Compared } from './compared.js';
 
 export type Rule = 'at least' | 'at most';
 /** How a figure is written: as it is, in percent, or with its unit behind it. */
@@ -17,6 +18,8 @@ export interface Target {
   /** Beyond the target; shown, not judged. */
   readonly aim?: number;
   readonly unit: FigureUnit;
+  /** Of a ratio that is taken round by round. */
+  readonly compares?: Compared;
 }
 
 export interface Measured {

@@ -9,8 +9,9 @@ import { short } from '../statistics.js';
 import { type AttachedVolume, HoldfastCluster, poolPath } from '../systems/holdfast-cluster.js';
 import { nbdTarget } from '../systems/system.js';
 import { TestDisk, whyNoTestDisk } from '../systems/test-disk.js';
+import { checkContent, writeContent } from '../volume/content.js';
 import { runFio } from '../volume/fio.js';
-import { fillJob, measureJob } from '../volume/jobs.js';
+import { measureJob } from '../volume/jobs.js';
 import { withData, workloadOf } from '../volume/workload.js';
 import type { Stage, StageRun } from './stage.js';
 
@@ -74,7 +75,7 @@ async function measure(stage: StageRun, cluster: HoldfastCluster): Promise<void>
   const volume = await cluster.attach(await cluster.create({ name: 'throttled', copies: 3, sizeBytes: SIZE }));
   const target = nbdTarget(volume.uri);
   stage.progress('filling at the pace of the slow disk');
-  await runFio(processes, directory, fillJob(target, SIZE));
+  await writeContent(stage, target, SIZE);
   const seen: Watched = { slowReads: 0, slowestMs: 0, reads: 0, dropped: new Set() };
   const over = { yes: false };
   let trouble = '';
@@ -89,6 +90,8 @@ async function measure(stage: StageRun, cluster: HoldfastCluster): Promise<void>
     over.yes = true;
   });
   await watching;
+  stage.progress('verifying at the pace of the slow disk');
+  await checkContent(stage, target, SIZE);
   if (trouble !== '') stage.print(`a read or a look failed: ${trouble}\n`);
   const rate = `${short(result.mbPerSecond)} MB/s for ${seconds} s`;
   const reads = `${seen.reads} reads, the slowest ${Math.round(seen.slowestMs)} ms`;

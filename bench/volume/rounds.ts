@@ -1,13 +1,14 @@
 // The rounds: in each, the machine's floor, then every workload on every system that it is for back to back, the order turned
 // by one each time, then every system's content verified. Owner: one run. Nothing that was measured is dropped.
 
-import { cpuSecondsOf } from '../cpu-time.js';
+import { cpuSecondsOfEach } from '../cpu-time.js';
 import { rounded } from '../history.js';
 import type { Processes } from '../processes.js';
 import type { BenchSystem } from '../systems/system.js';
+import { checkContent, writeContent } from './content.js';
 import { type FioResult, runFio } from './fio.js';
 import type { Floor } from './floor.js';
-import { fillJob, keepJob, measureJob, verifyJob, writeFlushLog } from './jobs.js';
+import { measureJob, writeFlushLog } from './jobs.js';
 import { dropPageCache } from './page-cache.js';
 import { type Workload, writes } from './workload.js';
 
@@ -15,6 +16,8 @@ export interface Sample extends FioResult {
   readonly round: number;
   /** Of all the system's processes, in microseconds per operation. */
   readonly cpuUs: number;
+  /** The same of each role that the system tells apart. */
+  readonly roles?: Readonly<Record<string, number>>;
 }
 
 /** Samples by workload and system. */
@@ -84,7 +87,7 @@ export async function runRounds(options: RoundsOptions): Promise<Samples> {
 }
 
 async function runRound(options: RoundsOptions, round: number, flushLog: string, samples: Samples): Promise<void> {
-  const { processes, directory, sizeBytes, systems } = options;
+  const { sizeBytes, systems } = options;
   const name = round === WARM_UP_ROUND ? 'warm-up' : `round ${round + 1} of ${options.rounds}`;
   const progress = (text: string) => options.progress(`${name}: ${text}`);
   if (round !== WARM_UP_ROUND && options.floor !== null) {
@@ -95,8 +98,7 @@ async function runRound(options: RoundsOptions, round: number, flushLog: string,
   for (const system of systems) {
     progress(`filling ${system.title}`);
     await system.open();
-    await runFio(processes, directory, fillJob(system.target(), sizeBytes));
-    await runFio(processes, directory, keepJob('write', system.target(), sizeBytes));
+    await writeContent(options, system.target(), sizeBytes);
   }
   const workloads = round === WARM_UP_ROUND ? options.workloads.filter(warmsUp) : options.workloads;
   for (const [index, workload] of workloads.entries()) {
@@ -110,8 +112,7 @@ async function runRound(options: RoundsOptions, round: number, flushLog: string,
   }
   for (const system of systems) {
     progress(`verifying ${system.title}`);
-    await runFio(processes, directory, keepJob('check', system.target(), sizeBytes));
-    await runFio(processes, directory, verifyJob(system.target(), sizeBytes));
+    await checkContent(options, system.target(), sizeBytes);
     await system.close();
   }
 }
@@ -133,11 +134,18 @@ async function measureOne(
   await settle(options);
   if (workload.cold) await dropPageCache();
   const job = measureJob(workload, system.target(), { sizeBytes, seconds, flushLog });
-  const before = cpuSecondsOf(system.pids());
+  const roles = Object.entries(system.roles?.() ?? {});
+  const sets = [system.pids(), ...roles.map(([, pids]) => pids)];
+  const before = cpuSecondsOfEach(sets);
   const result = await runFio(processes, directory, job);
-  const cpuSeconds = cpuSecondsOf(system.pids()) - before;
+  const used = cpuSecondsOfEach(sets).map((seconds, i) => ((seconds - before[i]!) * 1e6) / result.operations);
   if (writes(workload)) await settle(options);
-  return { ...result, round, cpuUs: (cpuSeconds * 1e6) / result.operations };
+  return {
+    ...result,
+    round,
+    cpuUs: used[0]!,
+    roles: Object.fromEntries(roles.map(([role], i) => [role, used[i + 1]!])),
+  };
 }
 
 /** Dirty pages of one system must not be written during the turn of another. */

@@ -8,7 +8,7 @@ import { Processes } from '../../../bench/processes.js';
 import { conditionsOf, Publication, whyNotPublishable } from '../../../bench/publish.js';
 import type { BenchRun } from '../../../bench/run.js';
 import { targets } from '../../../bench/targets/catalogue.js';
-import { ratioOf } from '../../../bench/targets/peers-stage.js';
+import { type PeersResult, ratioOf } from '../../../bench/targets/compared.js';
 import { judge, loss, type Target, writeMeasured, writeTarget } from '../../../bench/targets/target.js';
 import { changeLines, changesSince, summary, verdictTable } from '../../../bench/targets/verdicts.js';
 import { floorItems } from '../../../bench/volume/floor.js';
@@ -97,12 +97,27 @@ describe('a ratio to a peer', () => {
   add('w4k-q32', 'nbdkit-file', sample(1, 600, 10), sample(0, 1000, 10));
   add('w128k-q8', 'holdfast-x1', sample(0, 600, 1));
   add('w128k-q8', 'qemu-nbd-luks', sample(0, 200, 1));
+  add('w4k-c32-flush', 'holdfast-x3', sample(0, 900, 1), sample(1, 800, 1));
+  add('w4k-q1-flush', 'holdfast-x3', sample(0, 100, 1), sample(1, 50, 1));
+  const floor = new Map([
+    ['sync', [1, 1]],
+    ['sync-3', [200, 200]],
+  ]);
+  const result: PeersResult = { samples, floor, ceph: { cpuUs: 500, when: 'then' } };
+  const ratio = (id: string, from = result) => ratioOf(targets.find((target) => target.id === id)!.compares!, from);
 
   it('divides ours by the peer of the same round', () => {
-    expect(ratioOf('w4k-q32.h3.nbdkit', samples)).toEqual({ values: [0.8, 0.5], beside: '550/s : 800/s' });
-    expect(ratioOf('cpu.w4k-q32.h3.nbdkit', samples)).toEqual({ values: [2, 3], beside: '25.0 us : 10.0 us' });
-    expect(ratioOf('w128k-q8.h1.luks', samples)).toEqual({ values: [3], beside: '60.0 MB/s : 20.0 MB/s' });
-    expect(ratioOf('w4k-q1.h1.raw', samples).values).toEqual([]);
+    expect(ratio('w4k-q32.h3.nbdkit')).toEqual({ values: [0.8, 0.5], beside: '550/s : 800/s' });
+    expect(ratio('cpu.w4k-q32.h3.nbdkit')).toEqual({ values: [2, 3], beside: '25.0 us : 10.0 us' });
+    expect(ratio('w128k-q8.h1.luks')).toEqual({ values: [3], beside: '60.0 MB/s : 20.0 MB/s' });
+    expect(ratio('w4k-q1.h1.raw').values).toEqual([]);
+  });
+
+  it('divides by the floor of as many files, by one client, and by what Ceph took in a former run', () => {
+    expect(ratio('w4k-q1-flush.h3.floor')).toEqual({ values: [0.5, 0.25], beside: '75.0/s : 200/s' });
+    expect(ratio('w4k-c32-flush.h3.one').values).toEqual([9, 16]);
+    expect(ratio('cpu.w4k-q32.h3.ceph')).toEqual({ values: [0.04, 0.06], beside: '25.0 us : 500 us of then' });
+    expect(ratio('cpu.w4k-q32.h3.ceph', { ...result, ceph: undefined }).values).toEqual([]);
   });
 });
 
