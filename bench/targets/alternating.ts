@@ -1,21 +1,34 @@
 // Two servers with a client each, both at work all the time as far as they can tell; but only one of them runs, in short slices by
-// turns, while the other one and its client are stopped by a signal. So both are compared within two seconds, neither disturbs
+// turns, while the other one and its client are stopped by a signal. So both are compared within a second, neither disturbs
 // the other, and what a server has put off it must do in its own next slice.
+//
+// Slices are short because a machine has moods of some seconds: a virtual one gives memory that is freed back to its host, say, and
+// until it has it again every new page of the page cache costs ten times as much. A round is the sum of several slices of either
+// side, since what goes on in the background comes in bursts.
 
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Clock } from '../../src/base/index.js';
-import type { Served } from '../micro/served.js';
+import { type Clock, precondition } from '../../src/base/index.js';
+import { Served } from '../micro/served.js';
 import type { Processes, Started } from '../processes.js';
+import { writeContent } from '../volume/content.js';
 import { type FioJob, fioArguments } from '../volume/fio.js';
+import { measureJob } from '../volume/jobs.js';
+import type { Workload } from '../volume/workload.js';
 import { measurePairs, type Pair } from './pairs.js';
 
 /** After a server goes on, before it is measured: caches are its own again, what was due meanwhile is done. */
-const SETTLE_MS = 300;
-const SLICE_MS = 1_000;
-const WARM_PAIRS = 2;
-const QUICK_MS = 500;
+const SETTLE_MS = 100;
+const SLICE_MS = 250;
+/** Of either side in a round. */
+const SLICES = 6;
+const WARM_ROUNDS = 1;
+export const ROUNDS = 7;
+export const ROUNDS_QUICK = 3;
+/** Longer than a client is needed. */
+const LOAD_SECONDS = 300;
 
-/** What a server says of itself; all of it only grows. */
+/** What a server says of itself, all of which only grows; or how much it grew. */
 export interface Usage {
   readonly ms: number;
   /** User and system time of the process. */
@@ -26,23 +39,27 @@ export interface Usage {
   readonly reclaimedBytes: number;
 }
 
-export interface Slice {
-  /** Writes per second. */
-  readonly rate: number;
-  /** Per write. */
-  readonly cpuUs: number;
-  /** Bytes moved by the cleaner per byte written. */
-  readonly moved: number;
+const fields = ['ms', 'cpuUs', 'writes', 'writeBytes', 'movedBytes', 'reclaimedBytes'] as const;
+
+function combined(a: Usage, b: Usage, combine: (a: number, b: number) => number): Usage {
+  return Object.fromEntries(fields.map((field) => [field, combine(a[field], b[field])])) as Record<keyof Usage, number>;
 }
 
-export function sliceOf(before: Usage, after: Usage): Slice {
-  const writes = after.writes - before.writes;
-  return {
-    rate: (writes * 1000) / (after.ms - before.ms),
-    cpuUs: (after.cpuUs - before.cpuUs) / writes,
-    moved: (after.movedBytes - before.movedBytes) / Math.max(1, after.writeBytes - before.writeBytes),
-  };
+/** What happened between two moments. */
+export function usedBetween(before: Usage, after: Usage): Usage {
+  return combined(after, before, (a, b) => a - b);
 }
+
+export function sumOf(used: readonly Usage[]): Usage {
+  return used.reduce((sum, one) => combined(sum, one, (a, b) => a + b));
+}
+
+/** Writes per second. */
+export const rate = ({ writes, ms }: Usage) => (writes * 1000) / ms;
+/** Per write. */
+export const cpuUs = (used: Usage) => used.cpuUs / used.writes;
+/** Bytes moved by the cleaner per byte written. */
+export const moved = (used: Usage) => used.movedBytes / Math.max(1, used.writeBytes);
 
 export async function usageOf(server: Served): Promise<Usage> {
   return JSON.parse(await server.ask('usage')) as Usage;
@@ -65,13 +82,14 @@ export class LoadedServer {
     for (const { pid, ended } of [this.#client, this.#server]) if (!ended) process.kill(pid, signal);
   }
 
-  async slice(clock: Clock, ms: number): Promise<Slice> {
+  async slice(clock: Clock, ms: number): Promise<Usage> {
     this.#signal('SIGCONT');
     try {
       await clock.sleep(SETTLE_MS);
       const before = await usageOf(this.#server);
       await clock.sleep(ms);
-      return sliceOf(before, await usageOf(this.#server));
+      if (this.#client.ended) throw precondition(`fio ended in the middle: ${this.#client.lastWords()}`);
+      return usedBetween(before, await usageOf(this.#server));
     } finally {
       this.#signal('SIGSTOP');
     }
@@ -85,8 +103,7 @@ export class LoadedServer {
 export interface Alternation {
   readonly processes: Processes;
   readonly clock: Clock;
-  readonly quick: boolean;
-  readonly pairs: number;
+  readonly rounds: number;
 }
 
 export interface Side {
@@ -95,20 +112,47 @@ export interface Side {
   readonly job: FioJob;
 }
 
-/** Pairs of slices, the order turned each time. */
-export async function alternate(parts: Alternation, without: Side, withIt: Side): Promise<Pair<Slice>[]> {
-  const { processes, clock, quick, pairs } = parts;
+export interface SideOptions {
+  readonly processes: Processes;
+  /** For everything of this side. */
+  readonly directory: string;
+  readonly pool: string;
+  readonly sizeBytes: number;
+  readonly workload: Workload;
+  /** Another build's serve.js. */
+  readonly program?: string;
+}
+
+/** An engine with one replica and a volume of its own, written in full. */
+export async function startSide({ program, ...options }: SideOptions): Promise<Side> {
+  const { processes, directory, sizeBytes, workload } = options;
+  mkdirSync(directory, { recursive: true });
+  const build = program === undefined ? {} : { program };
+  const server = await Served.start(processes, directory, sizeBytes, ['pools', '1', options.pool], build);
+  await writeContent({ processes, directory }, server.target, sizeBytes, workload.compressiblePercent);
+  const job = measureJob(workload, server.target, { sizeBytes, seconds: LOAD_SECONDS, flushLog: '' });
+  return { server, directory, job };
+}
+
+/** One pair a round; the order of the two turns with every slice. */
+export async function alternate(parts: Alternation, without: Side, withIt: Side): Promise<Pair<Usage>[]> {
+  const { processes, clock, rounds } = parts;
   const sides: LoadedServer[] = [];
   const measured = ({ directory, server, job }: Side) => {
     const side = new LoadedServer(processes, directory, server, job);
     sides.push(side);
-    return () => side.slice(clock, quick ? QUICK_MS : SLICE_MS);
+    return () => side.slice(clock, SLICE_MS);
   };
   try {
     const [base, loaded] = [measured(without), measured(withIt)];
-    // Clients connect in their first slices, and code is compiled.
-    await measurePairs(WARM_PAIRS, base, loaded);
-    return await measurePairs(pairs, base, loaded);
+    const results: Pair<Usage>[] = [];
+    // In the first one clients connect, and code is compiled.
+    for (let round = -WARM_ROUNDS; round < rounds; round++) {
+      const pairs = await measurePairs(SLICES, base, loaded);
+      const sum = (side: keyof Pair) => sumOf(pairs.map((pair) => pair[side]));
+      if (round >= 0) results.push({ without: sum('without'), with: sum('with') });
+    }
+    return results;
   } finally {
     for (const side of sides) await side.end();
   }

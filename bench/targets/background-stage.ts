@@ -2,75 +2,68 @@
 // either, beside one that has no reason to. At full speed, where every bit of CPU is missed, the rate that is lost; at half of it,
 // with pauses between bursts, what the same writes cost in CPU time. (A snapshot every second is measured with the snapshots.)
 
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { GiB, MiB } from '../../src/base/index.js';
-import { Served } from '../micro/served.js';
 import { median, short } from '../statistics.js';
 import { TestDisk, whyNoTestDisk } from '../systems/test-disk.js';
 import { renderTable } from '../table.js';
-import { checkContent, writeContent } from '../volume/content.js';
+import { checkContent } from '../volume/content.js';
 import { type FioJob, runFio } from '../volume/fio.js';
-import { measureJob } from '../volume/jobs.js';
 import { withData, workloadOf } from '../volume/workload.js';
-import { alternate, type Side, type Slice, usageOf } from './alternating.js';
+import {
+  alternate,
+  cpuUs,
+  moved,
+  ROUNDS,
+  ROUNDS_QUICK,
+  rate,
+  type Side,
+  startSide,
+  type Usage,
+  usageOf,
+} from './alternating.js';
 import { losses, type Pair, pairsOf, writePairs } from './pairs.js';
 import type { Stage, StageRun } from './stage.js';
 
 const SIZE = 256 * MiB;
-const PAIRS = 15;
-const PAIRS_HALF = 9;
-const PAIRS_QUICK = 3;
-/** Longer than any of them is needed. */
-const LOAD_SECONDS = 300;
 const WARM_SECONDS = 3;
 
 /** Incompressible, so that the log grows as fast as it can. */
 const workload = withData(workloadOf('w4k-q32'), 0);
 
-/** One server with its volume, filled. */
-async function serve(stage: StageRun, directory: string, pool: string): Promise<Side> {
-  mkdirSync(directory, { recursive: true });
-  const { processes } = stage;
-  const server = await Served.start(processes, directory, SIZE, ['pools', '1', pool]);
-  await writeContent({ processes, directory }, server.target, SIZE, 0);
-  return { server, directory, job: load(server, LOAD_SECONDS) };
+function serve({ processes }: StageRun, directory: string, pool: string): Promise<Side> {
+  return startSide({ processes, directory, pool, sizeBytes: SIZE, workload });
 }
 
-function load({ target }: Served, seconds: number): FioJob {
-  return measureJob(workload, target, { sizeBytes: SIZE, seconds, flushLog: '' });
+function load({ job }: Side, seconds: number): FioJob {
+  return { ...job, settings: { ...job.settings, runtime: seconds }, seconds };
 }
 
 /** The same writes in bursts as deep as the queue, with a pause behind each that is as long as a burst at full speed. */
-function halved({ server, directory, job }: Side, rate: number): Side {
-  const pause = { thinktime: Math.round((workload.depth * 1e6) / rate), thinktime_blocks: workload.depth };
+function halved({ server, directory, job }: Side, peak: number): Side {
+  const pause = { thinktime: Math.round((workload.depth * 1e6) / peak), thinktime_blocks: workload.depth };
   return { server, directory, job: { ...job, settings: { ...job.settings, ...pause } } };
 }
 
 interface Cost {
-  readonly full: readonly Pair<Slice>[];
-  readonly half: readonly Pair<Slice>[];
+  readonly full: readonly Pair<Usage>[];
+  readonly half: readonly Pair<Usage>[];
 }
 
 async function measure(stage: StageRun, what: string, without: Side, withIt: Side): Promise<Cost> {
   const { processes, clock, options } = stage;
-  const parts = (pairs: number) => ({
-    processes,
-    clock,
-    quick: options.quick,
-    pairs: options.quick ? PAIRS_QUICK : pairs,
-  });
+  const parts = { processes, clock, rounds: options.quick ? ROUNDS_QUICK : ROUNDS };
   stage.progress(`writes at full speed with and without ${what}`);
-  const full = await alternate(parts(PAIRS), without, withIt);
-  const rate = median(full.map((pair) => pair.without.rate));
+  const full = await alternate(parts, without, withIt);
+  const peak = median(full.map((pair) => rate(pair.without)));
   stage.progress(`writes at half speed with and without ${what}`);
-  const half = await alternate(parts(PAIRS_HALF), halved(without, rate), halved(withIt, rate));
+  const half = await alternate(parts, halved(without, peak), halved(withIt, peak));
   return { full, half };
 }
 
-const lost = (pairs: readonly Pair<Slice>[]) => losses(pairsOf(pairs, ({ rate }) => rate));
+const lost = (pairs: readonly Pair<Usage>[]) => losses(pairsOf(pairs, rate));
 /** Negative losses: more CPU time is worse. */
-const more = (pairs: readonly Pair<Slice>[]) => losses(pairsOf(pairs, ({ cpuUs }) => cpuUs)).map((value) => -value);
+const more = (pairs: readonly Pair<Usage>[]) => losses(pairsOf(pairs, cpuUs)).map((value) => -value);
 
 function report(
   stage: StageRun,
@@ -80,16 +73,16 @@ function report(
   happened: boolean,
   beside: string,
 ): void {
-  const rates = (pairs: readonly Pair<Slice>[]) => `${writePairs(pairsOf(pairs, ({ rate }) => rate))}/s`;
-  const cpu = (pairs: readonly Pair<Slice>[]) => `${writePairs(pairsOf(pairs, ({ cpuUs }) => cpuUs))} us`;
+  const rates = (pairs: readonly Pair<Usage>[]) => `${writePairs(pairsOf(pairs, rate))}/s`;
+  const cpu = (pairs: readonly Pair<Usage>[]) => `${writePairs(pairsOf(pairs, cpuUs))} us`;
   const percent = (values: readonly number[]) => {
     const [least, middle, most] = [Math.min(...values), median(values), Math.max(...values)].map((value) =>
       (value * 100).toFixed(1),
     );
     return `${middle} % (${least} to ${most})`;
   };
-  const row = (title: string, pairs: readonly Pair<Slice>[]) => [
-    `${title}, ${pairs.length} pairs`,
+  const row = (title: string, pairs: readonly Pair<Usage>[]) => [
+    `${title}, ${pairs.length} rounds`,
     ...[rates(pairs), percent(lost(pairs)), cpu(pairs), percent(more(pairs))],
   ];
   const head = [`4 KiB writes with : without ${what}`, 'rate', 'lost', 'CPU', 'more'];
@@ -107,7 +100,7 @@ async function scrubbing(stage: StageRun): Promise<void> {
       sides.push(await serve(stage, place, join(place, 'pools')));
     }
     const [calm, scrubbed] = sides as [Side, Side];
-    for (const { server } of sides) await runFio(processes, directory, load(server, WARM_SECONDS));
+    for (const side of sides) await runFio(processes, directory, load(side, WARM_SECONDS));
     await scrubbed.server.ask('scrub-start');
     const cost = await measure(stage, 'scrubbing', calm, scrubbed);
     for (const side of sides) await checkContent({ processes, ...side }, side.server.target, SIZE);
@@ -129,16 +122,12 @@ const WARM_MOVED = SIZE;
 const WARM_BYTES_MAX = 16 * SIZE;
 
 /** Writes until the server has done what `enough` asks of it, within bounds. */
-async function warm(
-  stage: StageRun,
-  { server }: Side,
-  enough: (usage: { movedBytes: number; reclaimedBytes: number }) => boolean,
-) {
+async function warm(stage: StageRun, side: Side, enough: (usage: Usage) => boolean): Promise<void> {
   const { processes, directory } = stage;
   for (;;) {
-    const usage = await usageOf(server);
+    const usage = await usageOf(side.server);
     if (enough(usage) || usage.writeBytes > WARM_BYTES_MAX) return;
-    await runFio(processes, directory, load(server, WARM_SECONDS));
+    await runFio(processes, directory, load(side, WARM_SECONDS));
   }
 }
 
@@ -170,10 +159,10 @@ async function cleaning(stage: StageRun): Promise<void> {
     await warm(stage, roomy, ({ reclaimedBytes }) => reclaimedBytes > 0);
     const cost = await measure(stage, 'cleaning', roomy, tight);
     for (const side of sides) await checkContent({ processes, ...side }, side.server.target, SIZE);
-    const moved = median(cost.full.map((pair) => pair.with.moved));
-    const calm = Math.max(...cost.full.map((pair) => pair.without.moved));
-    const beside = `${short(moved)} bytes moved per byte written, ${FULL * 100} % full${calm > 0 ? '; the roomy pool was cleaned, too' : ''}`;
-    report(stage, 'background.cleaning', 'cleaning', cost, moved > 0 && calm === 0, beside);
+    const share = median(cost.full.map((pair) => moved(pair.with)));
+    const calm = Math.max(...cost.full.map((pair) => moved(pair.without)));
+    const beside = `${short(share)} bytes moved per byte written, ${FULL * 100} % full${calm > 0 ? '; the roomy pool was cleaned, too' : ''}`;
+    report(stage, 'background.cleaning', 'cleaning', cost, share > 0 && calm === 0, beside);
   } finally {
     for (const { server } of sides) await server.stop();
     for (const disk of disks) await disk.unmount();
@@ -182,7 +171,7 @@ async function cleaning(stage: StageRun): Promise<void> {
 
 export const backgroundStage: Stage = {
   name: 'background',
-  title: 'line 7: writes beside scrubbing and cleaning, in slices of a second by turns',
+  title: 'line 7: writes beside scrubbing and cleaning, in slices of a quarter of a second by turns',
   async run(stage) {
     await scrubbing(stage);
     await cleaning(stage);

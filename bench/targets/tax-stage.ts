@@ -1,18 +1,21 @@
 // Line 6: what encryption and compression cost 4 KiB writes at depth 32, by volumes that differ in nothing else, on the same
-// data, in interleaved rounds; and what share of a write's CPU time its checksums are. Beside it, what other data does.
+// data, in interleaved rounds; what checksums cost, beside a build without any. Beside it, what other data does.
 
+import { join } from 'node:path';
 import { KiB, MiB } from '../../src/base/index.js';
 import { checksumUsPerByte } from '../micro/checksum.js';
-import { short, spreadOf } from '../statistics.js';
+import { buildUnsummed } from '../micro/unsummed.js';
+import { median, short, spreadOf } from '../statistics.js';
 import { HoldfastSystem, holdfast, untaxed } from '../systems/holdfast.js';
 import { HoldfastCluster } from '../systems/holdfast-cluster.js';
 import type { BenchSystem } from '../systems/system.js';
 import { renderTable } from '../table.js';
-import { runFio } from '../volume/fio.js';
-import { measureJob } from '../volume/jobs.js';
+import { checkContent } from '../volume/content.js';
 import { byRound, rateOf } from '../volume/report.js';
 import { runRounds, type Samples } from '../volume/rounds.js';
 import { type Workload, withData, workloadOf } from '../volume/workload.js';
+import { alternate, cpuUs, ROUNDS, ROUNDS_QUICK, rate, type Side, startSide } from './alternating.js';
+import { losses, pairsOf, writePairs } from './pairs.js';
 import type { Stage, StageRun } from './stage.js';
 
 const SIZE = 256 * MiB;
@@ -32,26 +35,40 @@ export function taxes(samples: Samples, workload: Workload, taxed: string, witho
   });
 }
 
-/** Each stored byte is summed for its record, for its frame, and by the replica that takes the frame. */
-const SUMMED = 3;
-
-async function noteChecksums(
-  stage: StageRun,
-  samples: Samples,
-  one: HoldfastSystem,
-  cluster: HoldfastCluster,
-): Promise<void> {
-  const { processes, directory } = stage;
-  await one.open();
-  await runFio(processes, directory, measureJob(half, one.target(), { sizeBytes: SIZE, seconds: 1, flushLog: '' }));
-  const { counters } = await cluster.status(one.volume);
-  await one.close();
-  const stored = Number(counters?.stored_write_bytes ?? 0) / Math.max(1, Number(counters?.write_bytes ?? 0));
-  const crcUs = checksumUsPerByte() * stored * 4 * KiB * SUMMED;
-  const cpuUs = spreadOf(samples.of(half, one).map((sample) => sample.cpuUs))?.median;
-  if (cpuUs === undefined) return;
-  const beside = `${crcUs.toFixed(2)} us of ${short(cpuUs)} us: ${SUMMED} times ${short(stored * 4 * KiB)} bytes`;
-  stage.note('tax.checksums', [crcUs / cpuUs], beside);
+/** One engine, replica and NBD server in a process, as it is and built without checksums, in slices by turns. */
+async function checksums(stage: StageRun): Promise<void> {
+  const { processes, clock, options, directory } = stage;
+  stage.progress('building everything without checksums');
+  const build = await buildUnsummed({ processes, directory });
+  if ('whyNot' in build) {
+    stage.print(`checksums are not measured: ${build.whyNot}\n`);
+    return;
+  }
+  const sides: Side[] = [];
+  try {
+    for (const [name, more] of [
+      ['bare', build],
+      ['summed', {}],
+    ] as const) {
+      const place = join(directory, name);
+      const common = { processes, directory: place, pool: join(place, 'pools'), sizeBytes: SIZE, workload: half };
+      sides.push(await startSide({ ...common, ...more }));
+    }
+    stage.progress('writes with and without checksums');
+    const rounds = options.quick ? ROUNDS_QUICK : ROUNDS;
+    const [bare, summed] = sides as [Side, Side];
+    const pairs = await alternate({ processes, clock, rounds }, bare, summed);
+    for (const side of sides) await checkContent({ processes, ...side }, side.server.target, SIZE);
+    const cpu = pairsOf(pairs, cpuUs);
+    const rates = pairsOf(pairs, rate);
+    const lost = `${(median(losses(rates)) * 100).toFixed(1)} % of the rate`;
+    const beside = `${writePairs(cpu)} us with : without, ${writePairs(rates)}/s, ${lost}, ${pairs.length} rounds`;
+    const share = cpu.map((pair) => 1 - pair.without / pair.with);
+    stage.note('tax.checksums', share, beside);
+    stage.print(`checksums: ${beside}; CRC-32C alone ${(checksumUsPerByte() * KiB).toFixed(3)} us per KiB\n`);
+  } finally {
+    for (const { server } of sides) await server.stop();
+  }
 }
 
 function table(samples: Samples, systems: readonly BenchSystem[]): string {
@@ -99,9 +116,9 @@ export const taxStage: Stage = {
         );
       stage.note('tax.encryption', taxes(samples, half, one.name, plain!.name), rates(half, one, plain!).join(' : '));
       stage.note('tax.lz4', taxes(samples, random, one.name, raw!.name), rates(random, one, raw!).join(' : '));
-      await noteChecksums(stage, samples, one, cluster);
     } finally {
       await cluster.stop();
     }
+    await checksums(stage);
   },
 };

@@ -1,8 +1,13 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { projectRoot } from '../../../bench/history.js';
 import { budgetOf, type Profile, timeByStage } from '../../../bench/micro/budget.js';
+import { withoutChecksum } from '../../../bench/micro/unsummed.js';
+import { cpuUs, moved, rate, sumOf, type Usage, usedBetween } from '../../../bench/targets/alternating.js';
 import { checkPieces, fillUntilFull, PIECE, type PieceDevice, pieceBytes } from '../../../bench/targets/full-pool.js';
 import { parseRss } from '../../../bench/targets/idle-stage.js';
-import { losses, measurePairs } from '../../../bench/targets/pairs.js';
+import { losses, measurePairs, pairsOf, writePairs } from '../../../bench/targets/pairs.js';
 import { taxes } from '../../../bench/targets/tax-stage.js';
 import { type Sample, Samples } from '../../../bench/volume/rounds.js';
 import { workloadOf } from '../../../bench/volume/workload.js';
@@ -71,6 +76,22 @@ describe('what a feature or something in the background takes', () => {
     expect(losses([{ without: 100, with: 125 }])).toEqual([-0.25]);
   });
 
+  it('is taken of sums over slices, since it comes in bursts', () => {
+    const usage = (ms: number, cpu: number, writes: number, movedBytes = 0): Usage => ({
+      ...{ ms, cpuUs: cpu, writes, writeBytes: writes * 4096, movedBytes, reclaimedBytes: 0 },
+    });
+    const calm = usedBetween(usage(1000, 500, 10), usage(1250, 1500, 110));
+    expect(calm).toEqual(usage(250, 1000, 100));
+    // Nothing in most slices, all of the work in one: a median of slices would not see it.
+    const busy = sumOf([calm, calm, usedBetween(usage(0, 0, 0), usage(250, 3000, 40, 40 * 4096))]);
+    expect([rate(calm), cpuUs(calm), moved(calm)]).toEqual([400, 10, 0]);
+    expect(rate(busy)).toBe(320);
+    expect(cpuUs(busy)).toBeCloseTo(5000 / 240);
+    expect(moved(busy)).toBeCloseTo(1 / 6);
+    expect(losses(pairsOf([{ without: calm, with: busy }], rate))[0]).toBeCloseTo(0.2);
+    expect(writePairs(pairsOf([{ without: calm, with: busy }], rate))).toBe('320 : 400');
+  });
+
   it('is taken round by round', () => {
     const samples = new Samples();
     const workload = workloadOf('w4k-q32');
@@ -120,6 +141,19 @@ describe('the budget of a write', () => {
     const parts = budgetOf(timeByStage(profile), 8);
     expect(parts.get('seal')).toBeCloseTo(2.8);
     expect([...parts.values()].reduce((sum, part) => sum + part, 0)).toBeCloseTo(8);
+  });
+});
+
+describe('a build without checksums', () => {
+  it('differs from the crate in its checksum alone, and is refused when that is not found', () => {
+    const source = readFileSync(join(projectRoot(), 'src/hotpath/native/src/record.rs'), 'utf8');
+    const changed = withoutChecksum(source).split('\n');
+    const lines = source.split('\n');
+    const differing = lines.flatMap((line, i) => (line === changed[i] ? [] : [i]));
+    expect(changed).toHaveLength(lines.length);
+    expect(differing).toHaveLength(1);
+    expect(lines[differing[0]! - 1]).toContain('fn crc32c(');
+    expect(() => withoutChecksum('fn crc32c() {}')).toThrow('checksum is not');
   });
 });
 

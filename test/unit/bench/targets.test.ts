@@ -11,8 +11,10 @@ import { targets } from '../../../bench/targets/catalogue.js';
 import { type PeersResult, ratioOf } from '../../../bench/targets/compared.js';
 import { judge, loss, type Target, writeMeasured, writeTarget } from '../../../bench/targets/target.js';
 import { changeLines, changesSince, summary, verdictTable } from '../../../bench/targets/verdicts.js';
+import { whyLines } from '../../../bench/targets/why.js';
 import { floorItems } from '../../../bench/volume/floor.js';
 import { type Sample, Samples } from '../../../bench/volume/rounds.js';
+import { workloadOf } from '../../../bench/volume/workload.js';
 import { realClock, realRandom } from '../../../src/base/index.js';
 
 const least: Target = { id: 'a', line: 1, text: 'speed', rule: 'at least', value: 1.3, aim: 2, unit: 'x' };
@@ -118,6 +120,55 @@ describe('a ratio to a peer', () => {
     expect(ratio('w4k-c32-flush.h3.one').values).toEqual([9, 16]);
     expect(ratio('cpu.w4k-q32.h3.ceph')).toEqual({ values: [0.04, 0.06], beside: '25.0 us : 500 us of then' });
     expect(ratio('cpu.w4k-q32.h3.ceph', { ...result, ceph: undefined }).values).toEqual([]);
+  });
+});
+
+describe('why a ratio was missed', () => {
+  const samples = new Samples();
+  const sample = (iops: number, own: number, client: number, roles?: Record<string, number>): Sample => ({
+    ...{ round: 0, iops, cpuUs: own, clientCpuUs: client, operations: iops, mbPerSecond: 1, p50Us: 1, p99Us: 2 },
+    ...{ meanUs: 1, flushes: 0, flushP50Us: 0, ...(roles === undefined ? {} : { roles }) },
+  });
+  samples.add({ name: 'w4k-q32' }, { name: 'holdfast-x1' }, sample(50_000, 20, 10, { engine: 15, others: 2 }));
+  samples.add({ name: 'w4k-q32' }, { name: 'nbdkit-file' }, sample(100_000, 8, 6));
+  const result: PeersResult = { samples, floor: new Map(), ceph: undefined };
+  const budget = {
+    ...{ workload: workloadOf('w4k-q32'), replicas: 1, cpuUs: 11 },
+    parts: new Map([
+      ['parse', 0.5],
+      ['seal', 4],
+      ['append', 3],
+      ['map', 0.2],
+      ['reply', 1],
+      ['send', 0.1],
+      ['engine', 2.2],
+    ]),
+  };
+  const judged = (values: Record<string, number>) =>
+    targets.map((target) =>
+      judge(target, { id: target.id, values: [values[target.id] ?? Number.NaN].filter(Number.isFinite), beside: '' }),
+    );
+
+  it('is said by CPU time of each process, cores busy and the stages that took most, once for each side of ours', () => {
+    const lines = whyLines(judged({ 'w4k-q32.h1.nbdkit': 0.5, 'cpu.w4k-q32.h1.nbdkit': 2.5, 'tax.lz4': 9 }), result, [
+      budget,
+    ]);
+    expect(lines.map((line) => line.trim())).toEqual([
+      expect.stringMatching(/^Why/),
+      'line 1, 4 KiB random write, QD 32, H1 / nbdkit file: 0.50, target >= 1.30',
+      expect.stringMatching(
+        /^H1: 50\.0k\/s; CPU us: engine 15\.0, others 2\.00, the rest 3\.00, client 10\.0; 1\.50 of \d+ cores busy$/,
+      ),
+      'stages of H1 in one process: seal 4.00, append 3.00, engine 2.20, reply 1.00, parse 0.50; 11.0 us in all',
+      expect.stringMatching(/^nbdkit file: 100k\/s; CPU us: server 8\.00, client 6\.00; 1\.40 of \d+ cores busy$/),
+      'line 5, CPU, 4 KiB random write, QD 32, H1 / nbdkit file: 2.50, target <= 1.00',
+      'as above',
+      expect.stringContaining('nbdkit file: 100k/s'),
+    ]);
+  });
+
+  it('is not asked of what was held', () => {
+    expect(whyLines(judged({ 'w4k-q32.h1.nbdkit': 1.4 }), result, [budget])).toEqual([]);
   });
 });
 
