@@ -77,8 +77,8 @@ async function serveOnce(
   workload: Workload,
 ): Promise<{ result: FioResult; cpuUs: number; cores: number }> {
   const { processes, directory, options } = run;
-  const flags = options.profile === '' ? [] : ['--cpu-prof', `--cpu-prof-dir=${resolve(options.profile)}`];
-  const server = await Served.start(processes, directory, SERVED_BYTES, args, { flags });
+  const profile = options.profile === '' ? [] : ['--cpu-prof', `--cpu-prof-dir=${resolve(options.profile)}`];
+  const server = await Served.start(processes, directory, SERVED_BYTES, args, profile);
   try {
     await runFio(processes, directory, fillJob(server.target, SERVED_BYTES));
     const lasting = { sizeBytes: SERVED_BYTES, seconds: options.seconds, flushLog: '' };

@@ -11,27 +11,21 @@ const ANSWER_MS = 60_000;
 /** Replicas in memory keep all that is written in a run. */
 const HEAP_MIB = (8 * GiB) / MiB;
 
-const ownProgram = fileURLToPath(new URL('./serve.js', import.meta.url));
-
-export interface ServedOptions {
-  readonly flags?: readonly string[];
-  readonly program?: string;
-}
-
 export class Served {
   readonly #process: Started;
   readonly target: FioTarget;
   #asked = 0;
 
-  /** `args` as serve.js takes them behind the size; `flags` are Node's; `program` is another build's serve.js. */
+  /** `args` as serve.js takes them behind the size; `flags` are Node's. */
   static async start(
     processes: Processes,
     directory: string,
     sizeBytes: number,
     args: readonly string[],
-    { flags = [], program = ownProgram }: ServedOptions = {},
+    flags: readonly string[] = [],
   ): Promise<Served> {
     const socket = join(directory, 'served.sock');
+    const program = fileURLToPath(new URL('./serve.js', import.meta.url));
     const command = [...flags, `--max-old-space-size=${HEAP_MIB}`, program, socket, String(sizeBytes), ...args];
     const server = processes.start(process.execPath, command);
     await server.line((line) => line === 'ready', READY_MS);

@@ -119,16 +119,13 @@ export interface SideOptions {
   readonly pool: string;
   readonly sizeBytes: number;
   readonly workload: Workload;
-  /** Another build's serve.js. */
-  readonly program?: string;
 }
 
 /** An engine with one replica and a volume of its own, written in full. */
-export async function startSide({ program, ...options }: SideOptions): Promise<Side> {
+export async function startSide(options: SideOptions): Promise<Side> {
   const { processes, directory, sizeBytes, workload } = options;
   mkdirSync(directory, { recursive: true });
-  const build = program === undefined ? {} : { program };
-  const server = await Served.start(processes, directory, sizeBytes, ['pools', '1', options.pool], build);
+  const server = await Served.start(processes, directory, sizeBytes, ['pools', '1', options.pool]);
   await writeContent({ processes, directory }, server.target, sizeBytes, workload.compressiblePercent);
   const job = measureJob(workload, server.target, { sizeBytes, seconds: LOAD_SECONDS, flushLog: '' });
   return { server, directory, job };

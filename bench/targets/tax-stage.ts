@@ -1,21 +1,18 @@
 // Line 6: what encryption and compression cost 4 KiB writes at depth 32, by volumes that differ in nothing else, on the same
-// data, in interleaved rounds; what checksums cost, beside a build without any. Beside it, what other data does.
+// data, in interleaved rounds; what checksums cost, beside a kernel built without. Beside it, what other data does.
 
-import { join } from 'node:path';
-import { KiB, MiB } from '../../src/base/index.js';
-import { checksumUsPerByte } from '../micro/checksum.js';
-import { buildUnsummed } from '../micro/unsummed.js';
+import { MiB } from '../../src/base/index.js';
+import { nativeBinding } from '../../src/hotpath/index.js';
+import { type ChecksumCost, checksumCosts } from '../micro/checksum.js';
+import { loadUnsummed } from '../micro/unsummed.js';
 import { median, short, spreadOf } from '../statistics.js';
 import { HoldfastSystem, holdfast, untaxed } from '../systems/holdfast.js';
 import { HoldfastCluster } from '../systems/holdfast-cluster.js';
 import type { BenchSystem } from '../systems/system.js';
 import { renderTable } from '../table.js';
-import { checkContent } from '../volume/content.js';
 import { byRound, rateOf } from '../volume/report.js';
 import { runRounds, type Samples } from '../volume/rounds.js';
 import { type Workload, withData, workloadOf } from '../volume/workload.js';
-import { alternate, cpuUs, ROUNDS, ROUNDS_QUICK, rate, type Side, startSide } from './alternating.js';
-import { losses, pairsOf, writePairs } from './pairs.js';
 import type { Stage, StageRun } from './stage.js';
 
 const SIZE = 256 * MiB;
@@ -35,40 +32,20 @@ export function taxes(samples: Samples, workload: Workload, taxed: string, witho
   });
 }
 
-/** One engine, replica and NBD server in a process, as it is and built without checksums, in slices by turns. */
-async function checksums(stage: StageRun): Promise<void> {
-  const { processes, clock, options, directory } = stage;
-  stage.progress('building everything without checksums');
-  const build = await buildUnsummed({ processes, directory });
-  if ('whyNot' in build) {
-    stage.print(`checksums are not measured: ${build.whyNot}\n`);
+/** What sealing and checking take more of a write's CPU time than they would without checksums. */
+async function checksums(stage: StageRun, samples: Samples, one: BenchSystem): Promise<void> {
+  const binding = nativeBinding();
+  const cpuUs = spreadOf(samples.of(half, one).map((sample) => sample.cpuUs))?.median;
+  if (binding === null || cpuUs === undefined) {
+    stage.note('tax.checksums', [], 'the native crate is not built here');
     return;
   }
-  const sides: Side[] = [];
-  try {
-    for (const [name, more] of [
-      ['bare', build],
-      ['summed', {}],
-    ] as const) {
-      const place = join(directory, name);
-      const common = { processes, directory: place, pool: join(place, 'pools'), sizeBytes: SIZE, workload: half };
-      sides.push(await startSide({ ...common, ...more }));
-    }
-    stage.progress('writes with and without checksums');
-    const rounds = options.quick ? ROUNDS_QUICK : ROUNDS;
-    const [bare, summed] = sides as [Side, Side];
-    const pairs = await alternate({ processes, clock, rounds }, bare, summed);
-    for (const side of sides) await checkContent({ processes, ...side }, side.server.target, SIZE);
-    const cpu = pairsOf(pairs, cpuUs);
-    const rates = pairsOf(pairs, rate);
-    const lost = `${(median(losses(rates)) * 100).toFixed(1)} % of the rate`;
-    const beside = `${writePairs(cpu)} us with : without, ${writePairs(rates)}/s, ${lost}, ${pairs.length} rounds`;
-    const share = cpu.map((pair) => 1 - pair.without / pair.with);
-    stage.note('tax.checksums', share, beside);
-    stage.print(`checksums: ${beside}; CRC-32C alone ${(checksumUsPerByte() * KiB).toFixed(3)} us per KiB\n`);
-  } finally {
-    for (const { server } of sides) await server.stop();
-  }
+  stage.progress('building the native crate without checksums');
+  const costs = checksumCosts(binding, await loadUnsummed(stage.processes));
+  const middle = (pick: (cost: ChecksumCost) => number) => median(costs.map(pick)).toFixed(2);
+  const kernel = `sealing and checking ${middle((cost) => cost.with)} : ${middle((cost) => cost.without)} us with : without`;
+  const shares = costs.map((cost) => (cost.with - cost.without) / cpuUs);
+  stage.note('tax.checksums', shares, `${kernel}, of ${short(cpuUs)} us`);
 }
 
 function table(samples: Samples, systems: readonly BenchSystem[]): string {
@@ -116,9 +93,9 @@ export const taxStage: Stage = {
         );
       stage.note('tax.encryption', taxes(samples, half, one.name, plain!.name), rates(half, one, plain!).join(' : '));
       stage.note('tax.lz4', taxes(samples, random, one.name, raw!.name), rates(random, one, raw!).join(' : '));
+      await checksums(stage, samples, one);
     } finally {
       await cluster.stop();
     }
-    await checksums(stage);
   },
 };
