@@ -42,13 +42,14 @@ export interface PoolVolume {
   readonly replicas: number;
   readonly sizeBytes: number;
   readonly encrypted: boolean;
+  readonly compression: 'lz4' | 'none';
   /** Of the engine; above every one that had this volume before. */
   readonly epoch: number;
 }
 
 /** A new, encrypted, compressed volume. */
 export function newVolume(replicas: number, sizeBytes: number): PoolVolume {
-  return { replicas, sizeBytes, encrypted: true, epoch: 1 };
+  return { replicas, sizeBytes, encrypted: true, compression: 'lz4', epoch: 1 };
 }
 
 /** Opens a volume over pools below `directory`, which are made, with its replicas, when they are not there. */
@@ -57,6 +58,7 @@ export async function openOnPools(directory: string, volume: PoolVolume): Promis
   const net = openNet(realClock);
   const rig = new EngineRig(replicas, volume);
   rig.epoch = volume.epoch - 1;
+  rig.volume = { compression: volume.compression };
   const members = rig.members();
   const nodes: Node[] = [];
   for (const { nodeId, replicaId, incarnationId } of members) {

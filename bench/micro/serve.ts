@@ -3,8 +3,9 @@
 //
 //   serve.js SOCKET SIZE_BYTES memory             NBD server over a buffer
 //   serve.js SOCKET SIZE_BYTES engine REPLICAS    NBD server over an engine with replicas in this process's memory
-//   serve.js SOCKET SIZE_BYTES pools REPLICAS DIR NBD server over an engine with replicas in pools below DIR, all but the first
-//                                                 of them over loopback TCP, all in this process
+//   serve.js SOCKET SIZE_BYTES pools REPLICAS DIR [WITHOUT]
+//                                                 NBD server over an engine with replicas in pools below DIR, all but the first
+//                                                 of them over loopback TCP, all in this process; WITHOUT encryption or compression
 //
 // Lines on standard input, "NUMBER COMMAND", are answered by "NUMBER ANSWER":
 //   profile-start | profile-stop FILE             a CPU profile of what happens between
@@ -37,10 +38,18 @@ interface Served {
   readonly engine?: Engine;
 }
 
-async function open(kind: string, sizeBytes: number, replicas: number, directory: string): Promise<Served> {
+async function open(
+  kind: string,
+  sizeBytes: number,
+  replicas: number,
+  [directory = '', without]: string[],
+): Promise<Served> {
   if (kind === 'memory') return { device: new UnloggedDevice(sizeBytes) };
   if (kind === 'pools') {
-    const { engine } = await openOnPools(directory, newVolume(replicas, sizeBytes));
+    const volume = newVolume(replicas, sizeBytes);
+    const encrypted = without !== 'encryption';
+    const compression = without === 'compression' ? 'none' : volume.compression;
+    const { engine } = await openOnPools(directory, { ...volume, encrypted, compression });
     return { device: engine, engine };
   }
   const rig = new EngineRig(replicas, { sizeBytes, encrypted: true });
@@ -103,13 +112,13 @@ class Commands {
   }
 }
 
-const [socket, size, kind, replicas, directory] = process.argv.slice(2);
+const [socket, size, kind, replicas, ...more] = process.argv.slice(2);
 if (socket === undefined || size === undefined || kind === undefined) {
-  process.stderr.write('usage: serve.js SOCKET SIZE_BYTES memory | engine REPLICAS | pools REPLICAS DIR\n');
+  process.stderr.write('usage: serve.js SOCKET SIZE_BYTES memory | engine REPLICAS | pools REPLICAS DIR [WITHOUT]\n');
   process.exit(2);
 }
 const exports = new ExportTable();
-const { device, engine } = await open(kind, Number(size), Number(replicas ?? 1), directory ?? '');
+const { device, engine } = await open(kind, Number(size), Number(replicas ?? 1), more);
 exports.add({ name: 'volume', device });
 const server = new NbdServer({ exports, logger: silentLogger });
 await server.listen(openNet(realClock), `unix:${socket}`);

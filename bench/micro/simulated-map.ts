@@ -31,7 +31,7 @@ const DEPTH = 32;
 
 function volumeOf(sizeBytes: number, epoch: number): PoolVolume {
   // A plain one: keys have no part in what is measured here.
-  return { replicas: 1, sizeBytes, encrypted: false, epoch };
+  return { replicas: 1, sizeBytes, encrypted: false, compression: 'lz4', epoch };
 }
 
 function write(engine: Engine, offset: number, data: Buffer): Promise<void> {

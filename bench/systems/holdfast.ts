@@ -20,24 +20,6 @@ export function holdfast(copies: number): HoldfastVariant {
   return { name: `holdfast-x${copies}`, title, copies, features: everything, parameters: {} };
 }
 
-/** One copy with a feature left out: what that feature costs. */
-export const untaxed: readonly HoldfastVariant[] = [
-  {
-    name: 'holdfast-x1-plain',
-    title: 'without encryption',
-    copies: 1,
-    features: 'CRC-32C, LZ4; page cache',
-    parameters: { encryption: 'none' },
-  },
-  {
-    name: 'holdfast-x1-raw',
-    title: 'without compression',
-    copies: 1,
-    features: 'AES-256-GCM, CRC-32C; page cache',
-    parameters: { compression: 'none' },
-  },
-];
-
 export class HoldfastSystem implements BenchSystem {
   readonly name: string;
   readonly title: string;

@@ -119,13 +119,20 @@ export interface SideOptions {
   readonly pool: string;
   readonly sizeBytes: number;
   readonly workload: Workload;
+  /** What its volume lacks. */
+  readonly without?: 'encryption' | 'compression';
 }
 
 /** An engine with one replica and a volume of its own, written in full. */
 export async function startSide(options: SideOptions): Promise<Side> {
   const { processes, directory, sizeBytes, workload } = options;
   mkdirSync(directory, { recursive: true });
-  const server = await Served.start(processes, directory, sizeBytes, ['pools', '1', options.pool]);
+  const server = await Served.start(processes, directory, sizeBytes, [
+    'pools',
+    '1',
+    options.pool,
+    options.without ?? '',
+  ]);
   await writeContent({ processes, directory }, server.target, sizeBytes, workload.compressiblePercent);
   const job = measureJob(workload, server.target, { sizeBytes, seconds: LOAD_SECONDS, flushLog: '' });
   return { server, directory, job };

@@ -8,9 +8,6 @@ import { cpuUs, moved, rate, sumOf, type Usage, usedBetween } from '../../../ben
 import { checkPieces, fillUntilFull, PIECE, type PieceDevice, pieceBytes } from '../../../bench/targets/full-pool.js';
 import { parseRss } from '../../../bench/targets/idle-stage.js';
 import { losses, measurePairs, pairsOf, writePairs } from '../../../bench/targets/pairs.js';
-import { taxes } from '../../../bench/targets/tax-stage.js';
-import { type Sample, Samples } from '../../../bench/volume/rounds.js';
-import { workloadOf } from '../../../bench/volume/workload.js';
 import { BlockRequestError } from '../../../src/nbd/index.js';
 
 /** Takes `room` pieces. A piece that was not flushed may be lost afterwards. */
@@ -90,18 +87,6 @@ describe('what a feature or something in the background takes', () => {
     expect(moved(busy)).toBeCloseTo(1 / 6);
     expect(losses(pairsOf([{ without: calm, with: busy }], rate))[0]).toBeCloseTo(0.2);
     expect(writePairs(pairsOf([{ without: calm, with: busy }], rate))).toBe('320 : 400');
-  });
-
-  it('is taken round by round', () => {
-    const samples = new Samples();
-    const workload = workloadOf('w4k-q32');
-    const sample = (round: number, iops: number): Sample => ({
-      ...{ round, iops, cpuUs: 1, operations: 1, mbPerSecond: 1, p50Us: 1, p99Us: 2, meanUs: 1 },
-      ...{ flushes: 0, flushP50Us: 0, clientCpuUs: 1 },
-    });
-    for (const [round, iops] of [90, 45].entries()) samples.add(workload, { name: 'taxed' }, sample(round, iops));
-    for (const [round, iops] of [100, 50].entries()) samples.add(workload, { name: 'free' }, sample(round, iops));
-    expect(taxes(samples, workload, 'taxed', 'free').map((tax) => tax.toFixed(2))).toEqual(['0.10', '0.10']);
   });
 });
 
