@@ -30,8 +30,12 @@ export interface Profile {
   readonly timeDeltas: readonly number[];
 }
 
+/** Whatever it calls is done for it. */
+const BACKGROUND = 'cleaner, scrubber';
+
 /** The first whose test accepts a file of ours has it. */
 const stages: readonly { readonly name: string; readonly test: RegExp }[] = [
+  { name: BACKGROUND, test: /\/engine\/(cleaner|mover|scrubber)\.js$/ },
   { name: 'reply', test: /\/nbd\/(reply|.*reply)[^/]*\.js$/ },
   { name: 'parse', test: /\/nbd\// },
   // Or open, for a read.
@@ -68,7 +72,8 @@ export function timeByStage(profile: Profile): Map<string, number> {
     const node = byId.get(id);
     const parent = parents.get(id);
     const own = node === undefined ? RUNTIME : ownStage(node);
-    const stage = own ?? (parent === undefined ? RUNTIME : stageOf(parent.id));
+    const callers = parent === undefined ? RUNTIME : stageOf(parent.id);
+    const stage = callers === BACKGROUND ? callers : (own ?? callers);
     known.set(id, stage);
     return stage;
   };
@@ -106,11 +111,25 @@ export function budgetOf(times: ReadonlyMap<string, number>, cpuUs: number): Map
   return new Map([...times].map(([stage, time]) => [stage, sum === 0 ? 0 : (time / sum) * cpuUs]));
 }
 
+/** Microseconds of a server's profile by stage, while `work` goes on. */
+export async function profiled(
+  server: Served,
+  directory: string,
+  work: () => Promise<unknown>,
+): Promise<Map<string, number>> {
+  const file = join(directory, 'budget.cpuprofile');
+  await server.ask('profile-start');
+  await work();
+  await server.ask(`profile-stop ${file}`);
+  const times = timeByStage(JSON.parse(readFileSync(file, 'utf8')) as Profile);
+  rmSync(file);
+  return times;
+}
+
 async function measureOne(run: BenchRun, workload: Workload, replicas: number): Promise<Budget> {
   const { processes, directory, options } = run;
   const place = join(directory, `budget-${workload.name}-${replicas}`);
   const server = await Served.start(processes, directory, SIZE, ['pools', String(replicas), place]);
-  const file = join(directory, 'budget.cpuprofile');
   try {
     await writeContent(run, server.target, SIZE);
     const job = measureJob(workload, server.target, { sizeBytes: SIZE, seconds: options.seconds, flushLog: '' });
@@ -123,16 +142,12 @@ async function measureOne(run: BenchRun, workload: Workload, replicas: number): 
     const { operations } = await measure();
     const cpuUs = ((cpuSecondsOf([server.pid]) - before) * 1e6) / operations;
     // Again: a profile costs time of its own.
-    await server.ask('profile-start');
-    await measure();
-    await server.ask(`profile-stop ${file}`);
+    const times = await profiled(server, directory, measure);
     await checkContent(run, server.target, SIZE);
-    const times = timeByStage(JSON.parse(readFileSync(file, 'utf8')) as Profile);
     return { workload, replicas, cpuUs, parts: budgetOf(times, cpuUs) };
   } finally {
     await server.stop();
     rmSync(place, { recursive: true, force: true });
-    rmSync(file, { force: true });
   }
 }
 
@@ -152,10 +167,15 @@ export async function measureBudgets(run: BenchRun, names: readonly string[] = b
 
 export function budgetTable(budgets: readonly Budget[]): string {
   const head = ['CPU us of a request', ...budgets.map(({ workload, replicas }) => `${workload.name} x${replicas}`)];
-  const rows = [...stageNames, COLLECTOR, RUNTIME].map((stage) => [
+  return stageTable(head, budgets);
+}
+
+/** One column each. */
+export function stageTable(head: readonly string[], columns: readonly Pick<Budget, 'parts' | 'cpuUs'>[]): string {
+  const rows = [...stageNames, BACKGROUND, COLLECTOR, RUNTIME].map((stage) => [
     stage,
-    ...budgets.map(({ parts }) => (parts.get(stage) ?? 0).toFixed(2)),
+    ...columns.map(({ parts }) => (parts.get(stage) ?? 0).toFixed(2)),
   ]);
-  rows.push(['all', ...budgets.map(({ cpuUs }) => short(cpuUs))]);
+  rows.push(['all', ...columns.map(({ cpuUs }) => short(cpuUs))]);
   return renderTable(head, rows);
 }

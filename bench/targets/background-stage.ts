@@ -4,6 +4,7 @@
 
 import { join } from 'node:path';
 import { GiB, MiB } from '../../src/base/index.js';
+import { budgetOf, profiled, stageTable } from '../micro/budget.js';
 import { median, short } from '../statistics.js';
 import { TestDisk, whyNoTestDisk } from '../systems/test-disk.js';
 import { renderTable } from '../table.js';
@@ -28,6 +29,7 @@ import type { Stage, StageRun } from './stage.js';
 /** Small, so that the log goes round in memory that the machine has already: see "New pages" in the README. */
 const SIZE = 128 * MiB;
 const WARM_SECONDS = 3;
+const PROFILE_SECONDS = 2;
 
 /** Incompressible, so that the log grows as fast as it can. */
 const workload = withData(workloadOf('w4k-q32'), 0);
@@ -59,6 +61,19 @@ async function measure(stage: StageRun, what: string, without: Side, withIt: Sid
   const peak = median(full.map((pair) => rate(pair.without)));
   stage.progress(`writes at half speed with and without ${what}`);
   const half = await alternate(parts, halved(without, peak), halved(withIt, peak));
+  stage.progress(`a profile of writes with and without ${what}`);
+  const columns: { cpuUs: number; parts: Map<string, number> }[] = [];
+  for (const [side, key] of [
+    [withIt, 'with'],
+    [without, 'without'],
+  ] as const) {
+    const times = await profiled(side.server, stage.directory, () =>
+      runFio(processes, stage.directory, load(side, PROFILE_SECONDS)),
+    );
+    const us = median(full.map((pair) => cpuUs(pair[key])));
+    columns.push({ cpuUs: us, parts: budgetOf(times, us) });
+  }
+  stage.print(`${stageTable([`CPU us of a write by stage, ${what}`, 'with', 'without'], columns)}\n`);
   return { full, half };
 }
 

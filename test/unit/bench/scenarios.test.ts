@@ -122,6 +122,17 @@ describe('the budget of a write', () => {
     });
   });
 
+  it('counts whatever the cleaner or the scrubber calls for them', () => {
+    const nodes = [
+      { id: 1, callFrame: frame('(root)'), children: [2] },
+      { id: 2, callFrame: frame('move', url('engine/mover.js')), children: [3] },
+      { id: 3, callFrame: frame('transmit', url('engine/pipeline.js')), children: [4] },
+      { id: 4, callFrame: frame('append', url('segment/segment-log.js')) },
+    ];
+    const times = timeByStage({ nodes, samples: [2, 3, 4], timeDeltas: [1, 2, 4] });
+    expect(Object.fromEntries(times)).toEqual({ 'cleaner, scrubber': 7 });
+  });
+
   it('adds up to what a write costs', () => {
     const parts = budgetOf(timeByStage(profile), 8);
     expect(parts.get('seal')).toBeCloseTo(2.8);
