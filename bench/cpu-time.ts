@@ -80,6 +80,8 @@ export function cpuSecondsOfEach(sets: readonly (readonly number[])[]): number[]
 
 export interface MachineTicks {
   readonly all: number;
+  /** Waiting for a disk, too. */
+  readonly idle: number;
   /** Taken by the host for other guests. */
   readonly stolen: number;
 }
@@ -87,7 +89,8 @@ export interface MachineTicks {
 /** The first line of /proc/stat: user nice system idle iowait irq softirq steal. */
 export function parseMachine(text: string): MachineTicks {
   const fields = (/^cpu\s+([\d ]+)/.exec(text)?.[1] ?? '').split(' ').slice(0, 8).map(Number);
-  return { all: fields.reduce((sum, ticks) => sum + ticks, 0), stolen: fields[7] ?? 0 };
+  const [, , , idle = 0, wait = 0, , , stolen = 0] = fields;
+  return { all: fields.reduce((sum, ticks) => sum + ticks, 0), idle: idle + wait, stolen };
 }
 
 export function machineTicks(): MachineTicks {

@@ -1,5 +1,6 @@
 // Why a ratio to a peer was missed: who used how much CPU time for each operation, how busy that kept the machine, and the stages of
-// ours that took most of it. A machine that is not busy was waited for: wake-ups, the network, the disk.
+// ours that took most of it. A machine that is not busy was waited for: wake-ups, the network, the disk. Other things are the kernel's
+// threads and whatever else runs on it.
 
 import { availableParallelism } from 'node:os';
 import type { Budget } from '../micro/budget.js';
@@ -14,7 +15,7 @@ function median(values: readonly number[]): number {
   return spreadOf(values)?.median ?? 0;
 }
 
-/** "H1: 77.1k/s; CPU us: daemon with the engine 11.8, others 0.20, client 8.90; 1.61 of 2 cores busy" */
+/** "H1: 77.1k/s; CPU us: daemon with the engine 11.8, others 0.20, client 8.90; 1.61 of 2 cores busy, 0.20 with other things" */
 function sideLine(workload: string, { name, title }: Side, { samples }: PeersResult): string[] {
   const all = samples.of({ name: workload }, { name });
   if (all.length === 0) return [];
@@ -31,7 +32,11 @@ function sideLine(workload: string, { name, title }: Side, { samples }: PeersRes
   ];
   const cpu = [...parts, ['client', clientUs] as const].map(([role, us]) => `${role} ${short(us)}`).join(', ');
   const busy = (rate * (cpuUs + clientUs)) / 1e6;
-  return [`${title}: ${short(rate)}/s; CPU us: ${cpu}; ${short(busy)} of ${availableParallelism()} cores busy`];
+  const cores = availableParallelism();
+  const others = Math.max(0, median(all.map(({ busyShare = 0 }) => busyShare)) * cores - busy);
+  return [
+    `${title}: ${short(rate)}/s; CPU us: ${cpu}; ${short(busy)} of ${cores} cores busy, ${short(others)} with other things`,
+  ];
 }
 
 function stagesLine(workload: string, own: Own, budgets: readonly Budget[]): string[] {

@@ -1,7 +1,7 @@
 // The rounds: in each, the machine's floor, then every workload on every system that it is for back to back, the order turned
 // by one each time, then every system's content verified. Owner: one run. Nothing that was measured is dropped.
 
-import { cpuSecondsOfEach } from '../cpu-time.js';
+import { cpuSecondsOfEach, machineTicks } from '../cpu-time.js';
 import { rounded } from '../history.js';
 import type { Processes } from '../processes.js';
 import type { BenchSystem } from '../systems/system.js';
@@ -16,7 +16,9 @@ export interface Sample extends FioResult {
   readonly round: number;
   /** Of all the system's processes, in microseconds per operation. */
   readonly cpuUs: number;
-  /** The same of each role that the system tells apart. */
+  /** Of the machine's CPU time, what was not idle. */
+  readonly busyShare?: number;
+  /** CPU time of each role that the system tells apart. */
   readonly roles?: Readonly<Record<string, number>>;
 }
 
@@ -136,14 +138,18 @@ async function measureOne(
   const job = measureJob(workload, system.target(), { sizeBytes, seconds, flushLog });
   const roles = Object.entries(system.roles?.() ?? {});
   const sets = [system.pids(), ...roles.map(([, pids]) => pids)];
+  const machine = machineTicks();
   const before = cpuSecondsOfEach(sets);
   const result = await runFio(processes, directory, job);
   const used = cpuSecondsOfEach(sets).map((seconds, i) => ((seconds - before[i]!) * 1e6) / result.operations);
+  const { all, idle } = machineTicks();
+  const busyShare = 1 - (idle - machine.idle) / Math.max(1, all - machine.all);
   if (writes(workload)) await settle(options);
   return {
     ...result,
     round,
     cpuUs: used[0]!,
+    busyShare,
     roles: Object.fromEntries(roles.map(([role], i) => [role, used[i + 1]!])),
   };
 }

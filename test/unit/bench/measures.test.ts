@@ -40,10 +40,11 @@ describe('CPU time of a process tree', () => {
 });
 
 describe('CPU time of the machine', () => {
-  it('counts guests once, and what the host took', () => {
+  it('counts guests once, waiting as idle, and what the host took', () => {
     // Time of guests (the last two) is part of user's and nice's.
     expect(parseMachine('cpu  100 20 30 400 5 6 7 8 50 9\ncpu0 1 2 3 4 5 6 7 8 0 0\n')).toEqual({
       all: 576,
+      idle: 405,
       stolen: 8,
     });
   });

@@ -127,7 +127,7 @@ describe('why a ratio was missed', () => {
   const samples = new Samples();
   const sample = (iops: number, own: number, client: number, roles?: Record<string, number>): Sample => ({
     ...{ round: 0, iops, cpuUs: own, clientCpuUs: client, operations: iops, mbPerSecond: 1, p50Us: 1, p99Us: 2 },
-    ...{ meanUs: 1, flushes: 0, flushP50Us: 0, ...(roles === undefined ? {} : { roles }) },
+    ...{ meanUs: 1, flushes: 0, flushP50Us: 0, busyShare: 1, ...(roles === undefined ? {} : { roles }) },
   });
   samples.add({ name: 'w4k-q32' }, { name: 'holdfast-x1' }, sample(50_000, 20, 10, { engine: 15, others: 2 }));
   samples.add({ name: 'w4k-q32' }, { name: 'nbdkit-file' }, sample(100_000, 8, 6));
@@ -157,10 +157,10 @@ describe('why a ratio was missed', () => {
       expect.stringMatching(/^Why/),
       'line 1, 4 KiB random write, QD 32, H1 / nbdkit file: 0.50, target >= 1.30',
       expect.stringMatching(
-        /^H1: 50\.0k\/s; CPU us: engine 15\.0, others 2\.00, the rest 3\.00, client 10\.0; 1\.50 of \d+ cores busy$/,
+        /^H1: 50\.0k\/s; CPU us: engine 15\.0, others 2\.00, the rest 3\.00, client 10\.0; 1\.50 of \d+ cores busy, [\d.]+ with other things$/,
       ),
       'stages of H1 in one process: seal 4.00, append 3.00, engine 2.20, reply 1.00, parse 0.50; 11.0 us in all',
-      expect.stringMatching(/^nbdkit file: 100k\/s; CPU us: server 8\.00, client 6\.00; 1\.40 of \d+ cores busy$/),
+      expect.stringMatching(/^nbdkit file: 100k\/s; CPU us: server 8\.00, client 6\.00; 1\.40 of \d+ cores busy, /),
       'line 5, CPU, 4 KiB random write, QD 32, H1 / nbdkit file: 2.50, target <= 1.00',
       'as above',
       expect.stringContaining('nbdkit file: 100k/s'),
