@@ -23,7 +23,7 @@ const COUNTED = 100;
 /** Orders at once while the many are made; the counted ones come one after the other. */
 const PARALLEL = 8;
 const READ_BYTES = 128 * MiB;
-const PAIRS = 5;
+const PAIRS = 7;
 const EVERY_MS = 1_000;
 
 interface Times {
