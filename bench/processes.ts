@@ -110,6 +110,11 @@ export class Processes {
     });
   }
 
+  /** Throws once the run was interrupted: for who waits without a program. */
+  throwIfInterrupted(): void {
+    this.#signal.throwIfAborted();
+  }
+
   /** Runs a program that undoes something, even after an interrupt, and waits for it. Whether it worked is not asked. */
   undo(program: string, args: readonly string[], timeoutMs: number): void {
     spawnSync(program, args, { stdio: 'ignore', timeout: timeoutMs });

@@ -12,7 +12,7 @@ export const ROUNDS_MIN = 7;
 export const LOAD_MAX = 0.5;
 /** The build right before a run has loaded the machine: a minute's average falls below LOAD_MAX in two or three. */
 const REST_MS = 240_000;
-const LOOK_MS = 5_000;
+const LOOK_MS = 1_000;
 
 /** What is known of a run before it. */
 export interface Start {
@@ -82,8 +82,11 @@ export class Publication {
     if (publish) {
       refuse(whyNotPublishable({ ...start(), loadAtStart: 0 }));
       const untilMs = run.clock.monotonicMs() + REST_MS;
+      const { loadAtStart } = start();
+      if (loadAtStart > LOAD_MAX)
+        run.progress(`waiting for the load average to fall from ${loadAtStart.toFixed(2)} to ${LOAD_MAX}`);
       while (start().loadAtStart > LOAD_MAX && run.clock.monotonicMs() < untilMs) {
-        run.progress(`waiting for the load average to fall from ${start().loadAtStart.toFixed(2)} to ${LOAD_MAX}`);
+        run.processes.throwIfInterrupted();
         await run.clock.sleep(LOOK_MS);
       }
       refuse(whyNotPublishable(start()));

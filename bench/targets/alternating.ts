@@ -152,6 +152,7 @@ export async function alternate(parts: Alternation, without: Side, withIt: Side)
     const results: Pair<Usage>[] = [];
     // In the first one clients connect, and code is compiled.
     for (let round = -WARM_ROUNDS; round < rounds; round++) {
+      processes.throwIfInterrupted();
       const pairs = await measurePairs(SLICES, base, loaded);
       const sum = (side: keyof Pair) => sumOf(pairs.map((pair) => pair[side]));
       if (round >= 0) results.push({ without: sum('without'), with: sum('with') });
