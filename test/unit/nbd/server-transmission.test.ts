@@ -484,4 +484,27 @@ describe('memory of replies', () => {
     await settle(200);
     expect(inbox.received).toBe(reads * (16 + 16 * 1024));
   });
+
+  it('is little and used again when one sync answers many connections in a turn', async () => {
+    const sessions = await Promise.all(Array.from({ length: 64 }, () => session()));
+    for (const { device } of sessions) device.hold();
+    const memory = new Set<ArrayBufferLike>();
+    for (const { far } of sessions) {
+      const write = far.write.bind(far);
+      far.write = (bytes, written) => {
+        memory.add(bytes.buffer);
+        return write(bytes, written);
+      };
+    }
+    for (let round = 0; round < 3; round++) {
+      for (const { near } of sessions) near.write(request({ command: FLUSH, handle: 1n, length: 0 }));
+      await settle();
+      for (const { device } of sessions) device.release();
+      await settle();
+      for (const { inbox } of sessions) expect(inbox.reply()).toMatchObject({ handle: 1n, error: 0 });
+    }
+    let bytes = 0;
+    for (const { byteLength } of memory) bytes += byteLength;
+    expect(bytes).toBeLessThanOrEqual(MiB);
+  });
 });
