@@ -23,7 +23,7 @@ import type { Pipeline } from './pipeline.js';
 import type { DescribeUpdate, ReplicaPort } from './replica-port.js';
 import type { ReplicaSet } from './replica-set.js';
 import type { ReplyGate } from './reply-gate.js';
-import type { SegmentTable } from './segment-table.js';
+import type { SegmentTable, TableEntry } from './segment-table.js';
 
 export interface OrderParts {
   readonly volume: EngineVolume;
@@ -36,6 +36,8 @@ export interface OrderParts {
   readonly set: ReplicaSet;
   readonly gate: ReplyGate;
   readonly checkpointer: Checkpointer;
+  /** Nothing needs the segment. */
+  readonly isDead: (entry: TableEntry) => boolean;
   /** What a snapshot alone held was given up. */
   readonly freed: () => void;
   /** Throws UNAVAILABLE when the volume is closed or deposed. */
@@ -190,7 +192,7 @@ export class EngineOrders {
     sizeBytes: number,
     checkpoint: CheckpointPlace,
   ): Promise<void> {
-    const { writer, table, pipeline, durable } = this.#parts;
+    const { writer, table, pipeline, durable, isDead } = this.#parts;
     const frame = writer.writeControl({
       kind: 'clone',
       newVolumeId: order.newVolumeId,
@@ -198,7 +200,7 @@ export class EngineOrders {
     });
     this.#lastCloneSeq = frame.seq;
     writer.sealSegment();
-    const segments = table.entries().filter((entry) => entry.closed && !entry.dropped);
+    const segments = table.entries().filter((entry) => entry.closed && !entry.dropped && !isDead(entry));
     pipeline.transmit();
     const sealedAt = writer.lastSeq;
     assert(frame.seq < sealedAt, 'the clone entry lies in a sealed segment');

@@ -226,6 +226,7 @@ export class VolumeEngine implements Engine {
       set: this.#set,
       gate: this.#gate,
       checkpointer: this.#checkpointer,
+      isDead: (entry) => this.#space.isDead(entry),
       freed: () => this.#space.noteFreed(),
       mustServe: () => this.#mustServe(),
       durable: (seq) => this.#durable(seq),

@@ -48,6 +48,11 @@ export class SegmentDropper {
     return entry.closed && oldest !== null && entry.ordinal < oldest;
   }
 
+  /** Nothing needs the segment, whether it was dropped yet or not. One that a power loss brought back may be on some replicas only. */
+  isDead(entry: TableEntry): boolean {
+    return this.isBehind(entry) && this.#parts.map.references(entry.slot) === 0;
+  }
+
   /** True when much is dead that replay may still need; nearly always false without a look. */
   holdsMuch(): boolean {
     const { map, table, writer } = this.#parts;
@@ -69,8 +74,8 @@ export class SegmentDropper {
   }
 
   async #drop(): Promise<number> {
-    const { map, table, writer, pipeline, durable, deleteSegments, logger } = this.#parts;
-    const dead = table.entries().filter((entry) => this.isBehind(entry) && map.references(entry.slot) === 0);
+    const { table, writer, pipeline, durable, deleteSegments, logger } = this.#parts;
+    const dead = table.entries().filter((entry) => this.isDead(entry));
     let bytes = 0;
     for (let i = 0; i < dead.length; i += DROPPED_AT_ONCE) {
       const some = dead.slice(i, i + DROPPED_AT_ONCE);

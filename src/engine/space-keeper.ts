@@ -13,7 +13,7 @@ import { Mover } from './mover.js';
 import type { Pipeline } from './pipeline.js';
 import type { ReplicaSet } from './replica-set.js';
 import { SegmentDropper } from './segment-dropper.js';
-import type { SegmentTable } from './segment-table.js';
+import type { SegmentTable, TableEntry } from './segment-table.js';
 import { Sweeper } from './sweeper.js';
 
 export interface SpaceParts {
@@ -71,6 +71,11 @@ export class SpaceKeeper {
   /** Asked after each commit: checkpoints should be written now, for the dead segments they release. */
   holdsMuch(): boolean {
     return this.#dropper.holdsMuch();
+  }
+
+  /** Nothing needs the segment. */
+  isDead(entry: TableEntry): boolean {
+    return this.#dropper.isDead(entry);
   }
 
   /** Told after each commit how many bytes clients wrote in all. */

@@ -3,7 +3,9 @@
 import { randomBytes } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import type { SnapshotId, VolumeId } from '../../../src/base/index.js';
+import { segmentFileName } from '../../../src/format/index.js';
 import { EngineRig, eventually, read, request, write } from '../../lib/engine-rig.js';
+import type { MemoryReplica } from '../../lib/memory-replica.js';
 
 const snap = (n: number) => `50000000-0000-4000-8000-00000000000${n}` as SnapshotId;
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -73,4 +75,23 @@ describe('a clone', () => {
     await deletion;
     expect(await cloning).not.toBe('done');
   });
+
+  it('does not ask for a dead segment, which a power loss may have brought back on one replica only', async () => {
+    const rig = new EngineRig(2);
+    const engine = await rig.open();
+    for (let i = 0; i < 24; i++) await write(engine, 0, randomBytes(1024 * 1024));
+    const [first, second] = rig.replicas as [MemoryReplica, MemoryReplica];
+    const [name, segment] = [...first.segments].sort()[0]!;
+    await engine.freeze({ snapshotId: snap(1), groupId: null, holdToken: null });
+    await engine.clone(clone(rig, 1));
+    await eventually(() => !first.segments.has(name) && !second.segments.has(name), 'deleted');
+    await engine.close();
+    first.segments.set(name, segment);
+    const next = await rig.open();
+    await next.clone(clone(rig, 1));
+    const wanted = first.clones.at(-1)!.segments.map(segmentFileName);
+    expect(wanted.length).toBeGreaterThan(0);
+    for (const one of wanted) expect([...second.segments.keys()]).toContain(one);
+    await next.close();
+  }, 30_000);
 });
