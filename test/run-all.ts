@@ -1,4 +1,4 @@
-// `npm test`: format, types, layers, unit, conformance and fuzz tests, a minute of the simulator, then tests of real processes; one count over all of them, and
+// `npm test`: format, types, layers, unit, conformance and fuzz tests, then crashes and tests of real processes; one count over all of them, and
 // every test that did not run named with its reason. `--quick` leaves the real processes out.
 
 import { spawn } from 'node:child_process';
@@ -99,11 +99,6 @@ const bin = (name: string) => join(root, 'node_modules/.bin', name);
 await step('format and lint', bin('biome'), ['check', '--error-on-warnings']);
 await step('types', bin('tsc'), ['-p', root, '--noEmit']);
 await vitest('unit', 'test/vitest.config.ts');
-await step('simulator', process.execPath, [
-  '--enable-source-maps',
-  join(root, 'dist/test/sim/main.js'),
-  ...['--regressions', '--minutes', quick ? '0.3' : '1', '--first', '1'],
-]);
 if (!quick) {
   await vitest('crash', 'test/vitest.crash.config.ts');
   await vitest('system', 'test/vitest.system.config.ts');
