@@ -47,7 +47,10 @@ export class ReignLease {
     return true;
   }
 
-  /** Calls back when the reign is known to have stood after this call, or within the lease; with an error when the engine ends. */
+  /**
+   * Calls back when the reign is known to have stood within the lease, or, without one, after this call; with an error when the
+   * engine ends. An answer that came long ago, and is looked at only now, counts for nothing with a lease.
+   */
   ask(done: Done): void {
     if (this.#closed) return done(closedError());
     if (this.held()) return done(null);
@@ -127,7 +130,7 @@ export class ReignLease {
     const waiters = this.#waiters;
     this.#waiters = [];
     for (const waiter of waiters) {
-      if (held || this.#confirmedSince(waiter.sinceMs)) waiter.done(null);
+      if (held || (this.#leaseMs === 0 && this.#confirmedSince(waiter.sinceMs))) waiter.done(null);
       else this.#waiters.push(waiter);
     }
   }

@@ -133,6 +133,16 @@ describe('the lease', () => {
     expect(lease.held()).toBe(false);
   });
 
+  it('is not renewed by an answer that is looked at too late, though it was asked for by who waits', () => {
+    const { clock, questions, ask, answers } = leaseOf(1000);
+    ask('a');
+    clock.pass(1001);
+    questions.shift()!(null);
+    expect(answers).toEqual([]);
+    questions.shift()!(null);
+    expect(answers).toEqual(['a stands']);
+  });
+
   it('takes the acknowledgement of frames for an answer as of when the first of them was sent', () => {
     const { clock, link, lease } = leaseOf(1000);
     lease.sends(link, 10);
