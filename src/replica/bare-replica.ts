@@ -17,6 +17,7 @@ import type {
 } from '../wire/index.js';
 import { checkNotMarked } from './failure-marker.js';
 import { sameCache } from './identity.js';
+import { segmentInfos } from './segment-info.js';
 
 type Done = (error: Error | null) => void;
 
@@ -86,16 +87,7 @@ export class BareReplica implements ReplicaPort {
   }
 
   async segments(): Promise<SegmentInfo[]> {
-    return this.#log.segments.map((segment) => ({
-      ...segment.name,
-      slot: segment.header.slot,
-      firstSeq: segment.header.firstSeq,
-      lastSeq: segment.lastSeq,
-      lastDigest: segment.lastDigest.toString('hex'),
-      length: segment.length,
-      sealed: segment.sealed,
-      links: this.#disk.stat(segment.path)?.links ?? 0,
-    }));
+    return segmentInfos(this.#log.segments, this.#disk);
   }
 
   async frames(segment: SegmentName): Promise<FrameInfo[]> {

@@ -59,6 +59,7 @@ import {
   tooMany,
 } from './identity.js';
 import { OperationQueue } from './operation-queue.js';
+import { segmentInfos } from './segment-info.js';
 import type { SpaceGauge } from './space-gauge.js';
 import { type StopEngine, stopFormerEngine } from './stop-engine.js';
 import { describeSuperblock, superblockForCut } from './superblock-change.js';
@@ -311,17 +312,7 @@ export class Replica {
 
   segments(port: PortHandle): SegmentInfo[] {
     this.#checkCurrent(port);
-    const { disk } = this.#parts.pool;
-    return this.#log.segments.map((segment) => ({
-      ...segment.name,
-      slot: segment.header.slot,
-      firstSeq: segment.header.firstSeq,
-      lastSeq: segment.lastSeq,
-      lastDigest: segment.lastDigest.toString('hex'),
-      length: segment.length,
-      sealed: segment.sealed,
-      links: disk.stat(segment.path)?.links ?? 0,
-    }));
+    return segmentInfos(this.#log.segments, this.#parts.pool.disk);
   }
 
   framesOf(port: PortHandle, name: SegmentName): { seq: number; offset: number; length: number; digest: string }[] {
