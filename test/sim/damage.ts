@@ -74,7 +74,7 @@ export class Damage {
     const length = writtenLength(node.disk.contents(`${directory}/${name}`));
     if (length === 0) return;
     // What was written last is not known durable yet: another row of the recovery table.
-    const at = chance.hit(0.5) ? chance.below(length) : Math.max(0, length - 1 - chance.below(40_000));
+    const at = chance.hit(0.3) ? chance.below(length) : Math.max(0, length - 1 - chance.below(40_000));
     this.#sim.damaged = true;
     this.#sim.fault('bit-flip', node.nodeId);
     // Clones share files with what they were made from.
@@ -83,7 +83,7 @@ export class Damage {
       disk.flipBit(`${directory}/${name}`, at, chance.below(8));
       return disk;
     };
-    if (chance.hit(0.5)) this.#sim.kill(node, chance.between(1, 1_000), flip);
+    if (chance.hit(0.7)) this.#sim.kill(node, chance.between(1, 1_000), flip);
     else flip(node.disk);
   }
 

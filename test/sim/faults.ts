@@ -23,6 +23,15 @@ export class Nemesis {
   async run(ended: () => boolean): Promise<void> {
     const { faults, faultEveryMs } = this.#sim.settings;
     if (faults.length === 0) return;
+    const sudden = faults.filter((kind) => kind === 'power' || kind === 'torn-kill');
+    // A replica that is just being brought up to date is struck now and then: it would hardly be by chance.
+    this.#sim.onJoining = (node) => {
+      if (sudden.length === 0 || ended() || !this.#chance.hit(0.25)) return;
+      const kind = this.#chance.pick(sudden);
+      this.#sim.time.after(this.#chance.next() * 12, () => {
+        if (!ended()) this.#strike(kind, node);
+      });
+    };
     while (!ended()) {
       await this.#pause(Math.min(10_000, -Math.log(1 - this.#chance.next()) * faultEveryMs));
       if (!ended()) this.#strike(this.#chance.pick(faults));
@@ -59,11 +68,10 @@ export class Nemesis {
     }
   }
 
-  #strike(kind: FaultKind): void {
+  #strike(kind: FaultKind, target?: SimNode): void {
     const sim = this.#sim;
     const chance = this.#chance;
-    const joining = sim.nodes.filter((one) => one.serving?.host.status(null).some((report) => report.joining));
-    const node = joining.length > 0 && chance.hit(0.7) ? chance.pick(joining) : chance.pick(sim.nodes);
+    const node = target ?? chance.pick(sim.nodes);
     const other = chance.pick(sim.nodes.filter((one) => one !== node));
     switch (kind) {
       case 'kill':

@@ -30,6 +30,8 @@ export interface DaemonHooks {
   opened(volumeId: VolumeId, engine: Engine, daemon: Daemon): void;
   /** An engine of `epoch` hands these bytes to a port. */
   sending(volumeId: VolumeId, epoch: number, bytes: Uint8Array, offset: number): void;
+  /** The replica of that node is about to be brought up to date. */
+  joining(nodeId: NodeId): void;
   /** What a replica answered to a fence. */
   fenced(volumeId: VolumeId, status: ReplicaStatus | null, error: unknown): void;
 }
@@ -92,6 +94,7 @@ export class Daemon {
                 sending: (bytes, offset) => {
                   if (!process.dead) hooks.sending(volume.volumeId, reign.epoch, bytes, offset);
                 },
+                joining: () => hooks.joining(member.nodeId),
                 fenced: (status, error) => hooks.fenced(volume.volumeId, status, error),
               });
             },

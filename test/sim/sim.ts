@@ -52,6 +52,8 @@ export class Sim {
   /** The clients at work, and when they end. */
   readonly #work: Promise<void>[] = [];
   #ended: () => boolean = () => true;
+  /** A replica is about to be brought up to date. */
+  onJoining: (node: SimNode) => void = () => {};
   #tick = 0;
   #fatal: Error | null = null;
 
@@ -312,6 +314,7 @@ export class Sim {
         if (!daemon.process.dead) guard(() => volumeOf(volumeId).opened(engine.reign.epoch));
       },
       sending: (volumeId, epoch, bytes, offset) => guard(() => volumeOf(volumeId).sending(bytes, offset, epoch)),
+      joining: (nodeId) => this.onJoining(this.nodes.find((one) => one.nodeId === nodeId)!),
       fenced: (volumeId, status, error) => this.#fenced(volumeOf(volumeId), status, error),
     };
   }

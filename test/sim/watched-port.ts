@@ -4,6 +4,8 @@ import type { ReplicaPort, ReplicaStatus } from '../../src/wire/index.js';
 
 export interface PortObserver {
   sending(bytes: Uint8Array, offset: number): void;
+  /** The replica is told that it lacks something from now on. */
+  joining(): void;
   fenced(status: ReplicaStatus | null, error: unknown): void;
 }
 
@@ -40,7 +42,10 @@ export function watched(port: ReplicaPort, observer: PortObserver): ReplicaPort 
     deleteSegments: (segments) => port.deleteSegments(segments),
     repair: (segment, offset, bytes) => port.repair(segment, offset, bytes),
     freeBytes: () => port.freeBytes(),
-    describe: (update) => port.describe(update),
+    describe(update) {
+      if (update.joining === true) observer.joining();
+      return port.describe(update);
+    },
     clone: (order) => port.clone(order),
     usage: () => port.usage(),
     close: () => port.close(),
