@@ -22,7 +22,7 @@ function argument(name: string): string | undefined {
 function copyTree(): string {
   const copy = mkdtempSync(join(tmpdir(), 'holdfast-planted-'));
   const crate = join(root, 'src/hotpath/native/target');
-  for (const name of ['src', 'test', 'bench', 'package.json', 'tsconfig.json'])
+  for (const name of ['src', 'test', 'bench', 'proto', 'package.json', 'tsconfig.json'])
     cpSync(join(root, name), join(copy, name), {
       recursive: true,
       filter: (path) => !path.startsWith(crate) || path.endsWith('libholdfast_native.so') || !/\.[a-z]+$/.test(path),

@@ -1,21 +1,14 @@
 // The client of one volume: has it published to a node and opened there, submits requests as a block protocol would, records every
 // answer, and goes to another node when nothing happens any more. What it left behind on the former node goes on, and is judged, too.
 
-import { volumeRecords } from '../../src/agent/volume-records.js';
-import {
-  HoldfastError,
-  type IncarnationId,
-  MiB,
-  type ReplicaId,
-  type SnapshotId,
-  type VolumeId,
-} from '../../src/base/index.js';
+import { HoldfastError, MiB, type NodeId, type SnapshotId } from '../../src/base/index.js';
+import type { Control } from '../../src/control/index.js';
 import type { BlockDevice, BlockError, BlockOp, BlockRequest } from '../../src/engine/index.js';
 import type { Chance } from '../lib/crash/virtual-time.js';
 import type { Request } from '../lib/crash/volume-model.js';
-import { callDaemon } from './daemon-call.js';
 import type { Daemon, SimNode } from './node.js';
 import { SimProcess } from './process.js';
+import { callProcess } from './process-call.js';
 import type { Sim } from './sim.js';
 import type { SimVolume } from './volume.js';
 import { fill, margin, nextWish, receiveOver } from './wishes.js';
@@ -40,6 +33,8 @@ interface Issued {
 /** Nothing was answered for so long: something else must be tried. */
 const STUCK_MS = { least: 2_000, most: 12_000 };
 const OPEN_MS = 60_000;
+const CSI_ATTEMPTS = 4;
+const passingCodes: readonly string[] = ['UNAVAILABLE', 'DEADLINE_EXCEEDED', 'ABORTED'];
 /** Clones are made as long as there are fewer. */
 const VOLUMES_MOST = 4;
 
@@ -135,15 +130,7 @@ export class Client {
     if (daemon === null) return false;
     const { volumeId } = this.volume;
     try {
-      const records = volumeRecords(this.#sim.store.forProcess(this.#process, 'controller'), this.#process);
-      const publication = {
-        nodeId: this.#node.nodeId,
-        readOnly: false,
-        accessMode: 'SINGLE_NODE_WRITER',
-        accessType: 'block' as const,
-        publishedMs: 0,
-      };
-      await records.update(volumeId, (record) => ({ ...record, publications: [publication] }));
+      await this.#publish(this.#node.nodeId);
       const { epoch } = await this.call(daemon, OPEN_MS, () =>
         daemon.volumes.openAttached(volumeId, this.#sim.wrappingKey, false),
       );
@@ -165,8 +152,21 @@ export class Client {
     }
   }
 
+  /** ControllerUnpublish elsewhere, as Kubernetes does for a node that is gone, and ControllerPublish here. */
+  async #publish(nodeId: NodeId): Promise<void> {
+    const { volumeId, record } = this.volume;
+    for (const other of record.publications)
+      if (other.nodeId !== nodeId) await this.#csi((control) => control.volumes.unpublish(volumeId, other.nodeId));
+    const order = { volumeId, nodeId, readOnly: false, accessMode: 'SINGLE_NODE_WRITER', accessType: 'block' } as const;
+    await this.#csi((control) => control.volumes.publish(order));
+  }
+
+  #csi<T>(work: (control: Control) => Promise<T>): Promise<T> {
+    return this.#sim.callController(this.#process, work);
+  }
+
   call<T>(daemon: Daemon, timeoutMs: number, work: () => Promise<T>): Promise<T> {
-    return callDaemon(this.#sim.time, this.#process, daemon, timeoutMs, work);
+    return callProcess(this.#sim.time, this.#process, daemon.process, timeoutMs, work);
   }
 
   // --- Steps ----------------------------------------------------------------------------------------------------------
@@ -319,30 +319,20 @@ export class Client {
   // --- Orders ---------------------------------------------------------------------------------------------------------
 
   async #order(): Promise<void> {
-    const { daemon } = this.#session!;
-    const { volumeId, model } = this.volume;
-    const dice = this.#chance.next();
+    const chance = this.#chance;
+    const dice = chance.next();
     this.counts.orders++;
     try {
-      if (dice < 0.45 || (dice < 0.8 && this.#snapshots.length === 0)) {
-        const snapshotId = this.#chance.uuid() as SnapshotId;
-        const order = { snapshotId, groupId: null, holdToken: null };
-        await this.call(daemon, 20_000, () => daemon.volumes.order(volumeId, 'freeze', order, { timeoutMs: 15_000 }));
-        this.#snapshots.push(snapshotId);
-        model.ordered((effect) => effect.kind === 'freeze' && effect.snapshotId === snapshotId, 'freeze');
-      } else if (dice < 0.6 && this.#sim.volumes.length < VOLUMES_MOST) {
-        await this.#clone(daemon, this.#chance.pick(this.#snapshots));
-      } else if (dice < 0.8) {
-        const [gone] = this.#snapshots.splice(this.#chance.below(this.#snapshots.length), 1);
-        await this.call(daemon, 20_000, () =>
-          daemon.volumes.order(volumeId, 'deleteSnapshot', { snapshotId: gone! }, { timeoutMs: 15_000 }),
-        );
+      if (dice < 0.45 || (dice < 0.8 && this.#snapshots.length === 0)) await this.#snapshot();
+      else if (dice < 0.6 && this.#sim.volumes.length < VOLUMES_MOST) await this.#clone(chance.pick(this.#snapshots));
+      else if (dice < 0.8) {
+        const [gone] = this.#snapshots.splice(chance.below(this.#snapshots.length), 1);
+        await this.#repeated((control) => control.snapshots.delete(gone!));
       } else if (dice < 0.9) {
-        const sizeBytes = this.#session!.device.sizeBytes + this.#chance.between(1, 4) * MiB;
-        await this.call(daemon, 20_000, () =>
-          daemon.volumes.order(volumeId, 'resize', { sizeBytes }, { timeoutMs: 15_000 }),
+        const requiredBytes = this.#session!.device.sizeBytes + chance.between(1, 4) * MiB;
+        await this.#repeated((control) =>
+          control.volumes.expand(this.volume.volumeId, { requiredBytes, limitBytes: 0 }),
         );
-        model.ordered((effect) => effect.kind === 'size' && effect.sizeBytes >= sizeBytes, 'resize');
       } else await this.close();
     } catch (error) {
       if (!(error instanceof HoldfastError)) throw error;
@@ -350,25 +340,39 @@ export class Client {
     }
   }
 
-  /** A volume of its own out of a snapshot, on the nodes of the replicas that are in sync. */
-  async #clone(daemon: Daemon, snapshotId: SnapshotId): Promise<void> {
-    const { volume } = this;
-    const { record } = volume;
-    const newVolumeId = this.#chance.uuid() as VolumeId;
-    const replicas = record.replicas
-      .filter(({ id }) => record.inSync.includes(id))
-      .map((source) => ({
-        source: source.id,
-        made: { ...source, id: this.#chance.uuid() as ReplicaId, incarnationId: this.#chance.uuid() as IncarnationId },
-      }));
-    const targets = replicas.map(({ source, made }) => ({
-      sourceReplicaId: source,
-      member: { replicaId: made.id, incarnationId: made.incarnationId },
-    }));
-    const order = { snapshotId, newVolumeId, targets, parameters: {} };
-    await this.call(daemon, 40_000, () => daemon.volumes.order(volume.volumeId, 'clone', order, { timeoutMs: 30_000 }));
-    const made = replicas.map((one) => one.made);
-    await this.#sim.addClone(volume, { snapshotId, newVolumeId, replicas: made });
+  /** A CSI call that is repeated as sidecars do, but not for ever. */
+  async #repeated<T>(work: (control: Control) => Promise<T>): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#csi(work);
+      } catch (error) {
+        const passing = error instanceof HoldfastError && passingCodes.includes(error.code);
+        if (!passing || attempt === CSI_ATTEMPTS) throw error;
+        await this.pause(500 * attempt);
+      }
+    }
+  }
+
+  async #snapshot(): Promise<void> {
+    const { volumeId, model } = this.volume;
+    const name = `snapshot ${this.#chance.uuid()}`;
+    const { id } = await this.#repeated((control) => control.snapshots.create(name, volumeId));
+    this.#snapshots.push(id);
+    model.ordered((effect) => effect.kind === 'freeze' && effect.snapshotId === id, 'freeze');
+  }
+
+  /** A volume of its own out of a snapshot, on nodes of replicas that are in sync. */
+  async #clone(snapshotId: SnapshotId): Promise<void> {
+    const order = this.#sim.volumeOrder(`clone ${this.#chance.uuid()}`, { kind: 'snapshot', id: snapshotId });
+    const record = await this.#repeated((control) => control.creation.create(order));
+    this.#sim.addClone(this.volume, snapshotId, record);
+  }
+
+  /** DeleteVolume, after it was closed and unpublished everywhere. */
+  async deleteVolume(): Promise<void> {
+    const { volumeId } = this.volume;
+    await this.#repeated((control) => control.volumes.unpublish(volumeId, ''));
+    await this.#repeated((control) => control.volumes.delete(volumeId));
   }
 
   /** An orderly close, as at unstage. */

@@ -59,6 +59,7 @@ export class Nemesis {
     for (const heal of this.#heals.splice(0)) heal();
     const { sim } = { sim: this.#sim };
     sim.net.healAll();
+    if (sim.controller === null) sim.startController();
     for (const node of sim.nodes) {
       node.daemon?.process.resume(this.#chance);
       if (node.daemon !== null) continue;
@@ -106,6 +107,10 @@ export class Nemesis {
         return this.#partition(kind, node);
       case 'slow-link':
         return this.#slowLink(node, other?.nodeId ?? storeNode);
+      case 'controller-kill':
+        if (sim.controller === null) return;
+        sim.fault(kind, '');
+        return sim.killController(chance.pick([10, 300, 3_000, 12_000]));
       case 'store-down':
         sim.fault(kind, '');
         sim.store.down = true;

@@ -15,6 +15,8 @@ import type { Sim } from './sim.js';
 /** Of virtual time, once nothing fails any more: until a volume serves, until all of its replicas are in sync. */
 const SERVE_MS = 60_000;
 const WHOLE_MS = 120_000;
+/** A deletion that failed is tried again after a minute at the most. */
+const DELETED_MS = 180_000;
 
 export async function checkAfterwards(sim: Sim, chance: Chance): Promise<void> {
   const endMs = sim.time.now + SERVE_MS;
@@ -22,7 +24,32 @@ export async function checkAfterwards(sim: Sim, chance: Chance): Promise<void> {
     if (sim.time.now > endMs) throw new Error(`a daemon does not serve ${SERVE_MS} ms after everything was healed`);
     await sim.clients[0]!.pause(100);
   }
-  for (const client of sim.clients) await checkVolume(sim, client, chance);
+  // Clones first: their deletion must not harm what they were made from.
+  const checked = new Set<Client>();
+  for (;;) {
+    const client = sim.clients.findLast((one) => !checked.has(one));
+    if (client === undefined) return;
+    checked.add(client);
+    await checkVolume(sim, client, chance);
+    if (client !== sim.clients[0] && client.session !== null && chance.hit(0.3)) await deleted(sim, client);
+  }
+}
+
+/** Nothing of a deleted volume is left on any node, in bounded time. */
+async function deleted(sim: Sim, client: Client): Promise<void> {
+  const { volumeId } = client.volume;
+  await close(sim, client);
+  await client.deleteVolume();
+  const record = await sim.store.peek<VolumeRecord>(keyOf.volume(volumeId));
+  if (record?.state === 'snapshots-only') return sim.reached('deleted but for its snapshots');
+  const endMs = sim.time.now + DELETED_MS;
+  const left = () => sim.nodes.filter(({ disk }) => disk.stat(`${poolPath}/replicas/${volumeId}`) !== undefined);
+  while (left().length > 0) {
+    if (sim.time.now > endMs)
+      throw new Error(`volume ${volumeId} was deleted, but is left on ${left().map(({ nodeId }) => nodeId)}`);
+    await client.pause(500);
+  }
+  sim.reached('deleted');
 }
 
 async function checkVolume(sim: Sim, client: Client, chance: Chance): Promise<void> {

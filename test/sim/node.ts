@@ -4,22 +4,27 @@
 import { replicaConnector } from '../../src/agent/connector.js';
 import { EngineRoom } from '../../src/agent/engine-room.js';
 import { mainHandlers } from '../../src/agent/membership.js';
+import { Registration } from '../../src/agent/registration.js';
 import { ReplicaAddresses } from '../../src/agent/replica-addresses.js';
+import { replicaService } from '../../src/agent/replica-service.js';
 import { volumeRecords } from '../../src/agent/volume-records.js';
+import { volumeService } from '../../src/agent/volume-service.js';
 import { Volumes } from '../../src/agent/volumes.js';
 import type { WorkerCalls } from '../../src/agent/worker-calls.js';
 import { workerHandlers } from '../../src/agent/worker-handlers.js';
-import { type Logger, type NodeId, type Random, unavailable, type VolumeId } from '../../src/base/index.js';
+import { type Logger, type NodeId, type Random, TiB, unavailable, type VolumeId } from '../../src/base/index.js';
 import { type BlockDevice, type Engine, type EngineOptions, openEngine } from '../../src/engine/index.js';
 import { PAGE_BYTES, PageCache } from '../../src/hotpath/index.js';
-import { keyOf, type MetadataStore, type NodeRecord, update } from '../../src/meta/index.js';
+import type { MetadataStore } from '../../src/meta/index.js';
 import { ReplicaHost } from '../../src/replica/index.js';
+import { type holdfast, holdfastServices } from '../../src/rpc/index.js';
 import { Pool } from '../../src/segment/index.js';
 import { connectReplica, type ReplicaPort, type ReplicaStatus, WireServer } from '../../src/wire/index.js';
 import type { RecordingDisk } from '../lib/recording-disk.js';
 import type { SimNet } from './net.js';
 import type { SimProcess } from './process.js';
-import type { SimStore } from './store.js';
+import { type Served, simClient } from './rpc.js';
+import { type SimStore, storeNode } from './store.js';
 import { watched } from './watched-port.js';
 
 export const poolPath = '/pool';
@@ -46,10 +51,13 @@ export interface DaemonParts {
   readonly logger: Logger;
   readonly pages: number;
   readonly hooks: DaemonHooks;
+  /** The controller that runs now. */
+  readonly controller: () => Served | null;
 }
 
-export class Daemon {
+export class Daemon implements Served {
   readonly process: SimProcess;
+  readonly services: Served['services'];
   readonly nodeId: NodeId;
   readonly volumes: Volumes;
   readonly room: EngineRoom;
@@ -59,6 +67,7 @@ export class Daemon {
   readonly #store: MetadataStore;
   #host: ReplicaHost | null = null;
   #server: WireServer | null = null;
+  #registration: Registration | null = null;
   /** Highest store version seen by this process. */
   #storeVersion = 0;
 
@@ -157,6 +166,10 @@ export class Daemon {
       checkStore: () => this.#checkStore(),
       ...options,
     });
+    this.services = [
+      volumeService(this.volumes, { acceptsKeys: false }),
+      replicaService({ workers: [worker], workerFor: () => worker }),
+    ];
   }
 
   get host(): ReplicaHost {
@@ -183,16 +196,45 @@ export class Daemon {
       clock: process,
       logger,
     });
-    const record = nodeRecord(nodeId, pool, server.address);
-    for (let wait = 50; ; wait = Math.min(1_000, wait * 2)) {
-      try {
-        await update<NodeRecord>(this.#store, keyOf.node(nodeId), () => record, { clock: process });
-        break;
-      } catch {
-        await process.sleep(wait);
-      }
-    }
     this.#server = server;
+    this.#registration = new Registration({
+      client: simClient(holdfastServices.node(), {
+        net,
+        caller: process,
+        from: nodeId,
+        to: storeNode,
+        served: this.#parts.controller,
+      }),
+      describe: async () => this.#describe(server.address),
+      storeVersion: () => {},
+      clock: process,
+      logger,
+    });
+    this.#registration.start();
+  }
+
+  get registered(): boolean {
+    return this.#registration?.registered ?? false;
+  }
+
+  #describe(address: string): holdfast.NodeDescription {
+    return {
+      node_id: this.nodeId,
+      control_address: `${this.nodeId}:1`,
+      topology: {},
+      tags: [],
+      pools: this.host.pools().map((pool) => ({
+        pool_id: pool.poolId,
+        path: pool.path,
+        capacity_bytes: Math.min(pool.capacityBytes, TiB),
+        free_bytes: Math.min(pool.freeBytes, TiB),
+        tags: [],
+        problem: pool.problem,
+      })),
+      replica_addresses: [address],
+      instance: address,
+      store_version_seen: this.#storeVersion,
+    };
   }
 
   /** agent/store-version.ts without its file. */
@@ -205,24 +247,11 @@ export class Daemon {
 
   /** An orderly stop. */
   async stop(): Promise<void> {
+    await this.#registration?.stop();
     await this.volumes.closeAll();
     await this.#server?.close();
     await this.#host?.close();
   }
-}
-
-function nodeRecord(nodeId: NodeId, pool: Pool, address: string): NodeRecord {
-  return {
-    id: nodeId,
-    controlAddress: `${nodeId}:1`,
-    topology: {},
-    tags: [],
-    pools: [{ id: pool.id, path: poolPath, ...pool.space(), tags: [] }],
-    replicaAddresses: [address],
-    instance: address,
-    heartbeatMs: 0,
-    storeVersionSeen: 0,
-  };
 }
 
 export class SimNode {

@@ -18,6 +18,7 @@ export const faultKinds = [
   'one-way',
   'flap',
   'slow-link',
+  'controller-kill',
   'store-down',
   'store-unknown',
   'store-slow',

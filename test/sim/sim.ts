@@ -3,31 +3,35 @@
 
 import {
   HoldfastError,
-  type IncarnationId,
-  type LineageId,
   messageOf,
-  type ReplicaId,
+  SECRET_FIELD,
   type SnapshotId,
+  unavailable,
+  unwrapDataKey,
   type VolumeId,
-  wrapDataKey,
 } from '../../src/base/index.js';
-import { keyOf, type VolumeRecord } from '../../src/meta/index.js';
+import { anywhere, type Control, parseClass, type SourceRef, type VolumeOrder } from '../../src/control/index.js';
+import type { VolumeRecord } from '../../src/meta/index.js';
 import { Pool } from '../../src/segment/index.js';
 import type { ReplicaStatus } from '../../src/wire/index.js';
 import { Chance, VirtualTime } from '../lib/crash/virtual-time.js';
 import { RecordingDisk, randomChoice } from '../lib/recording-disk.js';
 import { Client } from './client.js';
+import { Controller } from './controller.js';
 import { Nemesis } from './faults.js';
 import { checkAfterwards } from './final-checks.js';
 import { SimNet } from './net.js';
 import { Daemon, type DaemonHooks, poolPath, SimNode } from './node.js';
 import { type Outcome, outcomeOf } from './outcome.js';
 import { SimProcess } from './process.js';
-import { newRecord } from './record.js';
+import { callProcess } from './process-call.js';
 import type { Settings } from './settings.js';
 import { SimStore } from './store.js';
 import { Trace } from './trace.js';
-import { SimVolume } from './volume.js';
+import { SimVolume, type VolumeParts } from './volume.js';
+
+/** As the sidecars wait. */
+const CSI_CALL_MS = 15_000;
 
 export interface RunOptions {
   /** Keeps what happened, line by line. */
@@ -52,6 +56,7 @@ export class Sim {
   /** The clients at work, and when they end. */
   readonly #work: Promise<void>[] = [];
   #ended: () => boolean = () => true;
+  controller: Controller | null = null;
   /** A replica is about to be brought up to date. */
   onJoining: (node: SimNode) => void = () => {};
   #tick = 0;
@@ -145,7 +150,9 @@ export class Sim {
 
   async #life(): Promise<void> {
     const { settings } = this;
+    this.startController();
     for (let i = 0; i < settings.nodes; i++) await this.#addNode(i);
+    while (!this.nodes.every((node) => node.daemon?.registered)) await this.pause(10);
     for (let i = 0; i < settings.volumes; i++) await this.#addVolume();
     for (const node of this.nodes) node.setupChanges = node.disk.journal.length;
     if (settings.drift > 0) this.reached('clocks drift');
@@ -178,73 +185,56 @@ export class Sim {
     await this.startDaemon(node);
   }
 
+  /** A volume as CreateVolume makes it. */
+  volumeOrder(name: string, source: SourceRef | null): VolumeOrder {
+    const { replicas, minReplicas, compression, cipher, sizeBytes } = this.settings;
+    const parameters = { minReplicas: `${minReplicas}`, compression, encryption: cipher };
+    return {
+      name,
+      range: source === null ? { requiredBytes: sizeBytes, limitBytes: 0 } : null,
+      volumeClass: parseClass({
+        // A clone has as many replicas as are in sync then.
+        parameters: source === null ? { ...parameters, replicas: `${replicas}` } : { compression },
+        mutableParameters: {},
+        fsType: '',
+      }),
+      secrets: cipher === 'none' ? {} : { [SECRET_FIELD]: this.wrappingKey.toString('hex') },
+      wish: anywhere,
+      source,
+    };
+  }
+
   async #addVolume(): Promise<void> {
-    const { settings } = this;
-    const volumeId = this.#chance.uuid() as VolumeId;
-    const lineageId = this.#chance.uuid() as LineageId;
-    const dataKey = settings.cipher === 'none' ? null : this.#chance.bytes(32);
-    const volume = new SimVolume({
-      volumeId,
-      lineageId,
-      sizeBytes: settings.sizeBytes,
-      cipher: settings.cipher,
-      dataKey,
-      tick: this.tick,
-    });
-    const start = this.#chance.below(settings.nodes);
-    const places: readonly SimNode[] = Array.from(
-      { length: settings.replicas },
-      (_, i) => this.nodes[(start + i) % settings.nodes]!,
-    );
-    const replicas: VolumeRecord['replicas'][number][] = [];
-    for (const node of places) {
-      replicas.push({
-        id: this.#chance.uuid() as ReplicaId,
-        nodeId: node.nodeId,
-        poolId: (await Pool.open(node.disk, poolPath, { nodeId: node.nodeId, exclusive: false })).id,
-        incarnationId: this.#chance.uuid() as IncarnationId,
-        state: 'ok',
-      });
-    }
-    const record = newRecord(settings, volumeId, lineageId, replicas);
-    const wrappedKey = dataKey === null ? null : wrapDataKey(dataKey, this.wrappingKey, lineageId, this.#chance);
-    for (const replica of replicas) await this.createReplica({ ...record, wrappedKey }, replica);
-    volume.changed({ ...record, wrappedKey });
+    const caller = new SimProcess(this.time, 'setup');
+    const order = this.volumeOrder(`volume ${this.volumes.length}`, null);
+    const record = await this.callController(caller, (control) => control.creation.create(order));
+    const { lineageId, wrappedKey } = record;
+    const dataKey = wrappedKey === null ? null : unwrapDataKey(wrappedKey, this.wrappingKey, lineageId);
+    this.#adopt(record, { dataKey });
+  }
+
+  #adopt(record: VolumeRecord, parts: Pick<VolumeParts, 'dataKey' | 'origin'>): Client {
+    const { id: volumeId, lineageId, sizeBytes } = record;
+    const { cipher } = this.settings;
+    const volume = new SimVolume({ volumeId, lineageId, sizeBytes, cipher, tick: this.tick, ...parts });
+    volume.changed(record);
+    if (parts.origin !== undefined) volume.inherit(parts.origin.source);
     this.volumes.push(volume);
-    await this.store.direct.compareAndSwap(keyOf.volume(volumeId), 0, { ...record, wrappedKey });
-    this.clients.push(new Client(this, volume, new Chance(settings.seed * 16 + 9 + this.clients.length * 4096)));
+    const client = new Client(this, volume, new Chance(this.settings.seed * 16 + 9 + this.clients.length * 4096));
+    this.clients.push(client);
+    return client;
   }
 
   /** A clone was answered: it is a volume with a client of its own from now on. */
-  async addClone(
-    source: SimVolume,
-    clone: {
-      readonly snapshotId: SnapshotId;
-      readonly newVolumeId: VolumeId;
-      readonly replicas: VolumeRecord['replicas'];
-    },
-  ): Promise<void> {
-    const frozen = source.frozen(clone.snapshotId);
-    const volume = new SimVolume({
-      ...source,
-      volumeId: clone.newVolumeId,
-      sizeBytes: frozen.sizeBytes,
-      tick: this.tick,
-      origin: { source, frozen },
-    });
-    const record: VolumeRecord = {
-      ...newRecord(this.settings, clone.newVolumeId, source.lineageId, clone.replicas),
-      sizeBytes: frozen.sizeBytes,
-      epoch: source.record.epoch,
-      wrappedKey: source.record.wrappedKey,
-    };
-    volume.changed(record);
-    this.volumes.push(volume);
-    await this.store.direct.compareAndSwap(keyOf.volume(clone.newVolumeId), 0, record);
-    const client = new Client(this, volume, new Chance(this.settings.seed * 16 + 9 + this.clients.length * 4096));
-    this.clients.push(client);
+  addClone(source: SimVolume, snapshotId: SnapshotId, record: VolumeRecord): void {
+    const origin = { source, frozen: source.frozen(snapshotId) };
+    const client = this.#adopt(record, { dataKey: source.dataKey, origin });
     this.reached('clone');
     this.#work.push(client.work(this.#ended));
+  }
+
+  pause(ms: number): Promise<void> {
+    return new Promise((resolve) => this.time.after(ms, resolve));
   }
 
   async createReplica(record: VolumeRecord, replica: VolumeRecord['replicas'][number]): Promise<void> {
@@ -260,6 +250,45 @@ export class Sim {
       members: record.replicas.map(({ id, incarnationId }) => ({ replicaId: id, incarnationId })),
       setVersion: record.setVersion,
     });
+  }
+
+  // --- The controller -------------------------------------------------------------------------------------------------
+
+  startController(): void {
+    this.store.ownerAway = false;
+    this.controller = new Controller({
+      net: this.net,
+      store: this.store,
+      random: new Chance(this.#chance.below(2 ** 32)),
+      logger: this.trace.logger({ at: 'controller' }),
+      daemonOf: (nodeId) => {
+        const daemon = this.nodes.find((one) => one.nodeId === nodeId)?.daemon;
+        return daemon?.started ? daemon : null;
+      },
+      failed: (error) => this.fail(error as Error),
+    });
+  }
+
+  /** The store goes with it: nobody else owns the file. */
+  killController(downMs: number): void {
+    const { controller } = this;
+    if (controller === null) return;
+    controller.process.kill();
+    this.controller = null;
+    this.store.ownerAway = true;
+    this.time.after(downMs, () => {
+      if (this.controller === null) this.startController();
+    });
+  }
+
+  /** A CSI call. UNAVAILABLE while there is no controller. */
+  async callController<T>(caller: SimProcess, work: (control: Control) => Promise<T>): Promise<T> {
+    const { controller } = this;
+    if (controller === null) {
+      await caller.sleep(100);
+      throw unavailable('the controller is not reachable');
+    }
+    return callProcess(this.time, caller, controller.process, CSI_CALL_MS, () => work(controller.control));
   }
 
   // --- Nodes and processes --------------------------------------------------------------------------------------------
@@ -283,6 +312,7 @@ export class Sim {
       logger: this.trace.logger({ at: node.nodeId }),
       pages: this.settings.pages,
       hooks: this.#hooks(),
+      controller: () => this.controller,
     });
     node.daemon = daemon;
     try {

@@ -29,6 +29,8 @@ export class SimStore {
   readonly #fatal: (error: Error) => void;
   /** No call is taken. */
   down = false;
+  /** The controller, which owns the file, is not there. */
+  ownerAway = false;
   /** Share of calls whose answer is lost, and of those that are done late. */
   loss = 0;
   late = 0;
@@ -55,6 +57,38 @@ export class SimStore {
   }
   get direct(): MetadataStore {
     return this.#inner;
+  }
+
+  /** As its owner has it: no network lies between, and what it began is not answered once it is dead. */
+  forController(process: SimProcess): MetadataStore {
+    const ask = <T>(work: () => Promise<T>): Promise<T> =>
+      new Promise((resolve, reject) => {
+        this.#time.after(0.05, () =>
+          process.run(() => {
+            work().then(resolve, reject);
+          }),
+        );
+      });
+    return {
+      get: <T extends object = JsonObject>(key: string) => ask(() => this.#inner.get<T>(key)),
+      list: <T extends object = JsonObject>(prefix: string, options?: ListOptions) =>
+        ask<{ entries: MetaEntry<T>[]; version: number }>(() => this.#inner.list<T>(prefix, options)),
+      compareAndSwap: <T extends object = JsonObject>(
+        key: string,
+        expected: number,
+        value: T | undefined,
+        operation?: string,
+      ) => ask(() => this.#swap(key, expected, value, operation)),
+      watch: (prefix, fromVersion, listener, signal) =>
+        this.#inner.watch(
+          prefix,
+          fromVersion,
+          (events) => new Promise<void>((resolve) => process.run(() => resolve(listener(events)))),
+          signal,
+        ),
+      version: () => ask(() => this.#inner.version()),
+      close: async () => {},
+    };
   }
 
   /** How a process on `node` reaches it. */
@@ -100,7 +134,7 @@ export class SimStore {
       }
       this.#time.after(there, () => {
         if (this.#net.blocked(node, storeNode)) return;
-        if (this.down) {
+        if (this.down || this.ownerAway) {
           this.counts.unavailable++;
           // Refused at once, or not answered at all.
           if (this.#chance.hit(0.5)) this.#time.after(way(), () => giveUp('is down'));
@@ -154,7 +188,8 @@ function checkStep(before: VolumeRecord | undefined, after: VolumeRecord): void 
     if (replica.state === 'lost' && before?.inSync.includes(id) !== true)
       throw bad(`lost replica ${id} joined the set`);
   }
-  if (before === undefined) return;
+  // A clone's epochs go on above its source's.
+  if (before?.state !== 'ready') return;
   if (after.epoch < before.epoch || after.epoch > before.epoch + 1)
     throw bad(`epoch ${before.epoch} became ${after.epoch}`);
   if (after.epoch === before.epoch && after.reignId !== before.reignId) throw bad('an epoch was granted twice');

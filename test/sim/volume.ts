@@ -136,6 +136,14 @@ export class SimVolume {
     return this.#destroyed.has(id) || this.#rotten.has(id);
   }
 
+  /** A clone begins with the files of its source, and with what is wrong with them. */
+  inherit(source: SimVolume): void {
+    for (const { id, nodeId } of source.record.replicas) {
+      if (source.#rotten.has(id)) this.rotten(nodeId);
+      if (source.#destroyed.has(id)) this.destroyed(nodeId);
+    }
+  }
+
   rotten(nodeId: string): void {
     const replica = this.#replicaOn(nodeId);
     if (replica !== undefined) this.#rotten.add(replica);

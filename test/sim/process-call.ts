@@ -1,17 +1,16 @@
-// A call of a daemon over its socket: it may never come back.
+// A call of another process over a local socket, as whoever orders things makes it: it may never come back.
 
 import { HoldfastError } from '../../src/base/index.js';
 import type { VirtualTime } from '../lib/crash/virtual-time.js';
-import type { Daemon } from './node.js';
 import type { SimProcess } from './process.js';
 
 /** How often a caller notices that the other process is gone. */
 const NOTICED_MS = 500;
 
-export function callDaemon<T>(
+export function callProcess<T>(
   time: VirtualTime,
   caller: SimProcess,
-  daemon: Daemon,
+  callee: SimProcess,
   timeoutMs: number,
   work: () => Promise<T>,
 ): Promise<T> {
@@ -24,20 +23,19 @@ export function callDaemon<T>(
       then();
     };
     const late = caller.after(timeoutMs, () =>
-      end(() => reject(new HoldfastError('DEADLINE_EXCEEDED', `the daemon of ${daemon.nodeId} did not answer`))),
+      end(() => reject(new HoldfastError('DEADLINE_EXCEEDED', `${callee.name} did not answer`))),
     );
     const look = () => {
       if (over) return;
-      if (daemon.process.dead)
-        end(() => reject(new HoldfastError('UNAVAILABLE', `the daemon of ${daemon.nodeId} died`)));
+      if (callee.dead) end(() => reject(new HoldfastError('UNAVAILABLE', `${callee.name} died`)));
       else caller.after(NOTICED_MS, look);
     };
     caller.after(NOTICED_MS, look);
     const back = (then: () => void) =>
       time.after(0.05, () => {
-        if (!daemon.process.dead) end(then);
+        if (!callee.dead) end(then);
       });
-    daemon.process.run(() =>
+    callee.run(() =>
       work().then(
         (value) => back(() => resolve(value)),
         (error: unknown) => back(() => reject(error)),
