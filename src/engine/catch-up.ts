@@ -34,6 +34,11 @@ export interface CatchUpParts {
   readonly logger: Logger;
 }
 
+/** Comparings and copyings that failed so far: each is made with another source, since it may have been the source's fault. */
+interface SourceTurn {
+  failures: number;
+}
+
 export class CatchUp {
   readonly #parts: CatchUpParts;
   readonly #running = new Set<Link>();
@@ -51,17 +56,18 @@ export class CatchUp {
   async bringBack(link: Link): Promise<void> {
     if (this.#running.has(link) || this.#closed || link.state === 'lost') return;
     this.#running.add(link);
+    const { clock, logger } = this.#parts;
     let wait = RECONNECT_MS.first;
     try {
+      const turn: SourceTurn = { failures: 0 };
       while (!this.#closed && (link.state === 'unreachable' || link.state === 'catching-up')) {
         try {
-          await this.#attempt(link);
-          wait = RECONNECT_MS.first;
+          await this.#attempt(link, turn);
         } catch (error) {
           link.message = messageOf(error);
           if (link.state === 'catching-up') link.state = 'unreachable';
-          this.#parts.logger.debug({ node: link.member.nodeId, error: link.message }, 'replica is not back yet');
-          await this.#parts.clock.sleep(wait);
+          logger.debug({ node: link.member.nodeId, error: link.message }, 'replica is not back yet');
+          await clock.sleep(wait);
           wait = Math.min(wait * 2, RECONNECT_MS.most);
         }
       }
@@ -83,7 +89,7 @@ export class CatchUp {
     }
   }
 
-  async #attempt(link: Link): Promise<void> {
+  async #attempt(link: Link, turn: SourceTurn): Promise<void> {
     const { set, connector, reign } = this.#parts;
     let port: ReplicaPort;
     try {
@@ -100,8 +106,9 @@ export class CatchUp {
       if (status.superblock.incarnationId !== link.member.incarnationId) return await this.#foreign(link, port, status);
       link.state = 'catching-up';
       set.attach(link, port, status.end.seq, 0);
-      await this.#catchUp(link, port, status);
+      await this.#catchUp(link, port, status, turn);
     } catch (error) {
+      turn.failures++;
       // Once admitted it counts: nothing would be acknowledged any more if it were only forgotten.
       if (link.state === 'in-sync' || link.state === 'counting') set.lose(link, port, asHoldfastError(error));
       if (link.port === port) link.port = undefined;
@@ -135,9 +142,10 @@ export class CatchUp {
     });
   }
 
-  async #catchUp(link: Link, port: ReplicaPort, status: ReplicaStatus): Promise<void> {
+  async #catchUp(link: Link, port: ReplicaPort, status: ReplicaStatus, turn: SourceTurn): Promise<void> {
     const { set, tail, reader, lastSeq, logger } = this.#parts;
-    const source = set.sources().find((candidate) => candidate !== port);
+    const sources = set.sources().filter((candidate) => candidate !== port);
+    const source = sources[turn.failures % Math.max(1, sources.length)];
     const started = this.#parts.clock.monotonicMs();
     let position = status.end.seq;
     if (source === undefined) this.#checkAlone(link, status);
@@ -147,7 +155,7 @@ export class CatchUp {
       position = await commonPoint(source, await source.segments(), port, mine);
       const missing = missingSegment(this.#parts.neededSegments(), mine, position);
       if (missing !== undefined) position = missing.firstSeq - 1;
-      const short = status.damage !== null || !status.cacheSurvived || missing !== undefined;
+      const short = status.damage !== null || !status.cacheSurvived || position < status.end.seq;
       if (short || !set.inSync.includes(link.member.replicaId)) await port.describe({ joining: true });
       await cutToCommon(port, mine, position, status.damage !== null);
     }

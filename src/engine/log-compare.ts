@@ -1,9 +1,10 @@
 // Brings one replica's log to the state of another's: finds where the two part, cuts what lies beyond, copies what is missing
 // as the same bytes. Used at open (all in-sync replicas to one end) and for a replica that returns.
 
-import { corrupt, type Logger } from '../base/index.js';
+import { HoldfastError, type Logger, messageOf } from '../base/index.js';
 import {
   decodeFrame,
+  decodeSegmentHeader,
   FRAME_HEADER_SIZE,
   SEGMENT_HEADER_SIZE,
   type SegmentName,
@@ -29,11 +30,17 @@ export async function commonPoint(
     if (mine.lastSeq >= mine.firstSeq && mine.lastSeq === theirs.lastSeq && mine.lastDigest === theirs.lastDigest)
       return mine.lastSeq;
     const known = new Map((await source.frames(theirs)).map((frame) => [frame.seq, frame.digest]));
-    const frames = await target.frames(mine);
+    const frames = await target.frames(mine).catch(soundOnly);
     for (let i = frames.length - 1; i >= 0; i--)
       if (known.get(frames[i]!.seq) === frames[i]!.digest) return frames[i]!.seq;
   }
   return 0;
+}
+
+/** What the target holds damaged is no common ground: it is cut and sent again. */
+function soundOnly(error: unknown): FrameInfo[] {
+  if (error instanceof HoldfastError && error.code === 'DATA_LOSS') return [];
+  throw error;
 }
 
 /** The first of the needed segments up to `common` that a replica does not have, or has shorter. */
@@ -97,9 +104,18 @@ function endOf(frame: FrameInfo): number {
   return frame.offset + frame.length;
 }
 
-/** Null when every frame of the stretch is whole. */
-function verifyStretch(bytes: Buffer, opens: boolean): string | null {
-  let at = opens ? SEGMENT_HEADER_SIZE : 0;
+/** Null when every frame of the stretch is whole, and the segment's header when it begins there. */
+function verifyStretch(bytes: Buffer, { segment, offset }: Stretch): string | null {
+  let at = 0;
+  if (offset === 0) {
+    try {
+      const { epoch, ordinal } = decodeSegmentHeader(bytes, segmentFileName(segment));
+      if (epoch !== segment.epoch || ordinal !== segment.ordinal) return 'segment header: that of another segment';
+    } catch (error) {
+      return messageOf(error);
+    }
+    at = SEGMENT_HEADER_SIZE;
+  }
   while (at < bytes.length) {
     const header = decodeFrame(bytes, at, true);
     if (typeof header === 'string') return `frame: ${header}`;
@@ -122,10 +138,8 @@ export async function copyLog(
   let last = after;
   for await (const stretch of stretches(parts.source, segments, after, through)) {
     const bytes = await parts.reader.read(stretch.segment, stretch.offset, stretch.length, (candidate) =>
-      verifyStretch(candidate, stretch.offset === 0),
+      verifyStretch(candidate, stretch),
     );
-    if (stretch.offset === 0 && bytes.length < SEGMENT_HEADER_SIZE)
-      throw corrupt(`segment ${segmentFileName(stretch.segment)} is shorter than its header`);
     parts.target.append(stretch.segment, stretch.offset, bytes, stretch.lastSeq);
     last = stretch.lastSeq;
     await sent(last);
