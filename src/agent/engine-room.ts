@@ -24,7 +24,7 @@ import type {
   ReplicaConnector,
 } from '../engine/index.js';
 import type { Reign } from '../format/index.js';
-import type { Addressed, OpenEngineOrder } from './worker-api.js';
+import type { Addressed, OpenEngineOrder, OpenedEngine } from './worker-api.js';
 
 /** A running NBD server of one export. */
 export interface ExportServer {
@@ -64,11 +64,11 @@ export class EngineRoom {
   }
 
   /** Errors: those of the engine's open; ABORTED/StaleReign when a higher reign is open or was promised here. */
-  async open(order: OpenEngineOrder): Promise<{ sizeBytes: number }> {
+  async open(order: OpenEngineOrder): Promise<OpenedEngine> {
     const { volumeId } = order.volume;
     const present = this.#entries.get(volumeId);
     if (present && sameReign(present.reign, order.reign) && present.state !== 'closing') {
-      return { sizeBytes: (await present.opened).sizeBytes };
+      return opened(await present.opened);
     }
     if (present && !isLower(present.reign, order.reign)) {
       throw staleReign(volumeId, order.reign, `reign ${present.reign.epoch} is open here`);
@@ -88,7 +88,7 @@ export class EngineRoom {
     this.#entries.set(volumeId, entry);
     entry.opened = this.#openEntry(entry, order);
     entry.opened.catch(() => {});
-    return { sizeBytes: (await entry.opened).sizeBytes };
+    return opened(await entry.opened);
   }
 
   async #openEntry(entry: Entry, order: OpenEngineOrder): Promise<Engine> {
@@ -246,6 +246,10 @@ export class EngineRoom {
     if (!entry || entry.reign.epoch !== at.epoch) throw notOpen(at);
     return entry;
   }
+}
+
+function opened({ sizeBytes, opening }: Engine): OpenedEngine {
+  return { sizeBytes, opening };
 }
 
 export function sameReign(a: Reign, b: Reign): boolean {

@@ -6,7 +6,7 @@ import type { Reign } from '../format/index.js';
 import type { VolumeRecord } from '../meta/index.js';
 import { clearEngine, engineMembers, engineVolume, noteEngine, type Purpose } from './reigns.js';
 import type { VolumeRecords } from './volume-records.js';
-import type { Addressed } from './worker-api.js';
+import type { Addressed, OpenedEngine } from './worker-api.js';
 import type { WorkerCalls } from './worker-calls.js';
 
 export interface EngineStartParts {
@@ -42,9 +42,9 @@ export async function startEngine(parts: EngineStartParts, start: EngineStart): 
   const at: Addressed = { volumeId: record.id, epoch: reign.epoch };
   let noted = false;
   try {
-    const sizeBytes = await openInWorker(worker, start);
+    const { sizeBytes, opening } = await openInWorker(worker, start);
     const engine = { nodeId, maintenance: purpose === 'maintenance', openedMs: clock.wallMs() };
-    await records.update(record.id, (current) => noteEngine(current, reign, engine));
+    await records.update(record.id, (current) => noteEngine(current, reign, engine, opening));
     noted = true;
     if (purpose === 'attached') {
       await worker.call('startExport', { ...at, socketPath: parts.socketPathFor(record.id) }, exportTimeoutMs);
@@ -62,7 +62,7 @@ export async function startEngine(parts: EngineStartParts, start: EngineStart): 
   }
 }
 
-async function openInWorker(worker: WorkerCalls, start: EngineStart): Promise<number> {
+async function openInWorker(worker: WorkerCalls, start: EngineStart): Promise<OpenedEngine> {
   const { record, reign, readOnly, formerEngineGone } = start;
   // A buffer of its own: cloning a slice of a shared pool would copy the whole pool across.
   const dataKey = start.dataKey && Uint8Array.from(start.dataKey);
@@ -78,10 +78,9 @@ async function openInWorker(worker: WorkerCalls, start: EngineStart): Promise<nu
   };
   const opening = worker.call('openEngine', order, openTimeoutMs);
   dataKey?.fill(0);
-  const { sizeBytes } = await opening.catch((error) => {
+  return opening.catch((error) => {
     throw openFailure(error);
   });
-  return sizeBytes;
 }
 
 /**

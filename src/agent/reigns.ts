@@ -15,7 +15,7 @@ import {
   type VolumeId,
 } from '../base/index.js';
 import type { EngineMember, EngineVolume, QosLimits } from '../engine/index.js';
-import type { Reign } from '../format/index.js';
+import type { LogPoint, Reign } from '../format/index.js';
 import type { Publication, Qos, VolumeRecord, WrappedKeyRecord } from '../meta/index.js';
 
 /** What an engine is opened for. */
@@ -78,14 +78,18 @@ export function grantReign(record: VolumeRecord, reignId: ReignId, wrappedKey: W
   return { ...record, epoch: record.epoch + 1, reignId, wrappedKey: record.wrappedKey ?? wrappedKey };
 }
 
-/** Throws ABORTED/StaleReign when another reign was granted meanwhile. */
+/**
+ * Throws ABORTED/StaleReign when another reign was granted meanwhile. With the engine goes the point at which it begins, before
+ * anything is acknowledged beyond it: a log that has lost the reign's first file is told by that.
+ */
 export function noteEngine(
   record: VolumeRecord,
   reign: Reign,
   engine: NonNullable<VolumeRecord['engine']>,
+  opening: LogPoint,
 ): VolumeRecord {
   if (!isOurs(record, reign)) throw deposed(record.id, reign);
-  return { ...record, engine };
+  return { ...record, engine, flushedPoint: later(record.flushedPoint, opening) };
 }
 
 /** After a clean close. Undefined: nothing to change. */
@@ -135,13 +139,14 @@ export function markLost(
   return { ...record, replicas: record.replicas.map((one) => (one === replica ? lost : one)) };
 }
 
-export function noteFlushed(
-  record: VolumeRecord,
-  reign: Reign,
-  point: NonNullable<VolumeRecord['flushedPoint']>,
-): VolumeRecord | undefined {
-  if (!isOurs(record, reign) || (record.flushedPoint?.seq ?? -1) >= point.seq) return undefined;
-  return { ...record, flushedPoint: { epoch: point.epoch, seq: point.seq, digest: point.digest } };
+export function noteFlushed(record: VolumeRecord, reign: Reign, point: LogPoint): VolumeRecord | undefined {
+  if (!isOurs(record, reign)) return undefined;
+  const flushedPoint = later(record.flushedPoint, point);
+  return flushedPoint === record.flushedPoint ? undefined : { ...record, flushedPoint };
+}
+
+function later(known: VolumeRecord['flushedPoint'], { epoch, seq, digest }: LogPoint): VolumeRecord['flushedPoint'] {
+  return known !== null && known.seq >= seq ? known : { epoch, seq, digest };
 }
 
 export function engineVolume(record: VolumeRecord): EngineVolume {

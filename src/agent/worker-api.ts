@@ -20,7 +20,7 @@ import type {
   QosLimits,
   SetOutcome,
 } from '../engine/index.js';
-import type { Member, Reign } from '../format/index.js';
+import type { LogPoint, Member, Reign } from '../format/index.js';
 
 export interface OpenEngineOrder {
   readonly volume: EngineVolume;
@@ -32,6 +32,12 @@ export interface OpenEngineOrder {
   readonly readOnly: boolean;
   readonly formerEngineGone: boolean;
   readonly flushedPoint: { readonly epoch: number; readonly seq: number; readonly digest: string } | null;
+}
+
+export interface OpenedEngine {
+  readonly sizeBytes: number;
+  /** Durable on every in-sync replica. */
+  readonly opening: LogPoint;
 }
 
 export interface CreateReplicaOrder {
@@ -86,7 +92,7 @@ export interface WorkerMethods {
   /** Opens pools and listens for peers; called once, first. */
   start: { readonly params: null; readonly result: { readonly replicaPort: number } };
   /** Repeating it with the same reign joins or returns the engine; a lower reign's engine is stopped first. */
-  openEngine: { readonly params: OpenEngineOrder; readonly result: { readonly sizeBytes: number } };
+  openEngine: { readonly params: OpenEngineOrder; readonly result: OpenedEngine };
   /** Serves the engine as NBD on a unix socket. Repeating it is harmless. */
   startExport: { readonly params: Addressed & { readonly socketPath: string }; readonly result: null };
   /** Drops the export's connections, flushes and closes. `flush: false` deposes instead. A missing engine is no error. */

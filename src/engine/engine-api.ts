@@ -11,7 +11,7 @@ import type {
   SnapshotId,
   VolumeId,
 } from '../base/index.js';
-import type { Cipher, Compression, Member, Reign, WrappedKey } from '../format/index.js';
+import type { Cipher, Compression, LogPoint, Member, Reign, WrappedKey } from '../format/index.js';
 import type { PageCache } from '../hotpath/index.js';
 import type { BlockDevice } from './block-device.js';
 import type { ReplicaConnector } from './replica-port.js';
@@ -150,6 +150,8 @@ export interface CloneTarget {
 
 export interface Engine extends BlockDevice {
   readonly reign: Reign;
+  /** A point durable on every in-sync replica: the reign's first frame, once it is open. */
+  readonly opening: LogPoint;
   freeze(order: {
     snapshotId: SnapshotId;
     groupId: GroupId | null;

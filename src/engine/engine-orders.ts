@@ -13,7 +13,7 @@ import {
   type SnapshotId,
   zeroUuid,
 } from '../base/index.js';
-import { type CheckpointPlace, type Reign, type Superblock, VOLUME_SIZE_MAX } from '../format/index.js';
+import { type CheckpointPlace, type LogPoint, type Reign, type Superblock, VOLUME_SIZE_MAX } from '../format/index.js';
 import { type BlockMap, changedRanges } from '../hotpath/index.js';
 import type { Checkpointer } from './checkpointer.js';
 import type { CloneTarget, Engine, EngineVolume } from './engine-api.js';
@@ -203,22 +203,26 @@ export class EngineOrders {
     const segments = table.entries().filter((entry) => entry.closed && !entry.dropped && !isDead(entry));
     pipeline.transmit();
     const sealedAt = writer.lastSeq;
+    const end = { epoch: this.#parts.reign.epoch, seq: sealedAt, digest: writer.digest.toString('hex') };
     assert(frame.seq < sealedAt, 'the clone entry lies in a sealed segment');
     await durable(sealedAt);
     const names = segments.map(({ epoch, ordinal }) => ({ epoch, ordinal }));
     await Promise.all(
       sources.map(({ target, port }) =>
-        port.clone({ superblock: this.#superblock(order, target, port, checkpoint, sizeBytes), segments: names }),
+        port.clone({
+          superblock: this.#superblock(order, { target, port }, checkpoint, sizeBytes, end),
+          segments: names,
+        }),
       ),
     );
   }
 
   #superblock(
     order: CloneOrder,
-    target: CloneTarget,
-    port: ReplicaPort,
+    { target, port }: { readonly target: CloneTarget; readonly port: ReplicaPort },
     checkpoint: CheckpointPlace,
     sizeBytes: number,
+    end: LogPoint,
   ): Superblock {
     const { volume, reign, reigns } = this.#parts;
     return {
@@ -237,7 +241,7 @@ export class EngineOrders {
       reigns,
       setVersion: 1,
       members: order.targets.map((one) => one.member),
-      flushed: null,
+      flushed: end,
       checkpoint,
       previousCheckpoint: null,
       joining: false,

@@ -2,7 +2,7 @@
 // state of one reign; single-threaded; every part is told events by this one.
 
 import { BLOCK_SIZE, HoldfastError, type Logger, messageOf, type SnapshotId } from '../base/index.js';
-import type { Reign, SegmentName } from '../format/index.js';
+import type { LogPoint, Reign, SegmentName } from '../format/index.js';
 import { type BlockMap, type KeyRing, kernel } from '../hotpath/index.js';
 import type { BlockRequest } from './block-device.js';
 import { BlockHeat } from './block-heat.js';
@@ -34,6 +34,7 @@ import { WritePath } from './write-path.js';
 
 export class VolumeEngine implements Engine {
   readonly reign: Reign;
+  opening: LogPoint;
   readonly readOnly: boolean;
   readonly #options: EngineOptions;
   readonly #logger: Logger;
@@ -68,6 +69,7 @@ export class VolumeEngine implements Engine {
     const { table, keys, replayed } = loaded;
     this.#options = options;
     this.reign = options.reign;
+    this.opening = log.end;
     this.readOnly = options.readOnly;
     this.#logger = options.logger;
     this.#map = replayed.map;
@@ -285,7 +287,9 @@ export class VolumeEngine implements Engine {
       this.#map.sizeBytes = sizeBytes;
     };
     this.#pipeline.transmit();
+    const opening = { epoch: reign.epoch, seq: frame.seq, digest: this.#writer.digest.toString('hex') };
     await this.#durable(frame.seq);
+    this.opening = opening;
     if (this.#state === 'failed') throw new HoldfastError('ABORTED', this.#message, { reason: 'StaleReign' });
     this.#state = 'serving';
     this.#message = '';

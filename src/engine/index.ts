@@ -13,7 +13,7 @@ export type {
   ScrubReport,
   SetOutcome,
 } from './engine-api.js';
-export { chooseSource, type SourceCandidate } from './open.js';
+export { chooseSource, durableThrough, type SourceCandidate } from './open.js';
 export { openEngine } from './open-engine.js';
 export type { SetNamed } from './replay.js';
 export type {

@@ -8,9 +8,10 @@
 //
 // Which replicas may be the source, by what is known of an in-sync member:
 //   a  reached, page cache survived, no damage          source
-//   b  reached, page cache lost (suspect), no damage    brought to a source's end; source only if all in-sync are suspect and reached
-//   c  reached, damage in its log, or marked joining    leaves the set; the open volume repairs it and takes it back. Cut down
-//                                                       to what is good it would look whole if this open ended half way
+//   b  reached, no damage, but suspect: page cache      brought to a source's end; source only if all in-sync are suspect and reached
+//      lost, or the log ends as if a file were missing
+//   c  reached, damage in its log, or marked joining,   leaves the set; the open volume repairs it and takes it back. Cut down
+//      or its log ends below what was durable on all    to what is good it would look whole if this open ended half way
 //   d  reached, another incarnation or no replica       lost: leaves the set, marked
 //   e  not reached in time                              leaves the set, unless nobody is left to be a source
 
@@ -73,13 +74,14 @@ export async function openLog(options: EngineOptions): Promise<OpenedLog> {
   const lost: { member: EngineMember; message: string }[] = [];
   try {
     await fenceAll(options, reached, unreached, lost);
-    const { source, rest } = chooseSource(options.volume.volumeId, reached, unreached, lost);
+    const durable = durableThrough(reached, options.flushedPoint);
+    const { source, rest } = chooseSource(options.volume.volumeId, reached, unreached, lost, durable);
     const leaseOver = waitForLease(options, reached);
     await checkNotRolledBack(options, source);
     const members = [source];
     for (const other of rest) {
       try {
-        await bringTo(options, source, other);
+        await bringTo(options, source, other, durable);
         members.push(other);
       } catch (error) {
         options.logger.warn(
@@ -162,20 +164,34 @@ export interface SourceCandidate {
   readonly status: ReplicaStatus;
 }
 
+/** What a frame or a superblock of any of them, or the store, says to be durable on every in-sync replica. */
+export function durableThrough(reached: readonly SourceCandidate[], noted: { readonly seq: number } | null): number {
+  return reached.reduce((highest, { status }) => Math.max(highest, status.flushedThrough), noted?.seq ?? 0);
+}
+
+/** Why the log of a member is not whole, or null. */
+function faultOf({ damage, superblock, end }: ReplicaStatus, durable: number): string | null {
+  if (damage !== null) return damage;
+  if (superblock.joining) return 'it had not been brought up to date';
+  if (end.seq >= durable) return null;
+  return `its log ends at frame ${end.seq}, but frame ${durable} was durable on all in-sync replicas: it was cut or rolled back`;
+}
+
 /** Chooses by the table above. Throws UNAVAILABLE when those that were not reached are needed, DATA_LOSS when no log can be trusted. */
 export function chooseSource<T extends SourceCandidate>(
   volume: VolumeId,
   reached: readonly T[],
   unreached: readonly { readonly member: { readonly nodeId: NodeId }; readonly error: unknown }[],
   lost: readonly { readonly message: string }[],
+  durable: number,
 ): { source: T; rest: T[] } {
   const missing = [
     ...unreached.map(({ member, error }) => `${member.nodeId} (${messageOf(error)})`),
     ...lost.map(({ message }) => message),
   ].join('; ');
-  const whole = reached.filter(({ status }) => status.damage === null && !status.superblock.joining);
+  const whole = reached.filter(({ status }) => faultOf(status, durable) === null);
   if (whole.length === 0) {
-    const damage = reached.map(({ member, status }) => `${member.nodeId}: ${status.damage ?? 'joining'}`).join('; ');
+    const damage = reached.map(({ member, status }) => `${member.nodeId}: ${faultOf(status, durable)}`).join('; ');
     if (reached.length > 0 && unreached.length === 0)
       throw new HoldfastError('DATA_LOSS', `volume ${volume}: no in-sync replica has an undamaged log (${damage})`, {
         reason: 'Corrupt',
@@ -193,7 +209,7 @@ export function chooseSource<T extends SourceCandidate>(
   if (proven.length === 0 && (unreached.length > 0 || reached.length > whole.length)) {
     throw new HoldfastError(
       'UNAVAILABLE',
-      `volume ${volume} can't be opened: the replicas that answer restarted after a power loss and may lack the newest writes; waiting for ${missing || 'an undamaged one'}`,
+      `volume ${volume} can't be opened: the replicas that answer may lack the newest writes, by a power loss or a lost file; waiting for ${missing || 'an undamaged one'}`,
     );
   }
   const trusted = proven.length > 0 ? proven : whole;
@@ -206,14 +222,6 @@ export function chooseSource<T extends SourceCandidate>(
       port.local && status.end.seq === source.status.end.seq && status.end.digest === source.status.end.digest,
   );
   const chosen = local ?? source;
-  const flushed = Math.max(...reached.map(({ status }) => status.flushedThrough));
-  if (chosen.status.end.seq < flushed) {
-    throw new HoldfastError(
-      'DATA_LOSS',
-      `volume ${volume}: the log on ${chosen.member.nodeId} ends at frame ${chosen.status.end.seq}, but frame ${flushed} was durable on all in-sync replicas: it was cut or rolled back`,
-      { reason: 'Corrupt' },
-    );
-  }
   return { source: chosen, rest: reached.filter((other) => other !== chosen) };
 }
 
@@ -221,17 +229,10 @@ function isLater(a: LogPoint, b: LogPoint): boolean {
   return a.epoch > b.epoch || (a.epoch === b.epoch && a.seq > b.seq);
 }
 
-/** The store keeps a point that was durable everywhere: a log that does not contain it is an old one. */
+/** The store keeps a point that was durable everywhere: a log that holds something else there is another one. */
 async function checkNotRolledBack(options: EngineOptions, source: Reached): Promise<void> {
   const point = options.flushedPoint;
   if (point === null || point.seq === 0) return;
-  const where = `volume ${options.volume.volumeId}: the log on ${source.member.nodeId}`;
-  if (source.status.end.seq < point.seq)
-    throw new HoldfastError(
-      'DATA_LOSS',
-      `${where} ends at frame ${source.status.end.seq}, but frame ${point.seq} was durable on all in-sync replicas: it was rolled back`,
-      { reason: 'Corrupt' },
-    );
   const segment = (await source.port.segments()).find(
     (info) => info.firstSeq <= point.seq && point.seq <= info.lastSeq,
   );
@@ -240,15 +241,14 @@ async function checkNotRolledBack(options: EngineOptions, source: Reached): Prom
   if (frame !== undefined && frame.digest !== point.digest)
     throw new HoldfastError(
       'DATA_LOSS',
-      `${where} holds another frame ${point.seq} than the one that was durable on all in-sync replicas`,
+      `volume ${options.volume.volumeId}: the log on ${source.member.nodeId} holds another frame ${point.seq} than the one that was durable on all in-sync replicas`,
       { reason: 'Corrupt' },
     );
 }
 
-async function bringTo(options: EngineOptions, source: Reached, other: Reached): Promise<void> {
-  const { damage, superblock } = other.status;
-  if (damage !== null || superblock.joining)
-    throw new HoldfastError('DATA_LOSS', damage ?? 'it had not been brought up to date');
+async function bringTo(options: EngineOptions, source: Reached, other: Reached, durable: number): Promise<void> {
+  const fault = faultOf(other.status, durable);
+  if (fault !== null) throw new HoldfastError('DATA_LOSS', fault);
   const theirs = await source.port.segments();
   const mine = await other.port.segments();
   const common = await commonPoint(source.port, theirs, other.port, mine);

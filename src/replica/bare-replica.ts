@@ -16,7 +16,7 @@ import type {
   SegmentInfo,
 } from '../wire/index.js';
 import { checkNotMarked } from './failure-marker.js';
-import { sameCache } from './identity.js';
+import { endsAsNoted, sameCache } from './identity.js';
 import { segmentInfos } from './segment-info.js';
 
 type Done = (error: Error | null) => void;
@@ -50,7 +50,7 @@ export class BareReplica implements ReplicaPort {
     this.status = {
       superblock,
       end: { epoch, seq, digest: digest.toString('hex') },
-      cacheSurvived: survived(disk, directory, superblock),
+      cacheSurvived: survived(disk, directory, superblock) && endsAsNoted(log.segments.at(-1), superblock),
       damage: failure(disk, directory) ?? log.damage,
       flushedThrough: log.flushedThrough,
       stoppedEngine: false,

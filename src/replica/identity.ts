@@ -16,6 +16,18 @@ export function sameCache(then: Superblock['cache'], now: CacheIdentity): boolea
   return then !== null && then.bootId === now.bootId && then.mountId === now.mountId;
 }
 
+/**
+ * Whether nothing suggests that frames are missing at a log's end although the page cache survived. One that ends with a sealed
+ * segment looks like one that has lost the file after it, unless the superblock says that this is the end: an engine seals
+ * a segment because of a frame for the next one, and an idle or closing one notes where it stopped.
+ */
+export function endsAsNoted(
+  last: { readonly sealed: boolean; readonly lastSeq: number } | undefined,
+  { flushed }: Superblock,
+): boolean {
+  return last === undefined || !last.sealed || last.lastSeq <= (flushed?.seq ?? 0);
+}
+
 /** Throws when the superblock found in the volume's directory belongs to another volume or pool. */
 export function checkIdentity(superblock: Superblock, pool: Pool, volumeId: VolumeId): void {
   const where = pool.replicaPath(volumeId);

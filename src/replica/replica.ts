@@ -53,6 +53,7 @@ import {
   checkIdentity,
   closedHere,
   damagedLog,
+  endsAsNoted,
   sameCache,
   staleReign,
   superseded,
@@ -152,10 +153,11 @@ export class Replica {
     };
     const { log, verdict } = await SegmentLog.open(pool.disk, directory, handles, evidence, () => space.hasRoom());
     const { end, durableThrough: durable, passed } = verdict;
-    const facts = { volume: volumeId, end: end.seq, durable, cacheSurvived: survived, passed: passed.join('') };
+    const proven = survived && endsAsNoted(log.last, store.current);
+    const facts = { volume: volumeId, end: end.seq, durable, cacheSurvived: proven, passed: passed.join('') };
     if (verdict.text === null) logger.info(facts, 'replica opened');
     else logger.warn({ ...facts, found: verdict.text }, `replica opened, ${verdict.verdict}`);
-    return new Replica(parts, volumeId, { store, log, verdict, cacheSurvived: survived });
+    return new Replica(parts, volumeId, { store, log, verdict, cacheSurvived: proven });
   }
 
   get superblock(): Superblock {
@@ -280,7 +282,7 @@ export class Replica {
    * cache is proof again. The write need not be waited for; until it is there the replica only looks more suspect.
    */
   readonly #opened = (header: SegmentHeader): void => {
-    if (header.epoch !== this.#promised.epoch || sameCache(this.#store.current.cache, this.#cacheNow)) return;
+    if (header.epoch !== this.#promised.epoch || this.#cacheSurvived) return;
     const note = async () => {
       if (this.#unusable() !== null) return;
       await this.#update({ ...this.#store.current, cache: this.#cacheNow });

@@ -2,7 +2,7 @@
 // page cache survived, and of these the one with the highest end. `force` takes what an open would refuse, in the order of what is left.
 
 import { HoldfastError, messageOf, type NodeId, precondition } from '../base/index.js';
-import { chooseSource } from '../engine/index.js';
+import { chooseSource, durableThrough } from '../engine/index.js';
 import type { BareReplica } from '../replica/index.js';
 import { type FoundReplica, type FoundVolume, isMember } from './inspect-volume.js';
 
@@ -97,7 +97,7 @@ function trusted(volume: FoundVolume, opened: readonly FoundReplica[]): BareRepl
     return { member: { nodeId: 'elsewhere' as NodeId }, error };
   });
   const reached = opened.filter((found) => inSet(volume, found)).map(candidate);
-  return chooseSource(volume.volumeId, reached, absent, []).source.port;
+  return chooseSource(volume.volumeId, reached, absent, [], durableThrough(reached, null)).source.port;
 }
 
 /** Members first, then whole ones, then those that are not joining, then by their ends. */

@@ -81,7 +81,7 @@ export class EngineRig {
     const reign = { epoch: this.epoch, reignId: realRandom.uuid() as ReignId };
     this.reignId = reign.reignId;
     const ours = () => this.reignId === reign.reignId;
-    return openEngine({
+    const engine = await openEngine({
       volume: {
         volumeId: rigVolume,
         lineageId: rigLineage,
@@ -122,6 +122,9 @@ export class EngineRig {
       logger: silentLogger,
       ...overrides,
     });
+    // As the agent does before anything is served.
+    if (ours() && (this.flushedPoint?.seq ?? -1) < engine.opening.seq) this.flushedPoint = engine.opening;
+    return engine;
   }
 }
 

@@ -338,6 +338,10 @@ export class SimWorld {
     this.#sessions.push(session);
     this.#volumeOf.set(session, volumeId);
     this.models.get(volumeId)!.opened(reign.epoch);
+    // With the note of the engine, before anything is served.
+    const { reignId, flushedPoint } = this.volumes.get(volumeId)!;
+    if (reignId === reign.reignId && engine.opening.seq > (flushedPoint?.seq ?? -1))
+      this.change(volumeId, { flushedPoint: engine.opening });
     return session;
   }
 

@@ -75,7 +75,8 @@ test('a higher reign replaces, the same one joins, a lower one is refused', asyn
   const first = b.room.open(order(2));
   const repeat = b.room.open(order(2));
   release();
-  expect(await Promise.all([first, repeat])).toEqual([{ sizeBytes: 8192 }, { sizeBytes: 8192 }]);
+  const opened = { sizeBytes: 8192, opening: { epoch: 2, seq: 2, digest: 'ff' } };
+  expect(await Promise.all([first, repeat])).toEqual([opened, opened]);
   expect(b.engines.length).toBe(1);
   await expect(b.room.open(order(1))).rejects.toMatchObject({ code: 'ABORTED', reason: 'StaleReign' });
   await b.room.open(order(3));

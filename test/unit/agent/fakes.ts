@@ -93,6 +93,9 @@ export class FakeEngine extends MemoryDevice implements Engine {
   get reign() {
     return this.options.reign;
   }
+  get opening() {
+    return { epoch: this.reign.epoch, seq: this.reign.epoch, digest: 'ff' };
+  }
   async freeze(order: { snapshotId: string; holdToken: string | null }) {
     if (order.holdToken !== null && order.holdToken !== this.held)
       throw new HoldfastError('FAILED_PRECONDITION', 'not held');

@@ -34,6 +34,7 @@ test('open, repeat, close: one reign, the size of the record, a clean record aft
     b.volumes.openAttached(volumeId, noKey(), false),
   ]);
   expect(one).toEqual({ socketPath: `/run/test/${volumeId}.sock`, exportName: volumeId, sizeBytes: 1 << 20, epoch: 1 });
+  expect((await b.record()).flushedPoint).toEqual(b.engines[0]!.opening);
   expect(two).toEqual(one);
   expect(b.engines.length).toBe(1);
   expect(b.engines[0]!.options).toMatchObject({
