@@ -102,10 +102,13 @@ async function replaceReplicas(sim: Sim, client: Client, chance: Chance): Promis
     volume.record.replicas.filter(
       ({ nodeId, state }) => state === 'lost' || sim.nodes.find((one) => one.nodeId === nodeId)!.disk.stat(marker),
     );
-  const endMs = sim.time.now + SERVE_MS;
+  const endMs = sim.time.now + WHOLE_MS;
   // Some are found out only when the engine comes to them.
-  while (unusable().some(({ id }) => volume.record.inSync.includes(id))) {
-    if (sim.time.now > endMs) throw new Error('a replica that failed stays in the in-sync set');
+  const known = () =>
+    volume.record.replicas.every((one) => unusable().includes(one) !== volume.record.inSync.includes(one.id));
+  while (!known()) {
+    if (sim.time.now > endMs)
+      throw new Error(`a replica is neither in sync nor known unusable ${WHOLE_MS} ms after everything was healed`);
     await serves(sim, client);
     await client.pause(500);
   }
