@@ -152,9 +152,9 @@ export class Replica {
       checkpointSeq: checkpoint?.coveredThrough ?? 0,
     };
     const { log, verdict } = await SegmentLog.open(pool.disk, directory, handles, evidence, () => space.hasRoom());
-    const { end, durableThrough: durable, passed } = verdict;
+    const { end, durableThrough: durable, gaps } = verdict;
     const proven = survived && endsAsNoted(log.last, store.current);
-    const facts = { volume: volumeId, end: end.seq, durable, cacheSurvived: proven, passed: passed.join('') };
+    const facts = { volume: volumeId, end: end.seq, durable, cacheSurvived: proven, gaps };
     if (verdict.text === null) logger.info(facts, 'replica opened');
     else logger.warn({ ...facts, found: verdict.text }, `replica opened, ${verdict.verdict}`);
     return new Replica(parts, volumeId, { store, log, verdict, cacheSurvived: proven });

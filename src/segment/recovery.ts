@@ -6,9 +6,8 @@
 //
 //   row | what is met at the bad place                                       | verdict
 //   ----|--------------------------------------------------------------------|-----------------------------------------
-//    A  | nothing: no bad place                                              | whole
-//    B  | remains of a failed write: the next segment goes on exactly (seq   | go on. The digest proves that the bytes
-//       | and digest) from the last good frame before the bytes              | never were part of this log
+//    A  | nothing: no bad place. Bytes behind a segment's last frame are     | whole. The digest proves that the bytes
+//       | none if the next segment goes on exactly (seq and digest) there    | never were part of this log
 //    C  | a gap in seq between segments, wholly at or below what is durable, | go on: the segments were dropped after a
 //       | behind a sealed one or another reign's; or the replica is joining  | durable checkpoint without them
 //    D  | anything, and the replica is joining                               | cut: it is no source of anything, and what
@@ -25,7 +24,8 @@
 // "Known durable" is the highest of: the flushed point and the checkpoint of the superblock, flushedThrough of every valid
 // frame anywhere. While joining, frames came from a peer whose claims say nothing about this disk, so only the superblock
 // counts and rows C and D apply. Segments whose order contradicts itself (overlapping seqs, falling ordinals) are bad
-// places like any other: rows D, G, H (and E, where a delete before the power loss was not yet durable).
+// places like any other: rows D, G, H (and E, where a delete before the power loss was not yet durable). There is no row B
+// any more (decision 032).
 
 import { assert } from '../base/index.js';
 import { type SegmentHeader, segmentFileName } from '../format/index.js';
@@ -44,8 +44,8 @@ export type RecoveryRow = 'A' | 'D' | 'E' | 'F' | 'G' | 'H' | 'I';
 
 export interface RecoveryVerdict {
   readonly row: RecoveryRow;
-  /** Rows B and C that were met on the way. */
-  readonly passed: readonly ('B' | 'C')[];
+  /** How often row C was met on the way. */
+  readonly gaps: number;
   /** whole: use all. cut: delete what lies beyond. damage: use what stands before, change nothing. */
   readonly verdict: 'whole' | 'cut' | 'damage';
   /** How many of the scanned segments count; the last of them through its `length`. */
@@ -68,14 +68,14 @@ export function durableThrough(scans: readonly SegmentScan[], evidence: Recovery
 export function decideRecovery(scans: readonly SegmentScan[], evidence: RecoveryEvidence): RecoveryVerdict {
   const durable = durableThrough(scans, evidence);
   const flushedThrough = scans.reduce((highest, scan) => Math.max(highest, scan.flushedThrough), evidence.flushedSeq);
-  const passed: ('B' | 'C')[] = [];
-  const found = { passed, durableThrough: durable, flushedThrough };
+  let gaps = 0;
+  const found = { durableThrough: durable, flushedThrough };
   const end = { epoch: 0, seq: 0, digest: zeroDigest };
   const stop = (kept: number, at: SegmentScan, offset: number, what: string): RecoveryVerdict => {
     const later = scans.slice(kept).some(hasFrames) || (kept > 0 && scans[kept - 1]!.laterFrames);
     const { row, verdict } = judge(end.seq + 1, durable, evidence, later);
     const text = `segment ${segmentFileName(at.name)}, offset ${offset}: ${what} (log good through seq ${end.seq}, durable through ${durable}, case ${row})`;
-    return { row, verdict, kept, end, ...found, text };
+    return { row, verdict, kept, end, gaps, ...found, text };
   };
   for (const [i, scan] of scans.entries()) {
     if (typeof scan.header === 'string') return stop(i, scan, 0, scan.header);
@@ -83,25 +83,21 @@ export function decideRecovery(scans: readonly SegmentScan[], evidence: Recovery
     assert(!scan.sealed || scan.fault === null || scan.fault === 'after-seal', 'a sealed segment has a bad frame');
     const joint = jointFault(scan.header, end, scans[i - 1], durable, evidence.joining);
     if (joint !== null) return stop(i, scan, 0, joint);
-    if (scan.header.firstSeq > end.seq + 1) passed.push('C');
+    if (scan.header.firstSeq > end.seq + 1) gaps++;
     if (scan.seq >= scan.header.firstSeq) end.epoch = scan.name.epoch;
     else if (scan.header.firstSeq - 1 > end.seq) end.epoch = scan.name.epoch;
     end.seq = scan.seq;
     end.digest = scan.digest;
-    if (scan.fault === null) continue; // row A
-    if (continuesExactly(scans[i + 1], end)) {
-      passed.push('B');
-      continue;
-    }
-    return stop(i + 1, scan, scan.length, `bad frame (${scan.fault})`);
+    if (scan.fault !== null && !continuesExactly(scans[i + 1], end))
+      return stop(i + 1, scan, scan.length, `bad frame (${scan.fault})`);
   }
   if (end.seq < durable && !evidence.joining) {
     const last = scans.at(-1);
     const where = last === undefined ? '' : ` with segment ${segmentFileName(last.name)}`;
     const text = `the log ends at seq ${end.seq}${where} though seq ${durable} was durable: its newest segment is missing or cut short (case I)`;
-    return { row: 'I', verdict: 'damage', kept: scans.length, end, ...found, text };
+    return { row: 'I', verdict: 'damage', kept: scans.length, end, gaps, ...found, text };
   }
-  return { row: 'A', verdict: 'whole', kept: scans.length, end, ...found, text: null };
+  return { row: 'A', verdict: 'whole', kept: scans.length, end, gaps, ...found, text: null };
 }
 
 function judge(

@@ -62,7 +62,7 @@ export class Trace {
     if (message.startsWith('replica opened')) {
       const found = /case ([A-Z])/.exec(String(fields.found ?? ''));
       this.reached(`recovery ${found?.[1] ?? 'A'}`);
-      for (const row of String(fields.passed ?? '')) this.reached(`recovery ${row}`);
+      if (Number(fields.gaps) > 0) this.reached('recovery C');
     } else if (message === 'replica caught up') this.reached('caught up');
     else if (message === 'damaged bytes repaired') this.reached('repaired');
     else if (message === 'replica failed') this.reached('replica failed');

@@ -58,7 +58,7 @@ describe('recovery table', () => {
     expect(outcome([scan(1, 1, 5), scan(2, 6, 5)], survived)).toEqual({ row: 'A', verdict: 'whole', kept: 2, end: 5 });
   });
 
-  it('B: bytes behind the last frame that the next segment passes over', () => {
+  it('A: bytes behind the last frame that the next segment passes over', () => {
     expect(outcome([scan(1, 1, 5, torn), scan(2, 6, 9)], survived)).toEqual({
       row: 'A',
       verdict: 'whole',
