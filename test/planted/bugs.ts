@@ -146,8 +146,8 @@ export const plantedBugs: readonly PlantedBug[] = [
     file: 'src/engine/open.ts',
     edits: [
       [
-        '      try {\n        await bringTo(options, source, other);',
-        '      try {\n        if (other.status.end.seq > source.status.end.seq) await bringTo(options, source, other);',
+        '      try {\n        await bringTo(options, source, other, durable);',
+        '      try {\n        if (other.status.end.seq > source.status.end.seq) await bringTo(options, source, other, durable);',
       ],
     ],
   },
@@ -187,8 +187,8 @@ export const plantedBugs: readonly PlantedBug[] = [
     file: 'src/engine/segment-dropper.ts',
     edits: [
       [
-        'const dead = table.entries().filter((entry) => this.isBehind(entry) && map.references(entry.slot) === 0);',
-        'const dead = table.entries().filter((entry) => this.isBehind(entry) && map.references(entry.slot) < 40);',
+        'return this.isBehind(entry) && this.#parts.map.references(entry.slot) === 0;',
+        'return this.isBehind(entry) && this.#parts.map.references(entry.slot) < 40;',
       ],
     ],
   },
