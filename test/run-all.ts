@@ -1,10 +1,11 @@
-// `npm test`: format, types, layers, unit, conformance and fuzz tests, then crashes and tests of real processes; one count over all of them, and
+// `npm test`: format, types, layers, unit, conformance and fuzz tests, a minute of the simulator, then crashes and tests of real processes; one count over all of them, and
 // every test that did not run named with its reason. `--quick` leaves the real processes out.
 
 import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 
 interface Outcome {
   passed: number;
@@ -99,6 +100,11 @@ const bin = (name: string) => join(root, 'node_modules/.bin', name);
 await step('format and lint', bin('biome'), ['check', '--error-on-warnings']);
 await step('types', bin('tsc'), ['-p', root, '--noEmit']);
 await vitest('unit', 'test/vitest.config.ts');
+await step('simulator', process.execPath, [
+  '--enable-source-maps',
+  fileURLToPath(new URL('sim/main.js', import.meta.url)),
+  ...['--regressions', '--seeds', quick ? '1-20' : '1-80'],
+]);
 if (!quick) {
   await vitest('crash', 'test/vitest.crash.config.ts');
   await vitest('system', 'test/vitest.system.config.ts');

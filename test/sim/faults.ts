@@ -24,9 +24,12 @@ export class Nemesis {
     const { faults, faultEveryMs } = this.#sim.settings;
     if (faults.length === 0) return;
     const sudden = faults.filter((kind) => kind === 'power' || kind === 'torn-kill');
+    const anytime = faults.filter((kind) => kind !== 'torn-join');
     // A replica that is just being brought up to date is struck now and then: it would hardly be by chance.
     this.#sim.onJoining = (node) => {
-      if (sudden.length === 0 || ended() || !this.#chance.hit(0.25)) return;
+      if (ended()) return;
+      if (anytime.length < faults.length && this.#chance.hit(0.5)) return this.#tornKill('torn-join', node, 5);
+      if (sudden.length === 0 || !this.#chance.hit(0.25)) return;
       const kind = this.#chance.pick(sudden);
       this.#sim.time.after(this.#chance.next() * 12, () => {
         if (!ended()) this.#strike(kind, node);
@@ -34,7 +37,7 @@ export class Nemesis {
     };
     while (!ended()) {
       await this.#pause(Math.min(10_000, -Math.log(1 - this.#chance.next()) * faultEveryMs));
-      if (!ended()) this.#strike(this.#chance.pick(faults));
+      if (!ended() && anytime.length > 0) this.#strike(this.#chance.pick(anytime));
     }
   }
 
@@ -144,7 +147,7 @@ export class Nemesis {
           node.stuckMs = 0;
         });
       case 'torn-kill':
-        return this.#tornKill(node);
+        return this.#tornKill(kind, node, 12);
       case 'full':
         return this.#full(node);
       default:
@@ -152,16 +155,16 @@ export class Nemesis {
     }
   }
 
-  /** The process dies within one of its next writes. */
-  #tornKill(node: SimNode): void {
+  /** The process dies within one of its next `most` writes. */
+  #tornKill(kind: 'torn-kill' | 'torn-join', node: SimNode, most: number): void {
     const sim = this.#sim;
     const { disk, lives } = node;
     if (node.serving === null || disk.failWrite !== null) return;
-    disk.failWrite = { after: this.#chance.below(12), errno: 'EIO', keepBytes: this.#chance.between(1, 5_000) };
+    disk.failWrite = { after: this.#chance.below(most), errno: 'EIO', keepBytes: this.#chance.between(1, 5_000) };
     disk.onChange = () => {
       if (disk.failWrite === null || disk.failWrite.after >= 0 || node.lives !== lives) return;
       disk.failWrite = null;
-      sim.fault('torn-kill', node.nodeId);
+      sim.fault(kind, node.nodeId);
       sim.kill(node, this.#downMs());
     };
     this.#later(5_000, () => {

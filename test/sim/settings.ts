@@ -32,6 +32,7 @@ export const faultKinds = [
   'lost-file',
   'swap',
   'rollback',
+  'torn-join',
 ] as const;
 export type FaultKind = (typeof faultKinds)[number];
 
@@ -91,8 +92,10 @@ export function settingsOf(seed: number): Settings {
     'swap',
     'rollback',
   ]);
-  const faults = faultKinds.filter((kind) => chance.hit(each) && !(nodes === 1 && alone.has(kind)));
-  return {
+  const faults = faultKinds.filter(
+    (kind) => kind !== 'torn-join' && chance.hit(each) && !(nodes === 1 && alone.has(kind)),
+  );
+  const settings: Settings = {
     seed,
     nodes,
     replicas,
@@ -128,4 +131,7 @@ export function settingsOf(seed: number): Settings {
       largeShare: chance.pick([0, 0.02]),
     },
   };
+  // Of what came later chance is asked last, so that the seeds before stay what they were.
+  if (replicas > 1 && chance.hit(0.4)) faults.push('torn-join');
+  return settings;
 }
