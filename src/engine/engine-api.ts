@@ -79,6 +79,8 @@ export interface EngineOptions {
   readonly readOnly: boolean;
   /** Proof from elsewhere that the former engine is gone (its process ended): then no lease has to be waited out. */
   readonly formerEngineGone: boolean;
+  /** Every reply asks all replicas instead of trusting a lease, so that no clock is trusted. The same for all engines of a volume. */
+  readonly leaseless?: boolean;
   /** A point that every in-sync log must contain. */
   readonly flushedPoint: { readonly epoch: number; readonly seq: number; readonly digest: string } | null;
   readonly connector: ReplicaConnector;

@@ -14,7 +14,7 @@ import type { Engine, EngineOptions, EngineStatus, QosLimits } from './engine-ap
 import { EngineOrders } from './engine-orders.js';
 import { EntrySource } from './entry-source.js';
 import { FrameTail } from './frame-tail.js';
-import { CLEAN_CLOSE_BYTES } from './limits.js';
+import { CLEAN_CLOSE_BYTES, LEASE_MS } from './limits.js';
 import { LogReader } from './log-reader.js';
 import { LogWriter } from './log-writer.js';
 import { Maintenance } from './maintenance.js';
@@ -89,6 +89,7 @@ export class VolumeEngine implements Engine {
       },
       {
         membership: options.membership,
+        leaseMs: options.leaseless ? 0 : LEASE_MS,
         clock: options.clock,
         logger: options.logger,
         events: {

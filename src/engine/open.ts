@@ -295,7 +295,8 @@ async function settle(options: EngineOptions, members: readonly Reached[]): Prom
  */
 async function waitForLease(options: EngineOptions, reached: readonly Reached[]): Promise<void> {
   const first = reached.every(({ status }) => status.end.seq === 0);
-  if (first || options.formerEngineGone || reached.some(({ status }) => status.stoppedEngine)) return;
+  if (first || options.leaseless || options.formerEngineGone || reached.some(({ status }) => status.stoppedEngine))
+    return;
   const firstMs = Math.min(...reached.map(({ fencedMs }) => fencedMs));
   const leftMs = firstMs + LEASE_WAIT_MS - options.clock.monotonicMs();
   if (leftMs > 0) await options.clock.sleep(leftMs);

@@ -16,7 +16,7 @@
 import { type Clock, HoldfastError, type Logger, messageOf, type ReplicaId } from '../base/index.js';
 import type { Member } from '../format/index.js';
 import type { EngineMember, EngineReplicaState, MembershipPort } from './engine-api.js';
-import { LEASE_MS, STORE_RETRY_MS } from './limits.js';
+import { STORE_RETRY_MS } from './limits.js';
 import type { Frame } from './log-writer.js';
 import type { OpenedLog } from './open.js';
 import { ReignLease } from './reign-lease.js';
@@ -100,7 +100,7 @@ export class ReplicaSet {
   constructor(
     links: readonly Link[],
     start: { inSync: readonly ReplicaId[]; setVersion: number; committed: number; synced: number },
-    parts: { membership: MembershipPort; clock: Clock; logger: Logger; events: ReplicaSetEvents },
+    parts: { membership: MembershipPort; leaseMs: number; clock: Clock; logger: Logger; events: ReplicaSetEvents },
   ) {
     this.links = links;
     this.#inSync = new Set(start.inSync);
@@ -114,7 +114,7 @@ export class ReplicaSet {
     this.#events = parts.events;
     this.lease = new ReignLease(links, {
       clock: parts.clock,
-      leaseMs: LEASE_MS,
+      leaseMs: parts.leaseMs,
       failed: (link, port, error) => this.lose(link, port, error),
     });
     this.#mark();

@@ -105,6 +105,8 @@ export class RecordingDisk implements Disk {
   failWrite: { after: number; errno: string; keepBytes: number } | null = null;
   failSync: { after: number; errno: string } | null = null;
   failTruncate: string | null = null;
+  /** The write to a file whose name ends so that goes `back` bytes too far towards the file's beginning. */
+  misdirect: { after: number; name: string; back: number } | null = null;
   failRead: { path: string; errno: string } | null = null;
   /** Files may have this many names. */
   linkMax = 65_000;
@@ -379,6 +381,11 @@ export class RecordingDisk implements Disk {
       if (failing.keepBytes > 0)
         this.#change({ op: 'write', inode, position, bytes: bytes.subarray(0, failing.keepBytes) });
       throw fault(failing.errno, 'write', path);
+    }
+    const astray = this.misdirect;
+    if (astray !== null && path.endsWith(astray.name) && position >= astray.back && astray.after-- <= 0) {
+      this.misdirect = null;
+      return this.#change({ op: 'write', inode, position: position - astray.back, bytes });
     }
     const grows = Math.max(0, position + bytes.length - this.#inodes.get(inode)!.size);
     this.#checkSpace(grows, path);

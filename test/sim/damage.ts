@@ -39,6 +39,8 @@ export class Damage {
         return other === undefined ? undefined : this.#swap(node, other);
       case 'rollback':
         return this.#rollBack(node);
+      case 'misdirected':
+        return this.#misdirect(node);
       default:
         throw new Error(`${kind} is no damage`);
     }
@@ -150,6 +152,23 @@ export class Damage {
     };
     exchange();
     this.#later(this.#chance.between(500, 6_000), exchange);
+  }
+
+  /** One write of a log lands further up in the same file: it is missing where it belongs, and other bytes are overwritten. */
+  #misdirect(node: SimNode): void {
+    const { disk } = node;
+    if (disk.misdirect !== null) return;
+    this.#sim.damaged = true;
+    this.#sim.fault('misdirected', node.nodeId);
+    // The newest bytes of a log may be gone without a trace, as if its disk had gone back in time.
+    for (const volume of this.#sim.volumes) {
+      volume.destroyed(node.nodeId, true);
+      volume.rotten(node.nodeId);
+    }
+    disk.misdirect = { after: this.#chance.below(20), name: '.seg', back: this.#chance.pick([512, 4_096, 65_536]) };
+    this.#later(this.#chance.between(100, 2_000), () => {
+      disk.misdirect = null;
+    });
   }
 
   /** Comes back as it was some changes ago. */

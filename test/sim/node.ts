@@ -50,6 +50,7 @@ export interface DaemonParts {
   readonly random: Random;
   readonly logger: Logger;
   readonly pages: number;
+  readonly leaseless: boolean;
   readonly hooks: DaemonHooks;
   /** The controller that runs now. */
   readonly controller: () => Served | null;
@@ -90,6 +91,7 @@ export class Daemon implements Served {
         const engine = await openEngine({
           ...order,
           pages,
+          leaseless: parts.leaseless,
           connector: {
             connect: async (member, timeoutMs) => {
               let port: ReplicaPort;

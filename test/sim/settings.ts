@@ -33,8 +33,11 @@ export const faultKinds = [
   'swap',
   'rollback',
   'torn-join',
+  'misdirected',
 ] as const;
 export type FaultKind = (typeof faultKinds)[number];
+
+const later: readonly FaultKind[] = ['torn-join', 'misdirected'];
 
 export interface Settings {
   readonly seed: number;
@@ -55,6 +58,8 @@ export interface Settings {
   readonly faults: readonly FaultKind[];
   /** Clock rates within so much of 1, a tenth between the fastest and the slowest at most. */
   readonly drift: number;
+  /** Every reply asks. */
+  readonly leaseless: boolean;
   readonly net: LinkHabits;
   readonly sync: { readonly meanMs: number };
   /** Of each pool. In a small one the cleaner is always at work. */
@@ -93,7 +98,7 @@ export function settingsOf(seed: number): Settings {
     'rollback',
   ]);
   const faults = faultKinds.filter(
-    (kind) => kind !== 'torn-join' && chance.hit(each) && !(nodes === 1 && alone.has(kind)),
+    (kind) => !later.includes(kind) && chance.hit(each) && !(nodes === 1 && alone.has(kind)),
   );
   const settings: Settings = {
     seed,
@@ -110,6 +115,7 @@ export function settingsOf(seed: number): Settings {
     faultEveryMs: chance.pick([500, 1_500, 4_000]),
     faults,
     drift: chance.pick([0, 0.02, 0.047]),
+    leaseless: false,
     net: {
       leastMs: 0.05,
       meanMs: chance.pick([0.1, 0.5, 3]),
@@ -133,5 +139,6 @@ export function settingsOf(seed: number): Settings {
   };
   // Of what came later chance is asked last, so that the seeds before stay what they were.
   if (replicas > 1 && chance.hit(0.4)) faults.push('torn-join');
-  return settings;
+  if (replicas > 1 && chance.hit(each)) faults.push('misdirected');
+  return { ...settings, leaseless: chance.hit(0.1) };
 }

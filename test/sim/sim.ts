@@ -156,6 +156,7 @@ export class Sim {
     for (let i = 0; i < settings.volumes; i++) await this.#addVolume();
     for (const node of this.nodes) node.setupChanges = node.disk.journal.length;
     if (settings.drift > 0) this.reached('clocks drift');
+    if (settings.leaseless) this.reached('without a lease');
     const nemesis = new Nemesis(this, new Chance(settings.seed * 16 + 7));
     const endMs = this.time.now + settings.safetyMs;
     const written = () => this.clients.reduce((sum, { counts }) => sum + counts.writes, 0);
@@ -311,6 +312,7 @@ export class Sim {
       random: new Chance(this.#chance.below(2 ** 32)),
       logger: this.trace.logger({ at: node.nodeId }),
       pages: this.settings.pages,
+      leaseless: this.settings.leaseless,
       hooks: this.#hooks(),
       controller: () => this.controller,
     });

@@ -24,6 +24,7 @@ function started(acknowledgesAtOnce: boolean, local = true) {
     [link],
     { inSync: [member.replicaId], setVersion: 1, committed: 10, synced: 10 },
     {
+      leaseMs: 1_000,
       membership: {} as MembershipPort,
       clock: realClock,
       logger: silentLogger,
