@@ -174,7 +174,9 @@ export class Client {
   async #step(): Promise<void> {
     const { client, volumes } = this.#sim.settings;
     const chance = this.#chance;
-    const session = this.#session!;
+    const session = this.#session;
+    // Made to leave in the very moment in which it had opened.
+    if (session === null) return;
     if (session.open.size >= client.depth) {
       await this.#wait(session);
       return;
