@@ -190,9 +190,11 @@ export class Replica {
       const stoppedEngine = await stopFormerEngine(this.#parts, this.volumeId, reign);
       this.#checkCurrent(port);
       if (this.#log.damage === null) await this.#onDisk(this.#log.trim());
-      const { promised } = this.#store.current;
-      if (promised.epoch !== reign.epoch || promised.reignId !== reign.reignId)
-        await this.#update({ ...this.#store.current, promised: reign });
+      const { promised, cache } = this.#store.current;
+      // What is copied to it from now on must not make a doubtful end look like a proven one.
+      const doubted = !this.#cacheSurvived && sameCache(cache, this.#cacheNow);
+      if (doubted || promised.epoch !== reign.epoch || promised.reignId !== reign.reignId)
+        await this.#update({ ...this.#store.current, promised: reign, cache: doubted ? null : cache });
       this.#checkCurrent(port);
       this.#log.tailInto(this.#tail, this.#tail.flushedThrough);
       return this.#status(stoppedEngine);

@@ -69,7 +69,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     file: 'src/replica/replica.ts',
     edits: [
       [
-        '        await this.#update({ ...this.#store.current, promised: reign });',
+        '        await this.#update({ ...this.#store.current, promised: reign, cache: doubted ? null : cache });',
         "        this.#parts.logger.debug({ epoch: promised.epoch }, 'not kept');",
       ],
     ],

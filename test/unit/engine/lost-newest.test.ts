@@ -3,8 +3,15 @@
 
 import { randomBytes } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
+import { type ReignId, realRandom } from '../../../src/base/index.js';
+import {
+  decodeFrame,
+  FRAME_HEADER_SIZE,
+  parseSegmentFileName,
+  SEGMENT_HEADER_SIZE,
+} from '../../../src/format/index.js';
 import { DiskRig } from '../../lib/disk-rig.js';
-import { eventually, read, write } from '../../lib/engine-rig.js';
+import { eventually, read, rigVolume, write } from '../../lib/engine-rig.js';
 
 type Node = DiskRig['nodes'][0];
 const MiB = 1024 * 1024;
@@ -48,6 +55,31 @@ describe('a volume whose members have lost the newest file of their logs', () =>
     },
     60_000,
   );
+
+  it('is doubted until it has all of it, also when a copying to it ended half way', async () => {
+    const rig = await DiskRig.make(2);
+    await filled(rig, 0, 10);
+    const [loser, keeper] = rig.nodes as [Node, Node];
+    await loseNewest(loser);
+    const fenced = async () => {
+      const port = await loser.host.localPort(rigVolume, rig.id(0));
+      port.listen({ appended: () => {}, lost: () => {} });
+      const { cacheSurvived, end } = await port.fence({ epoch: ++rig.epoch, reignId: realRandom.uuid() as ReignId });
+      return { port, cacheSurvived, seq: end.seq };
+    };
+    const first = await fenced();
+    expect(first.cacheSurvived).toBe(false);
+    const file = keeper.segmentFiles().at(-1)!;
+    const bytes = keeper.disk.contents(`${keeper.directory}/${file}`);
+    const frame = decodeFrame(bytes, SEGMENT_HEADER_SIZE, true);
+    if (typeof frame === 'string') throw new Error(frame);
+    const end = SEGMENT_HEADER_SIZE + FRAME_HEADER_SIZE + frame.bodyLength;
+    first.port.append(parseSegmentFileName(file)!, 0, bytes.subarray(0, end), frame.seq);
+    await loser.restart();
+    const second = await fenced();
+    expect(second.seq).toBe(first.seq + 1);
+    expect(second.cacheSurvived).toBe(false);
+  }, 30_000);
 
   it('does not open without it when it is on none', async () => {
     const rig = await DiskRig.make(2);
