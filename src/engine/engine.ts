@@ -288,9 +288,8 @@ export class VolumeEngine implements Engine {
       this.#map.sizeBytes = sizeBytes;
     };
     this.#pipeline.transmit();
-    const opening = { epoch: reign.epoch, seq: frame.seq, digest: this.#writer.digest.toString('hex') };
+    this.opening = { epoch: reign.epoch, seq: frame.seq, digest: this.#writer.digest.toString('hex') };
     await this.#durable(frame.seq);
-    this.opening = opening;
     if (this.#state === 'failed') throw new HoldfastError('ABORTED', this.#message, { reason: 'StaleReign' });
     this.#state = 'serving';
     this.#message = '';
