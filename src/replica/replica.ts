@@ -376,6 +376,7 @@ export class Replica {
       return { done: this.#log.delete(names, () => this.#parts.clock.sleep(UNLINK_PAUSE_MS)) };
     });
     await deleting.done;
+    this.#parts.space.given();
   }
 
   describe(port: PortHandle, update: DescribeUpdate): Promise<void> {

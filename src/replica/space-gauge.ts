@@ -28,6 +28,10 @@ export class SpaceGauge {
   taken(bytes: number): void {
     this.#free -= bytes;
   }
+  /** Files are gone: asks anew. Who waits for that room, or cleans because there is none, is not to wait for the next time. */
+  given(): void {
+    this.#readAtMs = Number.NEGATIVE_INFINITY;
+  }
 
   /** Bytes, never below 0; 0 when the filesystem can't be asked. */
   freeBytes(): number {

@@ -343,8 +343,11 @@ export class RecordingDisk implements Disk {
   }
 
   space(): DiskSpace {
+    // What has no name any more is gone.
+    const named = new Set<number>();
+    for (const { entries } of this.#inodes.values()) for (const id of entries?.values() ?? []) named.add(id);
     let used = 0;
-    for (const inode of this.#inodes.values()) used += inode.size;
+    for (const id of named) used += this.#inodes.get(id)!.size;
     return { capacityBytes: this.capacityBytes, freeBytes: Math.max(0, this.capacityBytes - used) };
   }
 

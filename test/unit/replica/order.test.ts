@@ -211,7 +211,10 @@ describe('order of operations', () => {
     for (const frame of frames) port.append(frame.segment, frame.offset, frame.bytes, frame.lastSeq);
     await synced(port);
     await port.describe({ flushed: { epoch: 1, seq: 3, digest: frames[2]!.digest } });
+    const free = port.freeBytes();
     await port.deleteSegments([{ epoch: 1, ordinal: 1 }]);
+    // Whoever waits for room is told of it now.
+    expect(port.freeBytes()).toBeGreaterThan(free);
     const after = disk.afterPowerCut(disk.journal.length, dropAll);
     expect(after.list(pool.replicaPath(volumeA)).filter((name) => name.endsWith('.seg'))).toEqual([
       '000000000001-00000002.seg',
