@@ -7,7 +7,7 @@
 // May fail: a victim that no replica has intact is left alone until the next open; anything else is tried again at the next turn.
 
 import { type Clock, HoldfastError, type Logger, messageOf, type TimerHandle } from '../base/index.js';
-import { entryKind, INDEX_MOVED_RECORD, PAGE_ENTRIES, segmentFileName } from '../format/index.js';
+import { placeSlot, segmentFileName } from '../format/index.js';
 import type { BlockMap } from '../hotpath/index.js';
 import type { Checkpointer } from './checkpointer.js';
 import { chooseVictims, mostLive, movesFor, type SegmentState, type Urgency, urgencyOf } from './cleaning-policy.js';
@@ -18,17 +18,19 @@ import {
   MOVE_BATCH_BYTES,
   MOVE_BURST_BYTES,
   MOVE_PAGES_MOST,
+  MOVE_RECORDS_MOST,
   SHARED_ASKED_MS,
   VICTIM_QUEUE_BYTES,
   VICTIMS_MOST,
 } from './limits.js';
 import type { LogReader } from './log-reader.js';
 import type { LogWriter } from './log-writer.js';
-import type { LiveRecord, Mover } from './mover.js';
+import type { Mover } from './mover.js';
 import type { Pipeline } from './pipeline.js';
+import { RecordList } from './record-list.js';
 import type { ReplicaPort } from './replica-port.js';
 import type { SegmentDropper } from './segment-dropper.js';
-import { segmentItems } from './segment-items.js';
+import { addRecordsOf } from './segment-records.js';
 import type { SegmentTable, TableEntry } from './segment-table.js';
 
 export interface CleanerParts {
@@ -139,7 +141,7 @@ export class Cleaner {
     const victims = await this.#victims(urgency, idle);
     if (victims.length === 0) return;
     const before = this.#parts.mover.movedBytes;
-    for (const part of await this.#livePartsOf(victims)) await this.#move(part, urgency.short || idle);
+    await this.#move(await this.#recordsOf(victims), urgency.short || idle);
     this.#allowance -= Math.max(this.#parts.mover.movedBytes - before, MOVE_BURST_BYTES);
     if ((await dropper.drop()) > 0) this.#parts.won();
     // At ease the next one waits for the next turn, so that an idle volume is tidied at a few MiB a second.
@@ -246,42 +248,25 @@ export class Cleaner {
     this.#shared = new Set(infos.filter((info) => info.links > 1).map((info) => info.slot));
   }
 
-  /** The victims' records, in parts whose map pages may be pinned together. */
-  async #livePartsOf(victims: readonly TableEntry[]): Promise<LiveRecord[][]> {
-    const { map, reader, checkpointer, logger } = this.#parts;
-    const parts: LiveRecord[][] = [];
-    let part: LiveRecord[] = [];
-    let versions = 0;
-    let pages = new Set<number>();
+  async #recordsOf(victims: readonly TableEntry[]): Promise<RecordList> {
+    const { reader, checkpointer, logger } = this.#parts;
+    const records = new RecordList();
     for (const segment of victims) {
+      if (this.stopped) break;
       try {
-        for (const item of await segmentItems(reader, segment)) {
-          if (item.kind !== entryKind.record && item.kind !== INDEX_MOVED_RECORD) continue;
-          for (const page of pagesOf(item)) {
-            if (pages.has(page)) continue;
-            pages.add(page);
-            versions += map.versionCount(page);
-          }
-          part.push({ ...item, segment, live: 0 });
-          if (versions < MOVE_PAGES_MOST) continue;
-          parts.push(part);
-          part = [];
-          versions = 0;
-          pages = new Set();
-        }
+        await addRecordsOf(segment, reader, records);
         await checkpointer.evacuate(segment.slot);
       } catch (error) {
         this.#passOver(segment, error);
         if (!(error instanceof HoldfastError)) throw error;
       }
-      if (this.stopped) return [];
     }
-    if (part.length > 0) parts.push(part);
-    logger.debug({ victims: victims.length, parts: parts.length }, 'cleaning');
-    return parts;
+    logger.debug({ victims: victims.length, records: records.count }, 'cleaning');
+    return records;
   }
 
   #passOver(segment: TableEntry, error: unknown): void {
+    if (this.#passedOver.has(segment.slot)) return;
     this.#passedOver.add(segment.slot);
     this.#parts.logger.error(
       { segment: segmentFileName(segment), error: messageOf(error) },
@@ -289,41 +274,53 @@ export class Cleaner {
     );
   }
 
-  async #move(records: readonly LiveRecord[], fast: boolean): Promise<void> {
+  /** Moves what lives of the records, in parts whose map pages may be pinned together. */
+  async #move(records: RecordList, fast: boolean): Promise<void> {
     const { map, mover } = this.#parts;
-    const pages = await this.#pinned(records);
-    try {
-      const living: LiveRecord[] = [];
-      for (const record of records) {
-        if (this.#passedOver.has(record.segment.slot)) continue;
-        const live = mover.liveBlocks(
-          record.segment.slot,
-          record.block,
-          record.run,
-          record.offset,
-          record.storedLength,
-        );
-        if (live !== 0) living.push({ ...record, live });
+    const mayGo = (bytes: number) => this.#mayGo(bytes, fast);
+    const damaged = (segment: TableEntry, error: HoldfastError) => this.#passOver(segment, error);
+    let from = 0;
+    while (from < records.count && !this.stopped) {
+      const part = this.#part(records, from);
+      const pinned = await this.#pinned(part.pages, records, from, part.to);
+      try {
+        await mover.move(mover.living(records, from, part.to, this.#passedOver), mayGo, damaged);
+      } finally {
+        map.unpinVersions(pinned);
       }
-      const mayGo = (bytes: number) => this.#mayGo(bytes, fast);
-      await mover.move(living, mayGo, (segment, error) => this.#passOver(segment, error));
-    } finally {
-      map.unpinVersions(pages);
+      from = part.to;
     }
   }
 
-  /** Pins every version of the records' pages. Segments with records of a page that can't be read are passed over. */
-  async #pinned(records: readonly LiveRecord[]): Promise<number[]> {
-    const pages = [...new Set(records.flatMap((record) => [...pagesOf(record)]))];
+  /** Records from `from` on, as many as are looked at together, and the pages they need. */
+  #part(records: RecordList, from: number): { to: number; pages: number[] } {
+    const { map } = this.#parts;
+    const pages = new Set<number>();
+    let versions = 0;
+    let to = from;
+    const end = Math.min(records.count, from + MOVE_RECORDS_MOST);
+    for (; to < end && versions < MOVE_PAGES_MOST; to++) {
+      for (let page = records.firstPage(to); page <= records.lastPage(to); page++) {
+        if (pages.has(page)) continue;
+        pages.add(page);
+        versions += map.versionCount(page);
+      }
+    }
+    return { to, pages: [...pages] };
+  }
+
+  /** Pins every version of these pages. Segments with records[from..to) of a page that can't be read are passed over. */
+  async #pinned(pages: number[], records: RecordList, from: number, to: number): Promise<number[]> {
+    const { table } = this.#parts;
     if ((await this.#load(pages)) === null) return pages;
     const pinned: number[] = [];
     for (const page of pages) {
       const error = await this.#load([page]);
       if (error === null) pinned.push(page);
       else
-        for (const record of records)
-          if ([...pagesOf(record)].includes(page) && !this.#passedOver.has(record.segment.slot))
-            this.#passOver(record.segment, error);
+        for (let i = from; i < to; i++)
+          if (page === records.firstPage(i) || page === records.lastPage(i))
+            this.#passOver(table.bySlot(placeSlot(records.word0[i]!))!, error);
     }
     return pinned;
   }
@@ -352,10 +349,3 @@ export class Cleaner {
 const RELEASE_MIN = 32 * 1024 * 1024;
 const MAY_GO_MS = 5;
 const MAY_GO_TRIES = 200;
-
-function* pagesOf(record: { readonly block: number; readonly run: number }): Generator<number> {
-  const first = Math.floor(record.block / PAGE_ENTRIES);
-  yield first;
-  const last = Math.floor((record.block + record.run - 1) / PAGE_ENTRIES);
-  if (last !== first) yield last;
-}

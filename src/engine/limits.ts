@@ -98,11 +98,14 @@ export const MOVE_BATCH_BYTES = 16 * MiB;
 export const VICTIM_QUEUE_BYTES = 64 * MiB;
 /** Of one batch: their indexes are in memory together. */
 export const VICTIMS_MOST = 64;
-/** Read at once by the cleaner; records nearer to each other than the gap are read together. */
+/** Read at once by the cleaner. */
 export const MOVE_READ_BYTES = 512 * KiB;
-export const MOVE_READ_GAP = 16 * KiB;
+/** Read for one burst: parts of records that are sealed anew are less than what is read for them. */
+export const MOVE_READ_MOST = 4 * MOVE_BURST_BYTES;
 /** Versions of map pages pinned by one batch of the cleaner: 32 MiB. */
 export const MOVE_PAGES_MOST = 4_096;
+/** Records of victims that are looked up in one turn, dead ones too: some 2 ms. */
+export const MOVE_RECORDS_MOST = 32_768;
 /** Free bytes in the scarcest pool at which cleaning goes as fast as it can: writers stop at SPACE_RESERVE. */
 export const CLEAN_LOW_MARK = SPACE_RESERVE + 32 * MiB;
 /** Above it, the free bytes over which cleaning sets in: a 64th of the pool, within these bounds. */

@@ -47,6 +47,16 @@ export class LogReader {
     throw new HoldfastError('UNAVAILABLE', `${place}: no replica could be read (${reasons || 'none is connected'})`);
   }
 
+  /** Fills all ranges from the nearest source with one call; nothing is verified. False: it could not give all of them. */
+  async fill(ranges: readonly ReadRange[]): Promise<boolean> {
+    const [nearest] = this.#ports();
+    if (nearest === undefined) return false;
+    return readOnce(nearest, ranges).then(
+      () => true,
+      () => false,
+    );
+  }
+
   async #repair(port: ReplicaPort, segment: SegmentName, offset: number, bytes: Buffer, why: string): Promise<void> {
     try {
       await port.repair(segment, offset, bytes);

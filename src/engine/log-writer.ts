@@ -43,13 +43,18 @@ export interface Frame {
   readonly words: readonly number[];
 }
 
-/** A record that is copied as it is: `length` stored bytes (padded) at `at` of `bytes`. */
-export interface MovedRecord {
-  readonly block: number;
-  readonly run: number;
+/** What one frame of moved records moves: their blocks, and the old map entry (two words) of the first block of each. */
+export interface Moves {
+  readonly blocks: number[];
+  readonly runs: number[];
+  readonly from: number[];
+}
+
+/** The first of them are copied as they are: `lengths` stored bytes (padded) of each at `at` of `bytes`. */
+export interface CopiedRecords {
   readonly bytes: Buffer;
-  readonly at: number;
-  readonly length: number;
+  readonly at: readonly number[];
+  readonly lengths: readonly number[];
 }
 
 /** What the next frame names as the one before it. */
@@ -175,19 +180,16 @@ export class LogWriter {
   }
 
   /**
-   * One frame of moved records: `copies` as they are, then what is sealed anew of others. `from` has the old map entry (two words) of
-   * each in that order. Returns the new ones, too; the map changes only where it still has the old one.
+   * One frame of moved records: copies, then what is sealed anew of others. Returns the new map entries, too, in the order of the moves;
+   * the map changes only where it still has the old one.
    */
-  writeMove(
-    from: readonly number[],
-    copies: readonly MovedRecord[],
-    resealed: SealBatch,
-  ): { frame: Frame; to: number[] } {
-    assert(from.length === 2 * (copies.length + resealed.count), 'a move says where each of its records was');
-    const entry = encodeMove(from);
-    const copied = copies.reduce((sum, record) => sum + record.length, entry.length);
+  writeMove(moves: Moves, copies: CopiedRecords, resealed: SealBatch): { frame: Frame; to: number[] } {
+    const { lengths } = copies;
+    assert(moves.from.length === 2 * (lengths.length + resealed.count), 'a move says where each of its records was');
+    const entry = encodeMove(moves.from);
+    const copied = lengths.reduce((sum, length) => sum + length, entry.length);
     assert(copied + resealed.bytesMax <= FRAME_SIZE_MAX - FRAME_HEADER_SIZE, 'moved records fit one frame');
-    const { segment, headerLength } = this.#place(copied + resealed.bytesMax, 1 + copies.length + resealed.count);
+    const { segment, headerLength } = this.#place(copied + resealed.bytesMax, 1 + lengths.length + resealed.count);
     this.#reserve(headerLength, copied + resealed.bytesMax);
     const shift = segment.length - this.#slab.at;
     const word0 = placeWord0(segment.slot, 0);
@@ -200,12 +202,12 @@ export class LogWriter {
     entry.copy(this.#slab.bytes, at);
     this.#index.add(entryKind.move, shift + at, entry.length, this.#nextSeq, 0);
     at += entry.length;
-    for (const record of copies) {
-      record.bytes.copy(this.#slab.bytes, at, record.at, record.at + record.length);
-      place(at, record.length, record.block, record.run);
-      at += record.length;
+    copyRecords(copies, this.#slab.bytes, at);
+    for (let i = 0; i < lengths.length; i++) {
+      place(at, lengths[i]!, moves.blocks[i]!, moves.runs[i]!);
+      at += lengths[i]!;
     }
-    const bytes = this.#seal(segment, headerLength, copied, 1 + copies.length, resealed, 0);
+    const bytes = this.#seal(segment, headerLength, copied, 1 + lengths.length, resealed, 0);
     this.#recordNumber += resealed.count;
     for (let i = 0; i < resealed.count; i++)
       place(resealed.offset(i), resealed.storedLength(i), resealed.block(i), resealed.run(i));
@@ -302,5 +304,16 @@ export class LogWriter {
     const frame: Frame = { seq, segment, offset, bytes, memory: this.#slab.memory, blocks, runs, words };
     this.#emit(frame);
     return frame;
+  }
+}
+
+/** Side by side, from byte `to` on; what lies side by side already goes in one piece. */
+function copyRecords({ bytes, at, lengths }: CopiedRecords, into: Buffer, to: number): void {
+  for (let i = 0; i < at.length; ) {
+    const start = at[i]!;
+    let end = start;
+    while (at[i] === end) end += lengths[i++]!;
+    bytes.copy(into, to, start, end);
+    to += end - start;
   }
 }

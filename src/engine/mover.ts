@@ -9,18 +9,21 @@
 // together lies together. A move takes effect when it is committed, and only where the map still has the old place: whatever was
 // written, trimmed or deleted meanwhile wins.
 
-import { BLOCK_SIZE, HoldfastError } from '../base/index.js';
-import { decodeEntry, entryKind, moveEntrySize, placeWord0, placeWord1, readRecordHeader } from '../format/index.js';
+import { BLOCK_SIZE } from '../base/index.js';
+import { moveEntrySize, placeIndex, placeLength, placeSlot, placeWord0, readRecordHeader } from '../format/index.js';
 import { type BlockMap, type Kernel, type KeyRing, OpenBatch, recordSizeMax, SealBatch } from '../hotpath/index.js';
 import type { BlockHeat } from './block-heat.js';
-import { DATA_FRAME_MAX, MOVE_BURST_BYTES, MOVE_READ_BYTES, MOVE_READ_GAP } from './limits.js';
+import { DATA_FRAME_MAX, MOVE_BURST_BYTES, MOVE_READ_MOST } from './limits.js';
 import type { LogReader } from './log-reader.js';
-import type { LogWriter, MovedRecord } from './log-writer.js';
+import type { LogWriter, Moves } from './log-writer.js';
+import { type Damaged, PieceReader } from './piece-reader.js';
 import type { Pipeline } from './pipeline.js';
-import type { TableEntry } from './segment-table.js';
+import { NOT_READ, PieceList, type RecordList } from './record-list.js';
+import type { SegmentTable } from './segment-table.js';
 
 export interface MoverParts {
   readonly map: BlockMap;
+  readonly table: SegmentTable;
   readonly writer: LogWriter;
   readonly pipeline: Pipeline;
   readonly reader: LogReader;
@@ -33,31 +36,6 @@ export interface MoverParts {
   readonly stopped: () => boolean;
 }
 
-/** A record of a victim that something needs. */
-export interface LiveRecord {
-  readonly segment: TableEntry;
-  readonly block: number;
-  readonly run: number;
-  readonly offset: number;
-  readonly storedLength: number;
-  /** Bit i: block i of the run is needed. */
-  readonly live: number;
-}
-
-/** What is written: a whole record, or adjacent blocks of one that were opened. */
-interface Piece {
-  readonly block: number;
-  readonly run: number;
-  /** The old map entry of its first block. */
-  readonly word0: number;
-  readonly word1: number;
-  readonly heat: number;
-  readonly bytes: Buffer;
-  readonly at: number;
-  /** Stored bytes of a copy; 0 for blocks in the clear, to be sealed. */
-  readonly length: number;
-}
-
 /** Before a burst: resolves when it may go out, false when the rest shall not. */
 export type MayGo = (bytes: number) => Promise<boolean>;
 
@@ -65,214 +43,169 @@ export class Mover {
   readonly #parts: MoverParts;
   readonly #opening = new OpenBatch();
   readonly #sealing = new SealBatch();
+  readonly #stored: PieceReader;
   /** Bytes of MOVE frames so far. */
   movedBytes = 0;
 
   constructor(parts: MoverParts) {
     this.#parts = parts;
+    this.#stored = new PieceReader(parts.reader, parts.table);
   }
 
-  /** Which blocks of the record at that place are needed; its pages' versions are resident. Bit i: block i of the run. */
-  liveBlocks(slot: number, block: number, run: number, offset: number, storedLength: number): number {
-    const word1 = placeWord1(offset, storedLength);
-    let live = 0;
-    for (let i = 0; i < run; i++)
-      if (this.#parts.map.countAt(block + i, 1, placeWord0(slot, i), word1) > 0) live |= 1 << i;
-    return live;
+  /** What something still needs of records[from..to), but for those of segments to be left alone. Their pages' versions are resident. */
+  living(records: RecordList, from: number, to: number, leftAlone: ReadonlySet<number>): PieceList {
+    const { map, heat, canReseal } = this.#parts;
+    const pieces = new PieceList();
+    for (let i = from; i < to; i++) {
+      const [block, run, word0, word1] = [records.blocks[i]!, records.runs[i]!, records.word0[i]!, records.word1[i]!];
+      const live = map.liveBlocks(block, run, word0, word1);
+      if (live === 0 || leftAlone.has(placeSlot(word0))) continue;
+      if (live === (1 << run) - 1 || !canReseal) {
+        pieces.addPiece(block, run, word0, word1, heat.of(block), false);
+        continue;
+      }
+      for (let first = 0; first < run; first++) {
+        let end = first;
+        while (live & (1 << end)) end++;
+        if (end === first) continue;
+        const word = placeWord0(placeSlot(word0), first);
+        pieces.addPiece(block + first, end - first, word, word1, heat.of(block + first), true);
+        first = end;
+      }
+    }
+    return pieces;
   }
 
   /**
-   * The records' new copies are committed when it resolves (or dead, or held back by `mayGo`). Versions of their pages are pinned. Of
+   * The pieces' new copies are committed when it resolves (or dead, or held back by `mayGo`). Versions of their pages are pinned. Of
    * what no replica has intact the segment is told to `damaged`; it stays, and the rest is moved.
    */
-  async move(
-    records: readonly LiveRecord[],
-    mayGo: MayGo,
-    damaged: (segment: TableEntry, error: HoldfastError) => void,
-  ): Promise<void> {
-    const pieces: Piece[] = [];
-    for (const range of ranges(records)) {
-      try {
-        const bytes = await this.#read(range);
-        if (this.#parts.stopped()) return;
-        this.#take(range, bytes, pieces);
-      } catch (error) {
-        if (!(error instanceof HoldfastError) || error.code !== 'DATA_LOSS') throw error;
-        damaged(range[0]!.segment, error);
-      }
-    }
-    // A stable sort: neighbours of equal heat stay neighbours, so that reads ahead go on finding them together.
-    pieces.sort((a, b) => a.heat - b.heat);
+  async move(pieces: PieceList, mayGo: MayGo, damaged: Damaged): Promise<void> {
+    const order = pieces.byHeat();
     let from = 0;
-    while (from < pieces.length) {
+    while (from < order.length) {
       let bytes = 0;
+      let read = 0;
       let to = from;
-      while (to < pieces.length && bytes < MOVE_BURST_BYTES) bytes += storedMax(pieces[to++]!);
+      while (to < order.length && bytes < MOVE_BURST_BYTES && read < MOVE_READ_MOST) {
+        bytes += writtenMost(pieces, order[to]!);
+        read += placeLength(pieces.word1[order[to++]!]!);
+      }
       if (!(await mayGo(bytes)) || this.#parts.stopped()) return;
-      await this.#burst(pieces.slice(from, to));
+      try {
+        await this.#stored.read(pieces, order.subarray(from, to), damaged);
+        if (this.#parts.stopped()) return;
+        await this.#burst(pieces, order.subarray(from, to));
+      } finally {
+        this.#stored.clear();
+      }
       from = to;
     }
   }
 
-  async #read(range: readonly LiveRecord[]): Promise<Buffer> {
-    const first = range[0]!;
-    const last = range[range.length - 1]!;
-    return this.#parts.reader.read(
-      first.segment,
-      first.offset,
-      last.offset + last.storedLength - first.offset,
-      (bytes) => {
-        for (const record of range) {
-          const fault = recordFault(bytes, record.offset - first.offset, record);
-          if (fault !== null) return fault;
-        }
-        return null;
-      },
-    );
-  }
-
-  /** Turns records that were read into what is to be written. */
-  #take(range: readonly LiveRecord[], bytes: Buffer, pieces: Piece[]): void {
-    const start = range[0]!.offset;
-    for (const record of range) {
-      const whole = record.live === (1 << record.run) - 1;
-      if (!whole && this.#parts.canReseal && this.#open(record, bytes, record.offset - start, pieces)) continue;
-      pieces.push({
-        block: record.block,
-        run: record.run,
-        word0: placeWord0(record.segment.slot, 0),
-        word1: placeWord1(record.offset, record.storedLength),
-        heat: this.#parts.heat.of(record.block),
-        bytes,
-        at: record.offset - start,
-        length: record.storedLength,
-      });
-    }
-  }
-
-  /** Opens the needed blocks of a record; false when that can't be done: it is copied whole then, as a keyless engine would. */
-  #open(record: LiveRecord, bytes: Buffer, at: number, pieces: Piece[]): boolean {
-    const { kernel, keys, heat } = this.#parts;
-    const batch = this.#opening;
-    const clear = Buffer.allocUnsafe(record.run * BLOCK_SIZE);
-    const opened: Piece[] = [];
-    for (let i = 0; i < record.run; i++) {
-      if ((record.live & (1 << i)) === 0) continue;
-      let run = 1;
-      while (i + run < record.run && record.live & (1 << (i + run))) run++;
-      batch.add(bytes, at, record.storedLength, record.block + i, run, clear, i * BLOCK_SIZE);
-      opened.push({
-        block: record.block + i,
-        run,
-        word0: placeWord0(record.segment.slot, i),
-        word1: placeWord1(record.offset, record.storedLength),
-        heat: heat.of(record.block + i),
-        bytes: clear,
-        at: i * BLOCK_SIZE,
-        length: 0,
-      });
-      i += run;
-    }
-    const faults = kernel.open(keys, batch);
-    batch.clear();
-    if (faults > 0) return false;
-    pieces.push(...opened);
-    return true;
-  }
-
   /** One segment of moved records, made and sent in this turn; resolves when it is committed. */
-  async #burst(pieces: readonly Piece[]): Promise<void> {
+  async #burst(pieces: PieceList, order: Uint32Array): Promise<void> {
     const { writer, pipeline } = this.#parts;
-    const living = pieces.filter((piece) => this.#isNeeded(piece));
+    const living = order.filter((i) => pieces.at[i] !== NOT_READ && this.#isNeeded(pieces, i));
     if (living.length === 0) return;
+    const opened = this.#open(pieces, living);
     writer.sealSegment();
     let committed: Promise<void> = Promise.resolve();
-    let frame: Piece[] = [];
+    let first = 0;
     let size = 0;
-    for (const piece of living) {
-      const worst = storedMax(piece);
-      if (size + worst + moveEntrySize(frame.length + 1) > DATA_FRAME_MAX) {
-        committed = this.#frame(frame);
-        frame = [];
+    for (let next = 0; next < living.length; next++) {
+      const i = living[next]!;
+      const most = opened.at.has(i) ? recordSizeMax(pieces.runs[i]!) : placeLength(pieces.word1[i]!);
+      if (size + most + moveEntrySize(next - first + 1) > DATA_FRAME_MAX) {
+        committed = this.#frame(pieces, living.subarray(first, next), opened);
+        first = next;
         size = 0;
       }
-      frame.push(piece);
-      size += worst;
+      size += most;
     }
-    committed = this.#frame(frame);
+    committed = this.#frame(pieces, living.subarray(first), opened);
     writer.sealSegment();
     pipeline.transmit();
     await committed;
   }
 
-  #isNeeded(piece: Piece): boolean {
-    const { map } = this.#parts;
-    return map.countAt(piece.block, piece.run, piece.word0, piece.word1) > 0;
+  #isNeeded(pieces: PieceList, i: number): boolean {
+    return this.#parts.map.liveBlocks(pieces.blocks[i]!, pieces.runs[i]!, pieces.word0[i]!, pieces.word1[i]!) !== 0;
   }
 
-  #frame(pieces: readonly Piece[]): Promise<void> {
-    const { writer, pipeline, map } = this.#parts;
-    const ordered = [...pieces.filter((piece) => piece.length > 0), ...pieces.filter((piece) => piece.length === 0)];
-    const copies: MovedRecord[] = [];
-    const from: number[] = [];
-    for (const piece of ordered) {
-      from.push(piece.word0, piece.word1);
-      if (piece.length > 0) copies.push(piece);
-      else this.#sealing.add(piece.block, piece.run, piece.bytes, piece.at);
+  /** Opens parts of records. One that can't be opened is copied whole, as a keyless engine would. */
+  #open(pieces: PieceList, living: Uint32Array): Opened {
+    const { kernel, keys } = this.#parts;
+    const parts = living.filter((i) => pieces.isPart(i));
+    const size = parts.reduce((sum, i) => sum + pieces.runs[i]! * BLOCK_SIZE, 0);
+    const opened = { clear: Buffer.allocUnsafe(size), at: new Map<number, number>() };
+    let at = 0;
+    for (const i of parts) {
+      const [run, length] = [pieces.runs[i]!, placeLength(pieces.word1[i]!)];
+      this.#opening.add(this.#stored.bytes, pieces.at[i]!, length, pieces.blocks[i]!, run, opened.clear, at);
+      opened.at.set(i, at);
+      at += run * BLOCK_SIZE;
     }
-    const { frame, to } = writer.writeMove(from, copies, this.#sealing);
+    if (parts.length > 0 && kernel.open(keys, this.#opening) > 0)
+      for (const [row, i] of parts.entries()) if (this.#opening.fault(row) !== null) opened.at.delete(i);
+    this.#opening.clear();
+    return opened;
+  }
+
+  /** Records that are copied come first, as writeMove() has it. */
+  #frame(pieces: PieceList, some: Uint32Array, opened: Opened): Promise<void> {
+    const { writer, pipeline, map } = this.#parts;
+    const { bytes } = this.#stored;
+    const moves: Moves = { blocks: [], runs: [], from: [] };
+    const copies = { bytes, at: [] as number[], lengths: [] as number[] };
+    for (const i of some) {
+      if (opened.at.has(i)) continue;
+      const [word0, word1] = [pieces.word0[i]!, pieces.word1[i]!];
+      // A part that could not be opened takes its whole record along.
+      const run = pieces.isPart(i) ? readRecordHeader(bytes, pieces.at[i]!)!.run : pieces.runs[i]!;
+      addMove(moves, pieces.blocks[i]! - placeIndex(word0), run, placeWord0(placeSlot(word0), 0), word1);
+      copies.at.push(pieces.at[i]!);
+      copies.lengths.push(placeLength(word1));
+    }
+    for (const i of some) {
+      const at = opened.at.get(i);
+      if (at === undefined) continue;
+      this.#sealing.add(pieces.blocks[i]!, pieces.runs[i]!, opened.clear, at);
+      addMove(moves, pieces.blocks[i]!, pieces.runs[i]!, pieces.word0[i]!, pieces.word1[i]!);
+    }
+    const { frame, to } = writer.writeMove(moves, copies, this.#sealing);
     this.#sealing.clear();
     this.movedBytes += frame.bytes.length;
     const item = pipeline.newest(frame);
-    const moves = ordered.map(
-      ({ block, run, word0, word1 }, i) => [block, run, word0, word1, to[2 * i]!, to[2 * i + 1]!] as const,
-    );
-    item.apply = () => {
-      let blocks = 0;
-      for (const [block, run, from0, from1, to0, to1] of moves) {
-        map.move(block, run, from0, from1, to0, to1);
-        blocks += run;
-      }
-      map.stored(frame.segment.slot, moves.length, blocks);
-    };
+    item.apply = () => applyMoves(map, moves, to, frame.segment.slot);
     return new Promise((resolve) => {
       item.committed = resolve;
     });
   }
 }
 
-function storedMax(piece: Piece): number {
-  return piece.length > 0 ? piece.length : recordSizeMax(piece.run);
+/** Parts of records in the clear: where in `clear` by piece. */
+interface Opened {
+  readonly clear: Buffer;
+  readonly at: Map<number, number>;
 }
 
-/** Records of a segment that are read together: near each other, in order. */
-function* ranges(records: readonly LiveRecord[]): Generator<LiveRecord[]> {
-  let range: LiveRecord[] = [];
-  for (const record of records) {
-    const first = range[0];
-    const last = range[range.length - 1];
-    const together =
-      first !== undefined &&
-      last !== undefined &&
-      first.segment === record.segment &&
-      record.offset - (last.offset + last.storedLength) <= MOVE_READ_GAP &&
-      record.offset + record.storedLength - first.offset <= MOVE_READ_BYTES;
-    if (!together && range.length > 0) {
-      yield range;
-      range = [];
-    }
-    range.push(record);
+function addMove(moves: Moves, block: number, run: number, word0: number, word1: number): void {
+  moves.blocks.push(block);
+  moves.runs.push(run);
+  moves.from.push(word0, word1);
+}
+
+function applyMoves(map: BlockMap, { blocks, runs, from }: Moves, to: readonly number[], slot: number): void {
+  let stored = 0;
+  for (let i = 0; i < blocks.length; i++) {
+    map.move(blocks[i]!, runs[i]!, from[2 * i]!, from[2 * i + 1]!, to[2 * i]!, to[2 * i + 1]!);
+    stored += runs[i]!;
   }
-  if (range.length > 0) yield range;
+  map.stored(slot, blocks.length, stored);
 }
 
-function recordFault(bytes: Buffer, at: number, record: LiveRecord): string | null {
-  const head = decodeEntry(bytes, at, at + record.storedLength);
-  if (typeof head === 'string') return `record of block ${record.block}: ${head}`;
-  if (head.kind !== entryKind.record)
-    return `an entry of kind ${head.kind} where a record of block ${record.block} was`;
-  const found = readRecordHeader(bytes, at);
-  if (found?.block !== record.block || found.run !== record.run)
-    return `another record where that of block ${record.block} was`;
-  return null;
+/** Bytes that a piece takes at most when it is written. */
+function writtenMost(pieces: PieceList, i: number): number {
+  return pieces.isPart(i) ? recordSizeMax(pieces.runs[i]!) : placeLength(pieces.word1[i]!);
 }

@@ -80,7 +80,14 @@ export {
   sameSegment,
   segmentFileName,
 } from './segment.js';
-export { decodeIndexTrailer, IndexBuilder, type IndexItem, indexEntrySize, indexItems } from './segment-index.js';
+export {
+  decodeIndexTrailer,
+  eachIndexItem,
+  IndexBuilder,
+  type IndexItem,
+  indexEntrySize,
+  indexItems,
+} from './segment-index.js';
 export {
   type CheckpointPlace,
   decodeSuperblock,

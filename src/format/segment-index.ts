@@ -71,19 +71,26 @@ export function decodeIndexTrailer(bytes: Buffer): { frameOffset: number; count:
 }
 
 /** Items of an index entry at `at` that decodeEntry() accepted. */
-export function* indexItems(bytes: Buffer, at: number): Generator<IndexItem> {
+export function indexItems(bytes: Buffer, at: number): IndexItem[] {
+  const items: IndexItem[] = [];
+  eachIndexItem(bytes, at, (kind, offset, storedLength, block, run) =>
+    items.push({ kind, offset, storedLength, block, run }),
+  );
+  return items;
+}
+
+/** The same without an object for each. */
+export function eachIndexItem(
+  bytes: Buffer,
+  at: number,
+  visit: (kind: number, offset: number, storedLength: number, block: number, run: number) => void,
+): void {
   const content = at + ENTRY_PREFIX_SIZE;
   const count = bytes.readUInt32LE(content);
   for (let i = 0; i < count; i++) {
     const item = content + 16 + i * ITEM;
     const low = bytes.readUInt32LE(item + 8);
     const high = bytes.readUInt32LE(item + 12);
-    yield {
-      block: readSafe(bytes, item),
-      offset: (low & 0xffffff) * ALIGN,
-      run: low >>> 24,
-      storedLength: (high & 0xffffff) * ALIGN,
-      kind: high >>> 24,
-    };
+    visit(high >>> 24, (low & 0xffffff) * ALIGN, (high & 0xffffff) * ALIGN, readSafe(bytes, item), low >>> 24);
   }
 }

@@ -15,7 +15,7 @@ import { PageLoads, type ReadPages } from './page-loads.js';
 import { PageSweep } from './page-sweep.js';
 import { PageTable } from './page-table.js';
 import { Pins } from './pins.js';
-import { countAt, loadVersions, move, versionsOf } from './record-moves.js';
+import { liveBlocks, loadVersions, move, versionsOf } from './record-moves.js';
 import { SlotCounts, type SlotCut } from './slot-counts.js';
 import { type MapSnapshot, SnapshotList } from './snapshot-list.js';
 
@@ -447,9 +447,9 @@ export class BlockMap implements PageOwner {
   unpinVersions(numbers: readonly number[]): void {
     this.unpinNumbers(numbers);
   }
-  /** Entries, of all versions, that name this record (words as of its first block); 0: nobody needs it. */
-  countAt(block: number, run: number, word0: number, word1: number): number {
-    return countAt(this, block, run, word0, word1);
+  /** Which of the blocks of this record (words as of the first one) some version names; bit i: block i. 0: nobody needs it. */
+  liveBlocks(block: number, run: number, word0: number, word1: number): number {
+    return liveBlocks(this, block, run, word0, word1);
   }
   /** Replaces one place by another wherever it stands. Answers how many entries were changed. */
   move(block: number, run: number, from0: number, from1: number, to0: number, to1: number): number {

@@ -163,6 +163,27 @@ describe('cleaning', () => {
     engine.depose('end');
   }, 60_000);
 
+  it('moves what the nearest replica has damaged from another one, and mends it', async () => {
+    const sizeBytes = 24 * MiB;
+    const rig = new EngineRig(2, { sizeBytes });
+    limitPools(rig, sizeBytes * 1.5 + 64 * MiB);
+    const engine = await rig.open();
+    const model = new Model(sizeBytes / BLOCK, 11);
+    await model.fill(engine, 32);
+    const [first, second] = rig.replicas[0]!.list();
+    // In payloads that nothing overwrites.
+    for (const at of [16 * 1024, 90 * 1024, 200 * 1024]) first!.bytes[at]! ^= 1;
+    await model.overwrite(engine, 8_000, 64);
+    const segments = rig.replicas.map((replica) => replica.list());
+    const ordinals = segments[0]!.map(({ info }) => info.ordinal);
+    expect(ordinals).not.toContain(first!.info.ordinal);
+    expect(ordinals).not.toContain(second!.info.ordinal);
+    expect(engine.status().counters.readRepairs).toBeGreaterThan(0);
+    await model.check(engine);
+    expect(segments[0]!.map(({ bytes }, i) => bytes.equals(segments[1]![i]!.bytes))).not.toContain(false);
+    engine.depose('end');
+  }, 60_000);
+
   it('gives back what a stream overwrites as fast as it is written', async () => {
     const rig = new EngineRig(1, { sizeBytes: 32 * MiB });
     const engine = await rig.open();

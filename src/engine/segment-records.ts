@@ -1,30 +1,32 @@
-// What lies in a closed segment, entry by entry: from its index, or by walking its frames when no engine lived to write one.
+// The records of a closed segment: from its index, or by walking its frames when no engine lived to write one.
 
 import { corrupt } from '../base/index.js';
 import {
   decodeEntry,
   decodeFrame,
   decodeIndexTrailer,
+  eachIndexItem,
   entryKind,
   FRAME_HEADER_SIZE,
   INDEX_MOVED_RECORD,
-  type IndexItem,
-  indexItems,
+  placeWord0,
+  placeWord1,
   readRecordHeader,
   SEGMENT_HEADER_SIZE,
   segmentFileName,
 } from '../format/index.js';
 import type { LogReader } from './log-reader.js';
+import type { RecordList } from './record-list.js';
 import type { TableEntry } from './segment-table.js';
 
 const TRAILER = 64;
 
-/** In log order; the index itself is left out. Rejects as LogReader does, or with DATA_LOSS when what was read contradicts itself. */
-export async function segmentItems(reader: LogReader, segment: TableEntry): Promise<IndexItem[]> {
-  return segment.sealed ? indexOf(reader, segment) : walk(reader, segment);
+/** Adds them in log order. Rejects as LogReader does, or with DATA_LOSS when what was read contradicts itself. */
+export function addRecordsOf(segment: TableEntry, reader: LogReader, records: RecordList): Promise<void> {
+  return segment.sealed ? addIndexed(segment, reader, records) : walk(segment, reader, records);
 }
 
-async function indexOf(reader: LogReader, segment: TableEntry): Promise<IndexItem[]> {
+async function addIndexed(segment: TableEntry, reader: LogReader, records: RecordList): Promise<void> {
   const bytes = await reader.read(segment, segment.length - TRAILER, TRAILER, (candidate) =>
     decodeIndexTrailer(candidate) === undefined ? 'index trailer' : null,
   );
@@ -33,11 +35,14 @@ async function indexOf(reader: LogReader, segment: TableEntry): Promise<IndexIte
   const entry = decodeEntry(frame.bytes, FRAME_HEADER_SIZE, frame.bytes.length);
   if (typeof entry === 'string' || entry.kind !== entryKind.index)
     throw corrupt(`segment ${segmentFileName(segment)} does not end in an index`);
-  return [...indexItems(frame.bytes, FRAME_HEADER_SIZE)];
+  const word0 = placeWord0(segment.slot, 0);
+  eachIndexItem(frame.bytes, FRAME_HEADER_SIZE, (kind, offset, storedLength, block, run) => {
+    if (kind === entryKind.record || kind === INDEX_MOVED_RECORD)
+      records.add(block, run, word0, placeWord1(offset, storedLength));
+  });
 }
 
-async function walk(reader: LogReader, segment: TableEntry): Promise<IndexItem[]> {
-  const items: IndexItem[] = [];
+async function walk(segment: TableEntry, reader: LogReader, records: RecordList): Promise<void> {
   let at = SEGMENT_HEADER_SIZE;
   while (at < segment.length) {
     const head = await reader.read(segment, at, FRAME_HEADER_SIZE, (bytes) => {
@@ -48,29 +53,21 @@ async function walk(reader: LogReader, segment: TableEntry): Promise<IndexItem[]
     if (typeof header === 'string') throw corrupt(`segment ${segmentFileName(segment)}, byte ${at}: ${header}`);
     const length = FRAME_HEADER_SIZE + header.bodyLength;
     const { bytes } = await reader.frame(segment, at, length);
-    addEntries(items, bytes, at, header.seq, segment);
+    addFrame(bytes, at, segment, records);
     at += length;
   }
-  return items;
 }
 
-function addEntries(items: IndexItem[], frame: Buffer, frameAt: number, seq: number, segment: TableEntry): void {
+function addFrame(frame: Buffer, frameAt: number, segment: TableEntry, records: RecordList): void {
   let at = FRAME_HEADER_SIZE;
-  let moved = false;
   while (at < frame.length) {
     const head = decodeEntry(frame, at, frame.length);
     if (typeof head === 'string')
       throw corrupt(`segment ${segmentFileName(segment)}, byte ${frameAt + at}: entry: ${head}`);
-    if (head.kind === entryKind.move) moved = true;
-    const record = head.kind === entryKind.record ? readRecordHeader(frame, at) : undefined;
     const storedLength = Math.ceil(head.length / 64) * 64;
-    items.push({
-      kind: record !== undefined && moved ? INDEX_MOVED_RECORD : head.kind,
-      offset: frameAt + at,
-      storedLength,
-      block: record?.block ?? seq,
-      run: record?.run ?? 0,
-    });
+    const record = head.kind === entryKind.record ? readRecordHeader(frame, at) : undefined;
+    if (record !== undefined)
+      records.add(record.block, record.run, placeWord0(segment.slot, 0), placeWord1(frameAt + at, storedLength));
     at += storedLength;
   }
 }
