@@ -44,7 +44,7 @@ export interface Urgency {
 
 /** `freeBytes` is what may still be appended; `storedBytes` what the volume takes in the pool now. */
 export function urgencyOf(freeBytes: number, storedBytes: number): Urgency {
-  const band = Math.min(CLEAN_BAND.most, Math.max(CLEAN_BAND.least, (freeBytes + storedBytes) / 64));
+  const band = Math.min(CLEAN_BAND.most, Math.max(CLEAN_BAND.least, (freeBytes + storedBytes) / 128));
   const pressure = Math.max(0, (CLEAN_LOW_MARK + band - freeBytes) / band);
   return { pressure, short: pressure >= 1 };
 }

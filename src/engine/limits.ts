@@ -108,8 +108,8 @@ export const MOVE_PAGES_MOST = 4_096;
 export const MOVE_RECORDS_MOST = 32_768;
 /** Free bytes in the scarcest pool at which cleaning goes as fast as it can: writers stop at SPACE_RESERVE. */
 export const CLEAN_LOW_MARK = SPACE_RESERVE + 32 * MiB;
-/** Above it, the free bytes over which cleaning sets in: a 64th of the pool, within these bounds. */
-export const CLEAN_BAND = { least: 64 * MiB, most: 1024 * MiB };
+/** Above it, the free bytes over which cleaning sets in: a 128th of the pool, within these bounds. In its middle lies room that is never used. */
+export const CLEAN_BAND = { least: 64 * MiB, most: 512 * MiB };
 /** Below this an idle volume's open segment, or the space that a checkpoint would release, is left as it is. */
 export const CLEAN_HELD_MIN = 1 * MiB;
 /** A round of the cleaner for so many bytes that clients wrote, if space is scarce. */
