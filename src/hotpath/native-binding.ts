@@ -72,6 +72,8 @@ export interface NativeDisk {
   verifyFrames(bytes: Uint8Array, from: number, tail: Uint8Array): number;
   /** Has the kernel begin to write a stretch of the file to disk; false when that was left to it. Never waits. */
   startWriteBack(fd: number, from: number, length: number): boolean;
+  /** Takes the pages of the file that are on the disk out of the page cache, in the same way. */
+  dropCached(fd: number): boolean;
 }
 
 /** native/src/reads.rs. Twin: segment/node-reads.ts reads one after the other. */

@@ -34,12 +34,14 @@ export class LocalReplica implements BatchReplicaPort {
   readonly #item = { segment: { epoch: 0, ordinal: 0 } as SegmentName, offset: 0, bytes: nothing, lastSeq: 0 };
   readonly #items: readonly AppendItem[] = [this.#item];
 
-  constructor(replica: Replica) {
+  /** `engineElsewhere`: the port is driven for an engine on another node. */
+  constructor(replica: Replica, engineElsewhere: boolean) {
     this.#replica = replica;
     this.replicaId = replica.superblock.replicaId;
     this.nodeId = replica.superblock.nodeId;
     this.#handle = {
       reign: null,
+      engineElsewhere,
       appended: (seq) => this.#events?.appended(seq),
       lose: (error) => this.#lose(error),
     };

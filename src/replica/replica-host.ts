@@ -135,8 +135,8 @@ export class ReplicaHost {
     await createReplicaDirectory(pool, emptySuperblock(order, pool));
   }
 
-  /** A port to a replica that is here. NOT_FOUND/ReplicaLost when it is not (or another replica of the volume is). */
-  async localPort(volumeId: VolumeId, replicaId: ReplicaId): Promise<LocalReplica> {
+  /** A port to a replica that is here, for an engine here or elsewhere. NOT_FOUND/ReplicaLost when it is not (or another replica of the volume is). */
+  async localPort(volumeId: VolumeId, replicaId: ReplicaId, engineElsewhere = false): Promise<LocalReplica> {
     const replica = await this.#replica(volumeId, replicaId);
     const found = replica.superblock.replicaId;
     if (found !== replicaId) {
@@ -147,7 +147,7 @@ export class ReplicaHost {
         { reason: 'ReplicaLost' },
       );
     }
-    return new LocalReplica(replica);
+    return new LocalReplica(replica, engineElsewhere);
   }
 
   #replica(volumeId: VolumeId, replicaId: ReplicaId): Promise<Replica> {

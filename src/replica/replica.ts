@@ -74,6 +74,8 @@ export type Done = (error: Error | null) => void;
 export interface PortHandle {
   /** What it fenced with; set by the replica. */
   reign: Reign | null;
+  /** The engine is on another node, where it reads its own replica if it has one. */
+  readonly engineElsewhere: boolean;
   /** Every frame through `seq` was written. */
   appended(seq: number): void;
   /** The port may do nothing any more. */
@@ -183,6 +185,7 @@ export class Replica {
     this.#promised = reign;
     const former = this.#port;
     this.#port = port;
+    this.#log.readElsewhere = port.engineElsewhere;
     port.reign = reign;
     if (former !== null && former !== port) former.lose(superseded(this.volumeId, former.reign, reign));
     return this.#queue.barrier(async () => {

@@ -14,6 +14,8 @@ export interface DiskFile {
   write(buffers: readonly Uint8Array[], position: number): void;
   /** Has bytes that were written brought to the disk soon, without waiting and without any promise. May do nothing. */
   startWriteBack(from: number, length: number): void;
+  /** Nothing of the file is expected to be read soon: memory that only keeps synced bytes of it may be used for others. May do nothing. */
+  dropCached(): void;
   /** Fills `into` from `position` on as far as the file goes; returns the bytes read. Waits for the disk. */
   read(into: Uint8Array, position: number): number;
   /** Only for bytes that are no part of a log (see SegmentLog). */

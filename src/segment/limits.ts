@@ -6,6 +6,11 @@ import { KiB, MiB } from '../base/index.js';
 export const BACKGROUND_SYNC_BYTES = 8 * MiB;
 /** New bytes whose write-back is started, so that a flush finds little left to write: its p99 under a stream fell to a third. */
 export const WRITE_BACK_BYTES = 1 * MiB;
+/**
+ * A replica whose engine is on another node gives up its page cache while nothing of it was read for so many segments (256 MiB): an engine
+ * that has no replica of its own reads more often than that, one that has reads here only to repair and to verify.
+ */
+export const UNREAD_SEGMENTS = 32;
 /** After a recovery many files may be unsynced; they are not opened all at once. */
 export const PARALLEL_SYNCS = 64;
 /**

@@ -115,6 +115,10 @@ class NodeFile implements ReadableFile {
     native?.startWriteBack(this.#fd, from, length);
   }
 
+  dropCached(): void {
+    native?.dropCached(this.#fd);
+  }
+
   read(into: Uint8Array, position: number): number {
     let done = 0;
     try {

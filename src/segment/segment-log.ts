@@ -21,7 +21,7 @@ import { FileDeletion } from './file-deletion.js';
 import { FileReads, type RowsEnded } from './file-reads.js';
 import { type WalkedFrame, walkFrames } from './frame-walk.js';
 import type { HandleCache } from './handle-cache.js';
-import { WRITE_BACK_BYTES } from './limits.js';
+import { UNREAD_SEGMENTS, WRITE_BACK_BYTES } from './limits.js';
 import { scanLog } from './log-scan.js';
 import { LogSync } from './log-sync.js';
 import type { LogTail } from './log-tail.js';
@@ -81,6 +81,13 @@ const emptyEnd: LogEnd = { epoch: 0, seq: 0, digest: zeroDigest };
 export class SegmentLog {
   readonly directory: string;
   readonly sync: LogSync;
+  /**
+   * Clients read another copy: what nobody read a part of for UNREAD_SEGMENTS is given up as page cache once it is sealed and synced.
+   * The kernel can't tell, and each new byte would take the place of one that somebody reads.
+   */
+  readElsewhere = false;
+  /** Segments sealed and synced since something was read. */
+  #unread = UNREAD_SEGMENTS;
   readonly #disk: Disk;
   readonly #handles: HandleCache;
   #segments: LogSegment[] = [];
@@ -112,7 +119,10 @@ export class SegmentLog {
       open: (segment) => this.#handle(segment, false),
       release: (segment) => {
         if (segment.removed) handles.close(segment);
-        else this.#zeroes.trim(segment);
+        else {
+          this.#zeroes.trim(segment);
+          if (segment.sealed && !segment.dirty) this.#giveUpCached(segment);
+        }
       },
       waiting: (bytes) => this.#zeroes.write(this.last, bytes),
     });
@@ -257,6 +267,13 @@ export class SegmentLog {
     tail.enter(context, this.#end.seq, this.#end.digest, last.length, last.sealed);
   }
 
+  /** Nothing will be added to the segment, and all of it is on the disk. */
+  #giveUpCached(segment: LogSegment): void {
+    if (!this.readElsewhere) return;
+    if (this.#unread < UNREAD_SEGMENTS) this.#unread++;
+    else segment.file?.dropCached();
+  }
+
   /** Cuts off zeroes that were written ahead: nothing is expected to be appended soon. */
   giveBack(): void {
     if (this.last !== undefined) this.#zeroes.giveBack(this.last);
@@ -284,6 +301,7 @@ export class SegmentLog {
    * for stays in the file that was opened, but for a repair, which verification tells.
    */
   read(ranges: readonly LogRange[], ended: RowsEnded): void {
+    this.#unread = 0;
     this.#handles.hold();
     try {
       const refused = this.#rowsOf(ranges);

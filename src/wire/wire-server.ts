@@ -32,7 +32,7 @@ import { ServerSession } from './server-session.js';
 /** Where the server gets replicas from; a ReplicaHost has this shape. */
 export interface ReplicaSource {
   /** NOT_FOUND/ReplicaLost when that replica is not here. */
-  localPort(volumeId: VolumeId, replicaId: ReplicaId): Promise<BatchReplicaPort>;
+  localPort(volumeId: VolumeId, replicaId: ReplicaId, engineElsewhere: boolean): Promise<BatchReplicaPort>;
 }
 
 export interface WireServerOptions {
@@ -98,7 +98,7 @@ export class WireServer {
   async #open(greeting: Greeting, hello: Hello): Promise<ServerSession> {
     if (this.#sessions.has(hello.session)) throw protocolError('the session has a data connection already');
     const { source, logger } = this.#options;
-    const port = await source.localPort(hello.volumeId, hello.replicaId);
+    const port = await source.localPort(hello.volumeId, hello.replicaId, true);
     if (greeting.ended || this.#closed || this.#sessions.has(hello.session)) {
       port.close();
       throw new HoldfastError('UNAVAILABLE', 'the connection ended while the replica was opened');

@@ -7,6 +7,7 @@
 // everything, but may cut the change under way when it is a write.
 
 import { createHash } from 'node:crypto';
+import { basename } from 'node:path';
 import { HoldfastError } from '../../src/base/index.js';
 import {
   type Disk,
@@ -116,6 +117,8 @@ export class RecordingDisk implements Disk {
   #held: (() => void)[] = [];
   syncs = 0;
   writeBacks = 0;
+  /** Files whose page cache was given up. */
+  readonly dropped: string[] = [];
   writes = 0;
   reads = 0;
   /** Told of every change and sync, right after it was noted in the journal. */
@@ -481,6 +484,10 @@ class RecordingFile implements DiskFile {
   startWriteBack(): void {
     this.#check();
     this.#disk.writeBacks++;
+  }
+  dropCached(): void {
+    this.#check();
+    this.#disk.dropped.push(basename(this.path));
   }
   read(into: Uint8Array, position: number): number {
     this.#check();

@@ -1,6 +1,14 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { FrameMaker, reignOf } from '../../lib/frame-maker.js';
-import { freshHost, localPort, openHost } from '../../lib/replica-setup.js';
+import { segmentFileName } from '../../../src/format/index.js';
+import { nativeBinding } from '../../../src/hotpath/index.js';
+import { NodeDisk } from '../../../src/segment/index.js';
+import { UNREAD_SEGMENTS } from '../../../src/segment/limits.js';
+import { FrameMaker, reignOf, volumeA } from '../../lib/frame-maker.js';
+import { fenced, freshHost, localPort, openHost, readBytes, replicaA, synced } from '../../lib/replica-setup.js';
 
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 
@@ -105,4 +113,70 @@ describe('sync', () => {
     }
     expect(disk.writeBacks).toBe(3);
   });
+
+  it('gives up the page cache of what was sealed and synced for an engine elsewhere, while it reads nothing', async () => {
+    const { disk, host } = await freshHost();
+    const maker = new FrameMaker(reignOf(1));
+    const use = async (engineElsewhere: boolean) => {
+      const { port } = await fenced(await host.localPort(volumeA, replicaA, engineElsewhere), reignOf(1));
+      const sealOne = async () => {
+        for (const frame of [maker.next(), maker.seal()])
+          port.append(frame.segment, frame.offset, frame.bytes, frame.lastSeq);
+        await turn();
+        await turn();
+        return disk.dropped.splice(0);
+      };
+      return { port, sealOne };
+    };
+    const here = await use(false);
+    expect(await here.sealOne()).toEqual([]);
+    const elsewhere = await use(true);
+    disk.holdSyncs = true;
+    expect(await elsewhere.sealOne()).toEqual([]);
+    disk.releaseSyncs();
+    disk.holdSyncs = false;
+    await turn();
+    await turn();
+    const second = segmentFileName({ epoch: 1, ordinal: 2 });
+    expect(disk.dropped.splice(0)).toEqual([second]);
+    // A segment that is synced and goes on, and one that is read now and then, stay.
+    const open = maker.next();
+    elsewhere.port.append(open.segment, open.offset, open.bytes, open.lastSeq);
+    await synced(elsewhere.port);
+    expect(disk.dropped).toEqual([]);
+    await readBytes(elsewhere.port, open.segment, open.offset, open.bytes.length);
+    for (let i = 0; i < UNREAD_SEGMENTS; i++) expect(await elsewhere.sealOne()).toEqual([]);
+    expect(await elsewhere.sealOne()).toHaveLength(1);
+    const back = await use(false);
+    expect(await back.sealOne()).toEqual([]);
+  });
 });
+
+it.skipIf(nativeBinding() === null || spawnSync('fincore', ['--version']).error !== undefined)(
+  'takes pages that are on the disk out of the page cache, and no others',
+  async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'drop-'));
+    const file = new NodeDisk().openFile(join(directory, 'file'), 'create');
+    const cached = () => Number(execFileSync('fincore', ['-b', '-n', '-o', 'res', file.path], { encoding: 'utf8' }));
+    try {
+      file.write([Buffer.alloc(256 << 10, 7)], 0);
+      await new Promise<void>((resolve, reject) => file.datasync((error) => (error ? reject(error) : resolve())));
+      file.write([Buffer.alloc(64 << 10, 8)], 1 << 20);
+      expect(cached()).toBe(320 << 10);
+      file.dropCached();
+      await expect.poll(cached).toBeLessThanOrEqual(64 << 10);
+      const read = Buffer.alloc(64 << 10);
+      for (const [at, byte] of [
+        [0, 7],
+        [192 << 10, 7],
+        [1 << 20, 8],
+      ] as const) {
+        expect(file.read(read, at)).toBe(read.length);
+        expect(read.every((one) => one === byte)).toBe(true);
+      }
+    } finally {
+      file.close();
+      rmSync(directory, { recursive: true, force: true });
+    }
+  },
+);

@@ -150,45 +150,63 @@ fn follows(header: &[u8; HEADER], tail: &[u8]) -> std::result::Result<(), Fault>
     Ok(())
 }
 
-/// Write-backs that wait for their turn; more are left to the kernel.
-const WRITE_BACKS_MAX: usize = 256;
+/// Tasks that wait for their turn; what comes beyond them is left to the kernel.
+const TASKS_MAX: usize = 256;
 
-struct WriteBack {
-    file: OwnedFd,
-    from: i64,
-    length: i64,
+enum Task {
+    WriteBack { file: OwnedFd, from: i64, length: i64 },
+    Drop { file: OwnedFd },
+}
+
+impl Task {
+    fn run(self) {
+        // SAFETY: the descriptors are owned. The results say nothing that the next fdatasync would not say: without a flag to wait no
+        // error of the file is taken away, and only pages that are clean are dropped.
+        unsafe {
+            match self {
+                Task::WriteBack { file, from, length } => {
+                    libc::sync_file_range(file.as_raw_fd(), from, length, libc::SYNC_FILE_RANGE_WRITE);
+                }
+                Task::Drop { file } => {
+                    libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED);
+                }
+            }
+        }
+    }
 }
 
 /// One thread for the process: starting a write-back may wait for a disk that is behind, and then nothing else may wait with it.
-fn write_backs() -> Option<&'static SyncSender<WriteBack>> {
-    static SENDER: OnceLock<Option<SyncSender<WriteBack>>> = OnceLock::new();
+fn tasks() -> Option<&'static SyncSender<Task>> {
+    static SENDER: OnceLock<Option<SyncSender<Task>>> = OnceLock::new();
     SENDER
         .get_or_init(|| {
-            let (sender, receiver) = sync_channel::<WriteBack>(WRITE_BACKS_MAX);
-            let start = move || {
-                for task in receiver {
-                    // SAFETY: the descriptor is owned. The result says nothing that the next fdatasync would not say: without a
-                    // flag to wait no error of the file is taken away.
-                    unsafe {
-                        libc::sync_file_range(task.file.as_raw_fd(), task.from, task.length, libc::SYNC_FILE_RANGE_WRITE);
-                    }
-                }
-            };
+            let (sender, receiver) = sync_channel::<Task>(TASKS_MAX);
+            let start = move || receiver.into_iter().for_each(Task::run);
             thread::Builder::new().name("write-back".into()).spawn(start).ok().map(|_| sender)
         })
         .as_ref()
 }
 
-/// Has the kernel begin to write the dirty pages of a stretch of the file. Never waits, and promises nothing.
-#[napi_derive::napi]
-pub fn start_write_back(fd: i32, from: i64, length: i64) -> bool {
-    let Some(sender) = write_backs() else { return false };
-    // SAFETY: dup of any number is sound; the file may be closed before its turn comes.
+/// `task` with a descriptor of its own: the file may be closed before its turn comes.
+fn send(fd: i32, task: impl FnOnce(OwnedFd) -> Task) -> bool {
+    let Some(sender) = tasks() else { return false };
+    // SAFETY: dup of any number is sound.
     let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
     if copy < 0 {
         return false;
     }
     // SAFETY: nobody else owns it.
-    let file = unsafe { OwnedFd::from_raw_fd(copy) };
-    sender.try_send(WriteBack { file, from, length }).is_ok()
+    sender.try_send(task(unsafe { OwnedFd::from_raw_fd(copy) })).is_ok()
+}
+
+/// Has the kernel begin to write the dirty pages of a stretch of the file. Never waits, and promises nothing.
+#[napi_derive::napi]
+pub fn start_write_back(fd: i32, from: i64, length: i64) -> bool {
+    send(fd, |file| Task::WriteBack { file, from, length })
+}
+
+/// Takes the file's clean pages out of the page cache, so that their memory is used again while it is young. Never waits.
+#[napi_derive::napi]
+pub fn drop_cached(fd: i32) -> bool {
+    send(fd, |file| Task::Drop { file })
 }
