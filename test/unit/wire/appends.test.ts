@@ -2,6 +2,7 @@
 
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { MiB, realClock, realRandom, silentLogger } from '../../../src/base/index.js';
+import { segmentFileName } from '../../../src/format/index.js';
 import type { ReplicaHost } from '../../../src/replica/index.js';
 import { connectReplica, type ReplicaPort, WireServer } from '../../../src/wire/index.js';
 import { FrameMaker, type MadeFrame, reignOf, volumeA } from '../../lib/frame-maker.js';
@@ -69,6 +70,16 @@ describe('appends over the wire', () => {
       const found = await readBytes(port, frame.segment, frame.offset, frame.bytes.length);
       expect(found.equals(frame.bytes), `frame ${frame.lastSeq}`).toBe(true);
     }
+  });
+
+  it('come from an engine elsewhere: what they sealed leaves the page cache', async () => {
+    const { port } = await ready();
+    const frame = maker.next();
+    append(port, frame);
+    append(port, maker.seal());
+    await synced(port);
+    await turns();
+    expect(disk.dropped).toEqual([segmentFileName(frame.segment)]);
   });
 
   it('are acknowledged although others behind them have to wait', async () => {
