@@ -49,6 +49,8 @@ export const errorReasons = [
   'Unreachable',
   'Protocol',
   'StoreWentBack',
+  'BadCertificate',
+  'WrongRole',
 ] as const;
 
 export type ErrorReason = (typeof errorReasons)[number];

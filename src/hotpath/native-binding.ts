@@ -52,6 +52,26 @@ export interface NativeSockets {
   port(id: number): number;
   /** "ip:port" of the other end of a TCP socket. */
   peer(id: number): string;
+
+  // TLS (native/src/tls.rs). A socket that secureStart() was called for sends and receives by these alone.
+  /** PEM; what sessions begun from now on use, with new keys after so many records (at most 2^23). The empty string, or why not. */
+  secureConfigure(ca: Uint8Array, chain: Uint8Array, key: Uint8Array, recordsPerKey: number): string;
+  /** Begins a session on a connected socket; `server` 0 or 1. */
+  secureStart(id: number, server: number): number;
+  /** 0 when the peer is verified and the session stands; 1 or 2 when it goes on once the socket is readable or writable. */
+  secureHandshake(id: number): number;
+  /** Why a session failed with EPROTO. */
+  secureProblem(id: number): string;
+  /** The peer's certificate, DER. */
+  securePeer(id: number): Buffer;
+  /** As receive(), with room for 34 KiB at least. ECONNRESET when the peer ended without saying so. */
+  secureReceive(id: number, bytes: Uint8Array, from: number, to: number): number;
+  /** As send(): those that were not taken must be offered again before others, and not change until they are. */
+  secureSend(id: number, bytes: Uint8Array, from: number, to: number): number;
+  secureSendAll(id: number, pieces: readonly Uint8Array[], spans: Uint32Array, first: number, count: number): number;
+  /** As shutdown() and close(); the peer is told that it was meant. */
+  secureShutdown(id: number): number;
+  secureClose(id: number): number;
 }
 
 /** native/src/net.rs. Twin: node:net. */

@@ -5,6 +5,8 @@
 // Calls of one stream and of its handler never overlap: a handler is called from the event loop only, never from within a call that
 // it made itself.
 
+import type { Identity } from '../trust/index.js';
+
 /**
  * Memory that received bytes lie in. Who keeps a view beyond received() retains it, and releases it when done; then the memory is
  * used again. The bytes of a view do not change while it is retained.
@@ -37,6 +39,8 @@ export interface StreamHandler {
 export interface ByteStream {
   /** For log lines: "host:port", or "unix:path". */
   readonly peer: string;
+  /** Whom the peer's certificate names; every stream of a secured net has it, no other one does. */
+  readonly identity?: Identity;
   /** Bytes written and not yet taken by the system. When 0, memory given to write() may be used again. */
   readonly unsentBytes: number;
   readonly destroyed: boolean;

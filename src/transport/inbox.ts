@@ -94,3 +94,17 @@ export class Inbox {
     this.to = 0;
   }
 }
+
+/** For a source that hands over what it has in larger pieces only: there is room for so many bytes each time. */
+export class RoomyInbox extends Inbox {
+  readonly #roomMin: number;
+
+  constructor(pool: SlabPool, roomMin: number) {
+    super(pool);
+    this.#roomMin = roomMin;
+  }
+
+  override prepare(wanted: number): Buffer {
+    return super.prepare(wanted, Math.max(wanted - this.length, this.#roomMin));
+  }
+}

@@ -3,16 +3,21 @@ import { nativeBinding } from '../hotpath/index.js';
 import type { StreamNet } from './byte-stream.js';
 import { NativeNet } from './native-net.js';
 import { NodeNet } from './node-net.js';
+import type { StreamSecurity } from './security.js';
 
 export { parseStreamAddress } from './address.js';
 export type { ByteStream, ReceiveSlab, StreamHandler, StreamListener, StreamNet } from './byte-stream.js';
 export { NativeNet } from './native-net.js';
 export { NodeNet } from './node-net.js';
+export type { StreamSecurity } from './security.js';
 
-/** The thread's way to streams: native where it was built. */
-export function openNet(clock: Clock): StreamNet {
+/**
+ * The thread's way to streams: native where it was built. With `security` all of them are TLS. Throws
+ * FAILED_PRECONDITION/BadCertificate when the certificates can't be used.
+ */
+export function openNet(clock: Clock, security: StreamSecurity | null = null): StreamNet {
   const native = nativeBinding();
-  return native === null ? new NodeNet(clock) : new NativeNet(native, clock);
+  return native === null ? new NodeNet(clock, security) : new NativeNet(native, clock, security);
 }
 
 /**

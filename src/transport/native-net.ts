@@ -11,7 +11,10 @@ import { type Clock, HoldfastError, messageOf, unavailable } from '../base/index
 import type { NativeNet as Binding, NativeSockets } from '../hotpath/index.js';
 import { boundAddress, clearUnixPath, listenError, parseStreamAddress, type StreamAddress } from './address.js';
 import type { ByteStream, StreamListener, StreamNet } from './byte-stream.js';
+import { Inbox } from './inbox.js';
 import { BROKEN, NativeStream, type NativeStreamOwner, READABLE, systemError, WRITABLE } from './native-stream.js';
+import { NativeTls } from './native-tls.js';
+import type { StreamSecurity } from './security.js';
 import { SlabPool } from './slab-pool.js';
 
 /** Connections accepted before other sockets get their turn. */
@@ -21,7 +24,7 @@ const ACCEPT_AGAIN_MS = 100;
 
 const EAGAIN = -constants.errno.EAGAIN;
 
-interface Target {
+export interface Target {
   ready(events: number): void;
 }
 
@@ -32,12 +35,15 @@ export class NativeNet implements StreamNet, NativeStreamOwner {
   /** By socket number. */
   readonly #targets: (Target | undefined)[] = [];
   readonly #flushes: NativeStream[] = [];
+  readonly #tls: NativeTls | null;
   #dispatching = false;
   #scheduled = false;
 
-  constructor(binding: Binding, clock: Clock) {
+  /** With `security` every stream is TLS with certificates on both ends; without it none. Throws FAILED_PRECONDITION/BadCertificate. */
+  constructor(binding: Binding, clock: Clock, security: StreamSecurity | null = null) {
     this.#clock = clock;
     this.sockets = binding.openNet((id, events) => this.#ready(id, events));
+    this.#tls = security === null ? null : new NativeTls(this, security, clock);
   }
 
   #ready(id: number, events: number): void {
@@ -67,6 +73,19 @@ export class NativeNet implements StreamNet, NativeStreamOwner {
     });
   }
 
+  inbox(): Inbox {
+    return new Inbox(this.pool);
+  }
+
+  errorOf(_id: number, negative: number, what: string): Error {
+    return systemError(negative, what);
+  }
+
+  /** Who is told of the socket's events from now on. */
+  aim(id: number, target: Target): void {
+    this.#targets[id] = target;
+  }
+
   forget(id: number): void {
     this.#targets[id] = undefined;
   }
@@ -80,7 +99,9 @@ export class NativeNet implements StreamNet, NativeStreamOwner {
       if (failure !== undefined && leftMs <= 0) break;
       try {
         const id = await this.#connected(this.#open(target, host), Math.max(1, leftMs), timeoutMs);
-        return this.#stream(id, target.kind === 'unix' ? address : this.sockets.peer(id));
+        const peer = target.kind === 'unix' ? address : this.sockets.peer(id);
+        if (this.#tls !== null) return await this.#tls.connect(id, peer, endMs - this.#clock.monotonicMs());
+        return this.#stream(id, peer);
       } catch (error) {
         failure = error;
       }
@@ -138,9 +159,11 @@ export class NativeNet implements StreamNet, NativeStreamOwner {
     }
     if (id < 0) throw listenError(address, systemError(id, 'listening failed'));
     const bound = target.kind === 'unix' ? address : boundAddress(target, sockets.port(id));
-    const acceptor = new Acceptor(this, id, this.#clock, (one) =>
-      accepted(this.#stream(one, target.kind === 'unix' ? address : sockets.peer(one))),
-    );
+    const acceptor = new Acceptor(this, id, this.#clock, (one) => {
+      const peer = target.kind === 'unix' ? address : sockets.peer(one);
+      if (this.#tls !== null) this.#tls.accept(one, peer, accepted);
+      else accepted(this.#stream(one, peer));
+    });
     this.#targets[id] = acceptor;
     acceptor.watch();
     const close = async () => {

@@ -10,8 +10,7 @@ import { getSystemErrorName } from 'node:util';
 import { assert } from '../base/index.js';
 import type { NativeSockets } from '../hotpath/index.js';
 import type { ByteStream, StreamHandler } from './byte-stream.js';
-import { Inbox } from './inbox.js';
-import type { SlabPool } from './slab-pool.js';
+import type { Inbox } from './inbox.js';
 
 export const READABLE = 1;
 export const WRITABLE = 2;
@@ -29,11 +28,14 @@ const ECONNRESET = -constants.errno.ECONNRESET;
 /** What a stream needs of the net it belongs to. */
 export interface NativeStreamOwner {
   readonly sockets: NativeSockets;
-  readonly pool: SlabPool;
+  /** For one stream. */
+  inbox(): Inbox;
   /** The stream has something to send at the end of this turn. */
   flushLater(stream: NativeStream): void;
   /** Its number may mean another socket from now on. */
   forget(id: number): void;
+  /** What a negative errno of a stream's socket stands for; asked before it is closed. */
+  errorOf(id: number, negative: number, what: string): Error;
 }
 
 /** The error of a system call that returned `negative` errno, with the name as its code. */
@@ -132,7 +134,7 @@ export class NativeStream implements ByteStream {
     this.#owner = owner;
     this.#id = id;
     this.peer = peer;
-    this.#inbox = new Inbox(owner.pool);
+    this.#inbox = owner.inbox();
   }
 
   get unsentBytes(): number {
@@ -295,7 +297,7 @@ export class NativeStream implements ByteStream {
   // --- The end
 
   #fail(errno: number, what: string): void {
-    this.destroy(systemError(errno === 0 ? ECONNRESET : errno, `${what} (${this.peer})`));
+    this.destroy(this.#owner.errorOf(this.#id, errno === 0 ? ECONNRESET : errno, `${what} (${this.peer})`));
   }
 
   destroy(error?: Error): void {

@@ -1,11 +1,13 @@
-// Connecting and listening over node:net: where the native crate is not at hand.
+// Connecting and listening over node:net, or node:tls: where the native crate is not at hand.
 
 import { chmodSync } from 'node:fs';
 import { createServer, connect as netConnect, type Server, type Socket } from 'node:net';
-import { type Clock, messageOf, unavailable } from '../base/index.js';
+import { type Clock, HoldfastError, messageOf, unavailable } from '../base/index.js';
 import { boundAddress, clearUnixPath, listenError, parseStreamAddress, type StreamAddress } from './address.js';
 import type { ByteStream, StreamListener, StreamNet } from './byte-stream.js';
 import { NodeStream } from './node-stream.js';
+import { NodeTls } from './node-tls.js';
+import type { StreamSecurity } from './security.js';
 import { SlabPool } from './slab-pool.js';
 
 /** A peer that lost power answers nothing: probes end the connection. */
@@ -14,43 +16,59 @@ const KEEP_ALIVE_MS = 15_000;
 export class NodeNet implements StreamNet {
   readonly pool = new SlabPool();
   readonly #clock: Clock;
+  readonly #tls: NodeTls | null;
 
-  constructor(clock: Clock) {
+  /** With `security` every stream is TLS with certificates on both ends; without it none. Throws FAILED_PRECONDITION/BadCertificate. */
+  constructor(clock: Clock, security: StreamSecurity | null = null) {
     this.#clock = clock;
+    this.#tls = security === null ? null : new NodeTls(security, clock);
   }
 
   async connect(address: string, timeoutMs: number): Promise<ByteStream> {
     const target = parseStreamAddress(address);
     return await new Promise((resolve, reject) => {
       const where = target.kind === 'unix' ? { path: target.path } : { host: target.host, port: target.port };
-      const socket = netConnect({ ...where, noDelay: true, allowHalfOpen: true });
+      const options = { ...where, noDelay: true, allowHalfOpen: true };
+      const socket = this.#tls === null ? netConnect(options) : this.#tls.connect(options);
       const fail = (error: Error) => {
         timer.cancel();
         socket.destroy();
-        reject(unavailable(`${address} can't be reached: ${messageOf(error)}`, error));
+        if (error instanceof HoldfastError) reject(error);
+        else reject(unavailable(`${address} can't be reached: ${messageOf(error)}`, error));
       };
       const timer = this.#clock.after(timeoutMs, () => fail(new Error(`no connection within ${timeoutMs} ms`)));
-      socket.once('error', fail);
-      socket.once('connect', () => {
+      const failed = (error: Error) => fail(this.#tls === null ? error : this.#tls.failed(socket, address, error));
+      const ended = () => failed(new Error('the peer closed the connection in the middle of the handshake'));
+      socket.once('error', failed);
+      socket.once('close', ended);
+      socket.once(this.#tls === null ? 'connect' : 'secureConnect', () => {
         timer.cancel();
-        socket.off('error', fail);
-        resolve(this.#stream(socket, address, target));
+        socket.off('error', failed);
+        socket.off('close', ended);
+        try {
+          resolve(this.#stream(socket, address, target));
+        } catch (error) {
+          socket.on('error', () => {});
+          fail(error as Error);
+        }
       });
     });
   }
 
+  /** Throws UNAUTHENTICATED/BadCertificate. */
   #stream(socket: Socket, address: string, target: StreamAddress): NodeStream {
-    if (target.kind === 'unix') return new NodeStream(socket, this.pool, address);
+    const identity = this.#tls?.identify(socket);
+    if (target.kind === 'unix') return new NodeStream(socket, this.pool, address, identity);
     socket.setKeepAlive(true, KEEP_ALIVE_MS);
-    const host = socket.remoteAddress ?? '?';
-    return new NodeStream(socket, this.pool, `${host.includes(':') ? `[${host}]` : host}:${socket.remotePort ?? 0}`);
+    return new NodeStream(socket, this.pool, peerOf(socket), identity);
   }
 
   async listen(address: string, accepted: (stream: ByteStream) => void): Promise<StreamListener> {
     const target = parseStreamAddress(address);
-    if (target.kind === 'unix') await clearUnixPath(this, target.path);
+    if (target.kind === 'unix') await clearUnixPath(new NodeNet(this.#clock), target.path);
     const options = { noDelay: true, allowHalfOpen: true };
-    const server = createServer(options, (socket) => accepted(this.#stream(socket, address, target)));
+    const take = (socket: Socket) => accepted(this.#stream(socket, address, target));
+    const server = this.#tls === null ? createServer(options, take) : this.#tls.createServer(options, take);
     await new Promise<void>((resolve, reject) => {
       const failed = (error: Error) => reject(listenError(address, error));
       server.once('error', failed);
@@ -65,6 +83,12 @@ export class NodeNet implements StreamNet {
     server.on('error', () => {});
     return { address: boundAddress(target, portOf(server)), close: () => closed(server) };
   }
+}
+
+/** "host:port" of the other end. */
+export function peerOf(socket: Socket): string {
+  const host = socket.remoteAddress ?? '?';
+  return `${host.includes(':') ? `[${host}]` : host}:${socket.remotePort ?? 0}`;
 }
 
 function portOf(server: Server): number {

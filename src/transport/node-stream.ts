@@ -5,12 +5,14 @@
 
 import type { Socket } from 'node:net';
 import { assert } from '../base/index.js';
+import type { Identity } from '../trust/index.js';
 import type { ByteStream, StreamHandler } from './byte-stream.js';
 import { Inbox } from './inbox.js';
 import type { SlabPool } from './slab-pool.js';
 
 export class NodeStream implements ByteStream {
   readonly peer: string;
+  readonly identity?: Identity;
   readonly #socket: Socket;
   readonly #inbox: Inbox;
   #handler: StreamHandler | null = null;
@@ -26,10 +28,11 @@ export class NodeStream implements ByteStream {
   #destroyed = false;
   #ended = false;
 
-  constructor(socket: Socket, pool: SlabPool, peer: string) {
+  constructor(socket: Socket, pool: SlabPool, peer: string, identity?: Identity) {
     this.#socket = socket;
     this.#inbox = new Inbox(pool);
     this.peer = peer;
+    if (identity !== undefined) this.identity = identity;
     socket.on('error', (error) => {
       this.#failure ??= error;
     });

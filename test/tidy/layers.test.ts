@@ -10,23 +10,25 @@ const src = join(root, 'src');
 /** Folder -> folders it may import. `types` marks edges over which only types may go. */
 const allowed: Record<string, readonly string[]> = {
   base: [],
+  trust: ['base'],
   format: ['base'],
   hotpath: ['base', 'format'],
   segment: ['base', 'format', 'hotpath'],
-  transport: ['base', 'hotpath'],
-  wire: ['base', 'format', 'transport:types'],
+  transport: ['base', 'trust', 'hotpath'],
+  wire: ['base', 'trust', 'format', 'transport:types'],
   replica: ['base', 'format', 'segment', 'wire'],
   engine: ['base', 'format', 'hotpath', 'wire'],
   nbd: ['base', 'engine:types', 'transport:types'],
-  rpc: ['base'],
+  rpc: ['base', 'trust'],
   platform: ['base', 'nbd', 'engine:types'],
-  meta: ['base', 'rpc', 'format:types'],
-  control: ['base', 'meta', 'rpc'],
-  agent: ['base', 'engine', 'replica', 'segment', 'wire', 'nbd', 'platform', 'rpc', 'meta', 'format:types'],
+  meta: ['base', 'trust', 'rpc', 'format:types'],
+  control: ['base', 'trust', 'meta', 'rpc'],
+  agent: ['base', 'trust', 'engine', 'replica', 'segment', 'wire', 'nbd', 'platform', 'rpc', 'meta', 'format:types'],
   rescue: ['base', 'format', 'segment', 'replica', 'engine', 'meta', 'control'],
   csi: ['base', 'rpc', 'control', 'agent', 'meta:types', 'platform:types'],
   main: [
     'base',
+    'trust',
     'format',
     'hotpath',
     'segment',
@@ -116,6 +118,7 @@ describe('layers', () => {
     const makers: Record<string, readonly string[]> = {
       'node:fs': [
         'segment/node-disk.ts',
+        'trust/certificates.ts',
         'transport/',
         'platform/',
         'meta/',
@@ -143,6 +146,7 @@ describe('layers', () => {
 
   it('the protocol cores know no clock, no timers and no chance but their ports', () => {
     const cores = [
+      'trust',
       'format',
       'hotpath',
       'segment',

@@ -6,10 +6,11 @@ import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { realClock } from '../../../src/base/index.js';
+import { realClock, silentLogger } from '../../../src/base/index.js';
 import { nativeBinding } from '../../../src/hotpath/index.js';
 import { type ByteStream, NativeNet, NodeNet, type StreamListener } from '../../../src/transport/index.js';
 import type { SlabPool } from '../../../src/transport/slab-pool.js';
+import { TestAuthority } from '../../lib/authority.js';
 import { lcg } from '../../lib/recording-disk.js';
 import { Probe } from './probe.js';
 
@@ -33,9 +34,18 @@ function place(address: string): { path: string } | { host: string; port: number
 }
 
 const native = nativeBinding();
-const nets = {
+const authority = await TestAuthority.make();
+// Keys change every few records, so that everything here crosses such changes.
+const security = { trust: await authority.trust('storage/node-1'), logger: silentLogger, recordsPerKey: 5 };
+const nets: Record<string, () => NodeNet | NativeNet> = {
   node: () => new NodeNet(realClock),
-  ...(native === null ? {} : { native: () => new NativeNet(native, realClock) }),
+  'secured node': () => new NodeNet(realClock, security),
+  ...(native === null
+    ? {}
+    : {
+        native: () => new NativeNet(native, realClock),
+        'secured native': () => new NativeNet(native, realClock, security),
+      }),
 };
 
 describe('native streams', () => {
@@ -333,26 +343,29 @@ for (const [kind, make] of Object.entries(nets)) {
         expect(never.closes).toEqual([null]);
       });
 
-      it('are closed when the peer is killed while they are paused with bytes unsent', async () => {
-        const script = `const socket = require('node:net').connect(${JSON.stringify(place(listener.address))});
+      it.skipIf(kind.startsWith('secured'))(
+        'are closed when the peer is killed while they are paused with bytes unsent',
+        async () => {
+          const script = `const socket = require('node:net').connect(${JSON.stringify(place(listener.address))});
           socket.pause(); socket.on('error', () => {}); setInterval(() => {}, 1000);`;
-        const child = spawn(process.execPath, ['-e', script], { stdio: 'ignore' });
-        const probe = new Probe(await acceptedOne());
-        open.push(probe.stream);
-        probe.stream.write(Buffer.alloc(8 << 20));
-        probe.stream.flush();
-        probe.stream.pause();
-        expect(probe.stream.unsentBytes).toBeGreaterThan(0);
-        await later(50);
-        child.kill('SIGKILL');
-        await probe.until(() => probe.closes.length === 1);
-      });
+          const child = spawn(process.execPath, ['-e', script], { stdio: 'ignore' });
+          const probe = new Probe(await acceptedOne());
+          open.push(probe.stream);
+          probe.stream.write(Buffer.alloc(8 << 20));
+          probe.stream.flush();
+          probe.stream.pause();
+          expect(probe.stream.unsentBytes).toBeGreaterThan(0);
+          await later(50);
+          child.kill('SIGKILL');
+          await probe.until(() => probe.closes.length === 1);
+        },
+      );
 
       it('leaks neither descriptors nor memory over a thousand connections', async () => {
         await pair();
         const count = () => readdirSync('/proc/self/fd').length;
         const before = count();
-        for (let round = 0; round < 50; round++) {
+        for (let round = 0; round < (kind.startsWith('secured') ? 10 : 50); round++) {
           const pairs = await Promise.all(Array.from({ length: 20 }, pair));
           for (const [i, [client, server]] of pairs.entries()) {
             client.stream.write(noise(5000, i));

@@ -13,6 +13,8 @@ mod net;
 mod reads;
 mod record;
 mod seal;
+mod tls;
+mod tls_records;
 mod uv;
 
 /// To be raised with every change of `native-binding.ts`, there and here.

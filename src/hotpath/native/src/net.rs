@@ -17,6 +17,7 @@ use std::ptr::{addr_of, addr_of_mut, null_mut};
 use napi::bindgen_prelude::{FnArgs, Function, Object};
 use napi::{sys, Env, Error, JsValue, Result};
 
+use crate::tls::{self, Security, Session};
 use crate::uv::{
     poll_layout, uv_close, uv_handle_get_data, uv_handle_set_data, uv_poll_init, uv_poll_start, uv_poll_stop, UvHandle, READABLE,
 };
@@ -26,7 +27,7 @@ const WRITABLE: c_int = 2;
 const BROKEN: c_int = 4;
 
 /// Pieces of one vectored send.
-const PIECES_MAX: usize = 64;
+pub const PIECES_MAX: usize = 64;
 /// Connections that wait to be accepted; the system has its own bound.
 const BACKLOG: c_int = 511;
 /// A peer that lost power answers nothing: probes end the connection after a minute.
@@ -34,15 +35,17 @@ const KEEP_IDLE_S: c_int = 15;
 const KEEP_INTERVAL_S: c_int = 5;
 const KEEP_PROBES: c_int = 9;
 
-struct Socket {
+pub struct Socket {
     hub: *mut Hub,
     id: u32,
-    fd: c_int,
+    pub fd: c_int,
     handle: *mut UvHandle,
     layout: Layout,
+    /// Of tls.rs alone: nothing here looks at it.
+    pub session: Option<Box<Session>>,
 }
 
-struct Hub {
+pub struct Hub {
     env: sys::napi_env,
     uv: *mut sys::uv_loop_s,
     ready: sys::napi_ref,
@@ -52,6 +55,8 @@ struct Hub {
     handles: usize,
     cleanup: sys::napi_async_cleanup_hook_handle,
     ending: bool,
+    /// Of tls.rs alone.
+    pub security: Option<Box<Security>>,
 }
 
 impl Hub {
@@ -84,6 +89,7 @@ impl Hub {
             fd,
             handle,
             layout,
+            session: None,
         }));
         uv_handle_set_data(handle, socket as *mut c_void);
         self.sockets[id as usize] = socket;
@@ -97,7 +103,13 @@ impl Hub {
             .and_then(|socket| socket.as_ref())
     }
 
-    unsafe fn close(&mut self, id: u32) {
+    /// The socket and the hub's part in TLS: what tls.rs works on.
+    pub unsafe fn secured(&mut self, id: u32) -> Option<(&mut Socket, &mut Security)> {
+        let socket = self.sockets.get(id as usize)?.as_mut()?;
+        Some((socket, self.security.as_mut()?))
+    }
+
+    pub unsafe fn close(&mut self, id: u32) {
         let Some(slot) = self.sockets.get_mut(id as usize) else {
             return;
         };
@@ -189,14 +201,14 @@ unsafe fn call_ready(env: sys::napi_env, ready: sys::napi_ref, id: u32, events: 
 }
 
 /// The arguments of one call; those that are missing are undefined.
-struct Call<const N: usize> {
-    env: sys::napi_env,
-    hub: *mut Hub,
+pub struct Call<const N: usize> {
+    pub env: sys::napi_env,
+    pub hub: *mut Hub,
     arguments: [sys::napi_value; N],
 }
 
 impl<const N: usize> Call<N> {
-    unsafe fn new(env: sys::napi_env, info: sys::napi_callback_info) -> Self {
+    pub unsafe fn new(env: sys::napi_env, info: sys::napi_callback_info) -> Self {
         let mut arguments = [null_mut(); N];
         let mut count = N;
         let mut hub = null_mut();
@@ -216,7 +228,7 @@ impl<const N: usize> Call<N> {
     }
 
     /// u32::MAX, which names no socket and ends no buffer, when it is no number.
-    unsafe fn number(&self, index: usize) -> u32 {
+    pub unsafe fn number(&self, index: usize) -> u32 {
         let mut value = u32::MAX;
         sys::napi_get_value_uint32(self.env, self.arguments[index], &mut value);
         value
@@ -232,7 +244,7 @@ impl<const N: usize> Call<N> {
     }
 
     /// bytes[from..to) of three arguments; None when that is not within the bytes.
-    unsafe fn span(&self, first: usize) -> Option<(*mut c_void, usize)> {
+    pub unsafe fn span(&self, first: usize) -> Option<(*mut c_void, usize)> {
         let (bytes, length) = bytes_of(self.env, self.arguments[first])?;
         within(
             bytes,
@@ -260,7 +272,58 @@ impl<const N: usize> Call<N> {
         String::from_utf8(bytes[..length].to_vec()).ok()
     }
 
-    unsafe fn answer(&self, value: c_int) -> sys::napi_value {
+    /// The bytes of an argument, as they are during this call; None when it has none.
+    pub unsafe fn bytes<'call>(&self, index: usize) -> Option<&'call [u8]> {
+        let (bytes, length) = bytes_of(self.env, self.arguments[index])?;
+        Some(if length == 0 { &[] } else { std::slice::from_raw_parts(bytes, length) })
+    }
+
+    /// Pieces of arguments (id, pieces, spans, first, count), see send_all; None when they are not within their bytes.
+    #[inline(always)]
+    pub unsafe fn pieces(&self, pieces: &mut [libc::iovec; PIECES_MAX]) -> Option<usize> {
+        let mut kind = 0;
+        let mut length = 0;
+        let mut data = null_mut();
+        let (first, count) = (self.number(3), self.number(4) as usize);
+        let status = sys::napi_get_typedarray_info(
+            self.env,
+            self.arguments[2],
+            &mut kind,
+            &mut length,
+            &mut data,
+            null_mut(),
+            null_mut(),
+        );
+        let spans = data as *const u32;
+        if status != sys::Status::napi_ok
+            || kind != sys::TypedarrayType::uint32_array
+            || count > PIECES_MAX
+            || length < 2 * count
+        {
+            return None;
+        }
+        for (i, piece) in pieces.iter_mut().enumerate().take(count) {
+            let mut value = null_mut();
+            if sys::napi_get_element(
+                self.env,
+                self.arguments[1],
+                first.wrapping_add(i as u32),
+                &mut value,
+            ) != sys::Status::napi_ok
+            {
+                return None;
+            }
+            let (bytes, length) = bytes_of(self.env, value)?;
+            let (base, length) = within(bytes, length, *spans.add(2 * i), *spans.add(2 * i + 1))?;
+            *piece = libc::iovec {
+                iov_base: base,
+                iov_len: length,
+            };
+        }
+        Some(count)
+    }
+
+    pub unsafe fn answer(&self, value: c_int) -> sys::napi_value {
         let mut result = null_mut();
         sys::napi_create_int32(self.env, value, &mut result);
         result
@@ -296,14 +359,14 @@ unsafe fn within(
     (from <= to && to <= length).then(|| (bytes.add(from) as *mut c_void, to - from))
 }
 
-fn errno() -> c_int {
+pub fn errno() -> c_int {
     -io::Error::last_os_error()
         .raw_os_error()
         .unwrap_or(libc::EIO)
 }
 
 /// Repeats what a signal interrupted; the result, or a negative errno.
-unsafe fn attempt(call: impl Fn() -> isize) -> c_int {
+pub unsafe fn attempt(call: impl Fn() -> isize) -> c_int {
     loop {
         let result = call();
         if result >= 0 {
@@ -318,7 +381,7 @@ unsafe fn attempt(call: impl Fn() -> isize) -> c_int {
 
 // --- What the hub's functions do. Each is called with the socket's number first, where it is about one.
 
-type Native = unsafe extern "C" fn(sys::napi_env, sys::napi_callback_info) -> sys::napi_value;
+pub type Native = unsafe extern "C" fn(sys::napi_env, sys::napi_callback_info) -> sys::napi_value;
 
 /// watch(id, events): calls ready(id, events) whenever one of the events holds; 0 stops.
 unsafe extern "C" fn watch(env: sys::napi_env, info: sys::napi_callback_info) -> sys::napi_value {
@@ -361,51 +424,10 @@ unsafe extern "C" fn send_all(
     info: sys::napi_callback_info,
 ) -> sys::napi_value {
     let call = Call::<5>::new(env, info);
-    let mut kind = 0;
-    let mut length = 0;
-    let mut data = null_mut();
-    let (first, count) = (call.number(3), call.number(4) as usize);
-    let status = sys::napi_get_typedarray_info(
-        env,
-        call.arguments[2],
-        &mut kind,
-        &mut length,
-        &mut data,
-        null_mut(),
-        null_mut(),
-    );
-    let spans = data as *const u32;
-    if status != sys::Status::napi_ok
-        || kind != sys::TypedarrayType::uint32_array
-        || count > PIECES_MAX
-        || length < 2 * count
-    {
-        return call.answer(-libc::EINVAL);
-    }
     let mut pieces: [libc::iovec; PIECES_MAX] = zeroed();
-    for (i, piece) in pieces.iter_mut().enumerate().take(count) {
-        let mut value = null_mut();
-        if sys::napi_get_element(
-            env,
-            call.arguments[1],
-            first.wrapping_add(i as u32),
-            &mut value,
-        ) != sys::Status::napi_ok
-        {
-            return call.answer(-libc::EINVAL);
-        }
-        let Some((bytes, length)) = bytes_of(env, value) else {
-            return call.answer(-libc::EINVAL);
-        };
-        let Some((base, length)) = within(bytes, length, *spans.add(2 * i), *spans.add(2 * i + 1))
-        else {
-            return call.answer(-libc::EINVAL);
-        };
-        *piece = libc::iovec {
-            iov_base: base,
-            iov_len: length,
-        };
-    }
+    let Some(count) = call.pieces(&mut pieces) else {
+        return call.answer(-libc::EINVAL);
+    };
     let mut message: libc::msghdr = zeroed();
     message.msg_iov = pieces.as_mut_ptr();
     message.msg_iovlen = count as _;
@@ -768,6 +790,7 @@ pub fn open_net<'a>(env: Env, ready: Function<'a, FnArgs<(u32, i32)>, ()>) -> Re
             handles: 0,
             cleanup: null_mut(),
             ending: false,
+            security: None,
         }));
         let data = hub as *mut c_void;
         check(sys::napi_add_async_cleanup_hook(
@@ -777,7 +800,7 @@ pub fn open_net<'a>(env: Env, ready: Function<'a, FnArgs<(u32, i32)>, ()>) -> Re
             addr_of_mut!((*hub).cleanup),
         ))?;
         let functions = Object::new(&env)?;
-        for (name, native) in FUNCTIONS {
+        for (name, native) in FUNCTIONS.into_iter().chain(tls::FUNCTIONS) {
             let mut value = null_mut();
             check(sys::napi_create_function(
                 raw,

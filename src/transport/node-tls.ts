@@ -1,0 +1,101 @@
+// TLS over node:tls, for the same streams as native-tls.ts: each speaks with the other. Owner: a NodeNet.
+//
+// OpenSSL as Node drives it looks at certificates after the handshake and closes without a word to the peer, who then sees only
+// that the connection ended; the reason is in the log of the one who refused.
+
+import type { NetConnectOpts, Server, ServerOpts, Socket } from 'node:net';
+import {
+  createSecureContext,
+  createServer,
+  type SecureContext,
+  type TLSSocket,
+  type Server as TlsServer,
+  connect as tlsConnect,
+} from 'node:tls';
+import { type Clock, type HoldfastError, messageOf, precondition } from '../base/index.js';
+import {
+  badHandshake,
+  clientOptions,
+  contextOptions,
+  handshakeProblem,
+  type Identity,
+  identifySocket,
+  Refusals,
+  serverOptions,
+  type Trust,
+} from '../trust/index.js';
+import { HANDSHAKES_MAX, type StreamSecurity } from './security.js';
+
+export class NodeTls {
+  readonly #trust: Trust;
+  readonly #refusals: Refusals;
+  readonly #servers = new Set<TlsServer>();
+  #context: SecureContext;
+
+  /** Throws FAILED_PRECONDITION/BadCertificate. */
+  constructor({ trust, logger }: StreamSecurity, clock: Clock) {
+    this.#trust = trust;
+    this.#refusals = new Refusals(clock, logger);
+    try {
+      this.#context = createSecureContext(contextOptions(trust.current));
+    } catch (error) {
+      throw precondition(`the certificates can't be used: ${messageOf(error)}`, 'BadCertificate');
+    }
+    trust.watch((credentials) => {
+      try {
+        const options = contextOptions(credentials);
+        this.#context = createSecureContext(options);
+        for (const server of this.#servers) server.setSecureContext(options);
+      } catch (error) {
+        logger.warn({ error: messageOf(error) }, 'the new certificates are not used, the old ones stay');
+      }
+    });
+  }
+
+  connect(options: NetConnectOpts & { noDelay: boolean; allowHalfOpen: boolean }): Socket {
+    const socket = tlsConnect({ ...options, ...clientOptions, secureContext: this.#context });
+    socket.setNoDelay(true);
+    return socket;
+  }
+
+  /** Why there is no connection: not reached, or reached and not agreed with. */
+  failed(socket: Socket, address: string, error: Error): Error | HoldfastError {
+    const reached = socket.bytesRead > 0 || socket.bytesWritten > 0 || error.message.includes('handshake');
+    return reached ? badHandshake(address, handshakeProblem(error), error) : error;
+  }
+
+  /** Throws UNAUTHENTICATED/BadCertificate when the peer is no part of this cluster. */
+  identify(socket: Socket): Identity {
+    return identifySocket(this.#trust, socket as TLSSocket);
+  }
+
+  /** Calls `take` with sockets whose handshake is done; what it throws is why the peer is refused. */
+  createServer(options: ServerOpts, take: (socket: Socket) => void): Server {
+    const server = createServer({ ...options, ...serverOptions, ...contextOptions(this.#trust.current) });
+    this.#servers.add(server);
+    let handshakes = 0;
+    server.prependListener('connection', (socket: Socket) => {
+      if (handshakes >= HANDSHAKES_MAX) {
+        this.#refusals.note(socket.remoteAddress ?? '?', `${handshakes} peers are in a handshake`);
+        socket.destroy();
+      }
+      handshakes++;
+    });
+    server.on('secureConnection', (socket) => {
+      handshakes--;
+      try {
+        take(socket);
+      } catch (error) {
+        this.#refusals.note(socket.remoteAddress ?? '?', messageOf(error));
+        socket.on('error', () => {});
+        socket.destroy();
+      }
+    });
+    server.on('tlsClientError', (error, socket) => {
+      handshakes--;
+      this.#refusals.note(socket.remoteAddress ?? '?', handshakeProblem(error));
+    });
+    server.once('close', () => this.#servers.delete(server));
+    return server;
+  }
+}

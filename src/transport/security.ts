@@ -1,0 +1,15 @@
+// What makes a net a secured one.
+
+import type { Logger } from '../base/index.js';
+import type { Trust } from '../trust/index.js';
+
+export interface StreamSecurity {
+  readonly trust: Trust;
+  /** Told of peers that were refused. */
+  readonly logger: Logger;
+  /** Records that one key seals; as many as are safe without it. For tests. */
+  readonly recordsPerKey?: number;
+}
+
+/** Handshakes of peers that connected to us; who comes beyond that is closed. */
+export const HANDSHAKES_MAX = 512;

@@ -1,0 +1,67 @@
+// How node:tls is used here, for streams and for gRPC: TLS 1.3 alone, a certificate of the CA on both ends, names judged by us.
+
+import { constants, X509Certificate } from 'node:crypto';
+import type { TLSSocket } from 'node:tls';
+import { HoldfastError, messageOf } from '../base/index.js';
+import { checkCluster } from './access.js';
+import type { Credentials, Trust } from './certificates.js';
+import { type Identity, identityOf } from './identity.js';
+
+/** A peer that is slower is given up. */
+export const HANDSHAKE_MS = 10_000;
+
+/** What is worth keeping from others is sealed with 256 bits before it gets here; 128 cost a quarter less. */
+const ciphers = 'TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256';
+
+/** For a secure context of either end. */
+export function contextOptions({ ca, certificate, key }: Credentials) {
+  return {
+    ca,
+    cert: certificate,
+    key,
+    minVersion: 'TLSv1.3',
+    maxVersion: 'TLSv1.3',
+    ciphers,
+    // Every connection is verified anew: a certificate that has expired is not let in by an old session.
+    secureOptions: constants.SSL_OP_NO_TICKET,
+  } as const;
+}
+
+/** For servers. */
+export const serverOptions = { requestCert: true, rejectUnauthorized: true, handshakeTimeout: HANDSHAKE_MS } as const;
+
+/** For clients: names are no hosts' names, so they are compared once the connection stands. */
+export const clientOptions = { rejectUnauthorized: true, checkServerIdentity: () => undefined };
+
+export function badHandshake(peer: string, why: string, cause?: unknown): HoldfastError {
+  return new HoldfastError('UNAUTHENTICATED', `no secure connection with ${peer}: ${why}`, {
+    reason: 'BadCertificate',
+    cause,
+  });
+}
+
+/** Why a handshake failed: OpenSSL's own text is "00:error:0A000418:SSL routines:ssl3_read_bytes:tlsv1 alert unknown ca:...". */
+export function handshakeProblem(error: unknown): string {
+  const text = messageOf(error);
+  const reason = error instanceof Error && 'reason' in error && typeof error.reason === 'string' ? error.reason : '';
+  if (reason === 'wrong version number' || reason === 'http request' || reason === 'packet length too long')
+    return `the peer does not speak TLS (${reason})`;
+  if (reason.includes('alert')) return `the peer ended the connection: ${reason.replace(/^(tls|ssl)v\d+ /, '')}`;
+  if (/ECONNRESET|socket disconnected before secure/.test(text))
+    return `the peer closed the connection in the handshake: it may have refused this certificate, which its log says then (${text})`;
+  return reason === '' ? text : reason;
+}
+
+/** Whom a verified certificate names. Throws UNAUTHENTICATED/BadCertificate when that is no part of this cluster. */
+export function identify(trust: Trust, der: Uint8Array): Identity {
+  const identity = identityOf(new X509Certificate(der));
+  checkCluster(trust.current.identity, identity);
+  return identity;
+}
+
+/** The same of a socket whose handshake is done. */
+export function identifySocket(trust: Trust, socket: TLSSocket): Identity {
+  const certificate = socket.getPeerX509Certificate();
+  if (certificate === undefined || !socket.authorized) throw badHandshake('a peer', 'it has shown no certificate');
+  return identify(trust, certificate.raw);
+}

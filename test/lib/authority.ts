@@ -1,0 +1,55 @@
+// A certificate authority for tests, and what is wrong in as many ways as peers are refused for.
+
+import type { Logger } from '../../src/base/index.js';
+import { type Credentials, type Identity, parsePart, ToldTrust } from '../../src/trust/index.js';
+import { type Issued, issue, makeAuthority, type Validity, validFor } from '../../src/trust/issuer.js';
+
+const dayMs = 24 * 3600 * 1000;
+
+export class TestAuthority {
+  readonly cluster: string;
+  readonly #issued: Issued;
+
+  private constructor(cluster: string, issued: Issued) {
+    this.cluster = cluster;
+    this.#issued = issued;
+  }
+
+  static async make(cluster = 'demo'): Promise<TestAuthority> {
+    return new TestAuthority(cluster, await makeAuthority(cluster, validFor(Date.now(), 30)));
+  }
+
+  get ca(): string {
+    return this.#issued.certificate;
+  }
+
+  identity(part: string): Identity {
+    return { cluster: this.cluster, ...parsePart(part) };
+  }
+
+  /** `days` from now, from `fromDays` on. */
+  async credentials(part: string, fromDays = -1, days = 7): Promise<Credentials> {
+    const validity: Validity = { fromMs: Date.now() + fromDays * dayMs, toMs: Date.now() + days * dayMs };
+    const identity = this.identity(part);
+    return { ca: this.ca, ...(await issue(this.#issued, identity, validity)), identity };
+  }
+
+  async trust(part: string): Promise<ToldTrust> {
+    return new ToldTrust(await this.credentials(part));
+  }
+}
+
+/** What was logged, as text. */
+export class LogLines implements Logger {
+  readonly lines: string[] = [];
+  debug(): void {}
+  readonly #add = (fields: object, message: string) => {
+    this.lines.push(`${message} ${JSON.stringify(fields)}`);
+  };
+  info = this.#add;
+  warn = this.#add;
+  error = this.#add;
+  child(): Logger {
+    return this;
+  }
+}
