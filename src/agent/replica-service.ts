@@ -43,7 +43,10 @@ export function replicaService(options: ReplicaServiceOptions): ServiceBinding {
       return { replicas: reports.flat().map(replicaInfo) };
     },
   };
-  return implement(holdfastServices.replica(), handlers, { logFields: ['replica_id', 'pool_id'] });
+  return implement(holdfastServices.replica(), handlers, {
+    logFields: ['replica_id', 'pool_id'],
+    allow: { Create: ['controller'], Retire: ['controller'], Status: ['controller', 'operator'] },
+  });
 }
 
 async function create(

@@ -75,7 +75,22 @@ export function volumeService(volumes: Volumes, options: { readonly acceptsKeys:
       return { volumes: (await volumes.status(volumeId, statusTimeoutMs)).map(statusOf) };
     },
   };
-  return implement(holdfastServices.volume(), handlers, { logFields: ['export', 'read_only', 'epoch'] });
+  return implement(holdfastServices.volume(), handlers, {
+    logFields: ['export', 'read_only', 'epoch'],
+    allow: {
+      Open: ['controller'],
+      Close: ['controller'],
+      Freeze: ['controller'],
+      Hold: ['controller'],
+      Release: ['controller'],
+      Clone: ['controller'],
+      Resize: ['controller'],
+      SetQos: ['controller'],
+      DeleteSnapshot: ['controller'],
+      Changed: ['controller'],
+      Status: ['controller', 'operator'],
+    },
+  });
 }
 
 function volumeOf(request: { readonly volume_id: string }): VolumeId {

@@ -2,6 +2,7 @@
 
 import type { Clock, NodeId } from '../base/index.js';
 import { type Client, createClient, type holdfast, holdfastServices } from '../rpc/index.js';
+import type { Trust } from '../trust/index.js';
 
 export type VolumeCalls = Omit<Client<holdfast.VolumeDefinition, holdfast.VolumeHandlers>, 'close'>;
 export type ReplicaCalls = Omit<Client<holdfast.ReplicaDefinition, holdfast.ReplicaHandlers>, 'close'>;
@@ -28,7 +29,8 @@ interface Connection {
 }
 
 /** One pair of connections a node, made at the first call and replaced when the node registers under another address. */
-export function createDaemons(options: { readonly clock: Clock }): Daemons {
+export function createDaemons(options: { readonly clock: Clock; readonly trust?: Trust | null }): Daemons {
+  const { clock, trust } = options;
   const connections = new Map<NodeId, Connection>();
   const drop = (connection: Connection | undefined) => {
     connection?.volume.close();
@@ -37,10 +39,11 @@ export function createDaemons(options: { readonly clock: Clock }): Daemons {
   const connectionOf = (node: DaemonAddress): Connection => {
     const known = connections.get(node.id);
     if (known?.address === node.controlAddress) return known;
+    const security = trust ? { trust, server: { role: 'storage', node: node.id } as const } : null;
     const made: Connection = {
       address: node.controlAddress,
-      volume: createClient(node.controlAddress, holdfastServices.volume(), options),
-      replica: createClient(node.controlAddress, holdfastServices.replica(), options),
+      volume: createClient(node.controlAddress, holdfastServices.volume(), { clock, security }),
+      replica: createClient(node.controlAddress, holdfastServices.replica(), { clock, security }),
     };
     drop(known);
     connections.set(node.id, made);

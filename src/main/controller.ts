@@ -7,7 +7,9 @@ import { type Control, createControl, createDaemons, type Daemons, nodeService }
 import { controllerService, groupControllerService, identityService, snapshotMetadataService } from '../csi/index.js';
 import { type MetadataStore, metadataService, openSqliteStore } from '../meta/index.js';
 import { createServer, type Server } from '../rpc/index.js';
+import type { Trust } from '../trust/index.js';
 import { type FlagSpec, Flags } from './flags.js';
+import { openCertificates, securityFlags, securityUsage, type TlsDirectory, tlsDirectory } from './security.js';
 import { productVersion } from './version.js';
 
 export interface ControllerConfig {
@@ -20,6 +22,7 @@ export interface ControllerConfig {
   /** 0 = no limit. */
   readonly maxVolumesPerNode: number;
   readonly overcommit: number;
+  readonly tls: TlsDirectory;
 }
 
 const MAX_VOLUMES_PER_NODE = 1024;
@@ -32,7 +35,7 @@ export const controllerUsage = `holdfast controller: decides where volumes live 
   --database FILE              SQLite file of all metadata             HOLDFAST_DATABASE
   --max-volumes-per-node N     0 = no limit (default)                  HOLDFAST_MAX_VOLUMES_PER_NODE
   --overcommit FACTOR          promise pools so many times (10)        HOLDFAST_OVERCOMMIT
-  --log-level LEVEL            debug, info, warn, error or silent      HOLDFAST_LOG_LEVEL
+${securityUsage}  --log-level LEVEL            debug, info, warn, error or silent      HOLDFAST_LOG_LEVEL
 `;
 
 const flagSpec: FlagSpec = {
@@ -42,6 +45,7 @@ const flagSpec: FlagSpec = {
   'max-volumes-per-node': { type: 'string', env: 'HOLDFAST_MAX_VOLUMES_PER_NODE' },
   overcommit: { type: 'string', env: 'HOLDFAST_OVERCOMMIT' },
   'log-level': { type: 'string', env: 'HOLDFAST_LOG_LEVEL' },
+  ...securityFlags,
 };
 
 /** A number from 1 on; a fraction is fine. */
@@ -64,6 +68,7 @@ export function parseControllerConfig(
     logLevel: flags.logLevel(),
     maxVolumesPerNode: flags.integer('max-volumes-per-node', 0, 0, MAX_VOLUMES_PER_NODE),
     overcommit: overcommitFrom(flags.text('overcommit', '10')),
+    tls: tlsDirectory(flags, environment),
   };
 }
 
@@ -71,6 +76,7 @@ interface Parts {
   readonly store: MetadataStore;
   readonly daemons: Daemons;
   readonly control: Control;
+  readonly trust: Trust | null;
   readonly logger: Logger;
 }
 
@@ -79,11 +85,12 @@ async function listen(
   parts: Parts,
   onUnexpected: (error: unknown) => void,
 ): Promise<Server[]> {
-  const { store, control, logger } = parts;
+  const { store, control, trust, logger } = parts;
   const common = { logger, clock: realClock, onUnexpected };
   const forDaemons = await createServer({
     ...common,
     address: config.controlAddress,
+    trust,
     services: [metadataService(store), nodeService(control.nodes, store)],
   });
   try {
@@ -111,8 +118,9 @@ async function listen(
 export async function runController(argv: string[], signal: AbortSignal): Promise<void> {
   const config = parseControllerConfig(argv, process.env);
   const logger = createLogger('controller', config.logLevel);
+  const certificates = openCertificates(config.tls, { role: 'controller', node: null }, { clock: realClock, logger });
   const store = await openSqliteStore({ file: config.database, random: realRandom });
-  const daemons = createDaemons({ clock: realClock });
+  const daemons = createDaemons({ clock: realClock, trust: certificates });
   const stop = new AbortController();
   const end = AbortSignal.any([signal, stop.signal]);
   let broken: unknown;
@@ -126,13 +134,14 @@ export async function runController(argv: string[], signal: AbortSignal): Promis
       broken = error;
       stop.abort();
     };
-    const servers = await listen(config, { store, daemons, control, logger }, onUnexpected);
+    const servers = await listen(config, { store, daemons, control, trust: certificates, logger }, onUnexpected);
     const reconciling = control.reconciler.run(end);
     if (!end.aborted) await once(end, 'abort');
     for (const server of servers) await server.close();
     daemons.close();
     await reconciling;
   } finally {
+    certificates?.stop();
     daemons.close();
     await store.close();
   }

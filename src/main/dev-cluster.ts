@@ -3,11 +3,14 @@
 //   DIR/controller/{csi.sock, metadata.db}
 //   DIR/<node>/{csi.sock, pool/, run/, state/}
 //   DIR/logs/*.log
+//   DIR/tls/{ca.crt, ca.key, controller/, storage-<node>/, node-<node>/, operator/} with --tls
 
 import { createServer } from 'node:net';
 import { join } from 'node:path';
-import { unavailable } from '../base/index.js';
+import { parseNodeId, realClock, unavailable } from '../base/index.js';
 import { makeDirectory } from '../platform/index.js';
+import type { Identity } from '../trust/index.js';
+import { folderOf, makeCertificates } from './certs.js';
 import type { DevChildSpec } from './dev-child.js';
 import { ZONE_LABEL } from './labels.js';
 
@@ -24,6 +27,8 @@ export interface DevLayout {
   readonly dir: string;
   readonly controllerCsi: string;
   readonly controlAddress: string;
+  /** The certificate of whoever looks at it from outside; null in plain text. */
+  readonly operatorTls: string | null;
   readonly nodes: readonly DevNode[];
   /** In the order in which they are started. */
   readonly children: readonly DevChildSpec[];
@@ -37,7 +42,11 @@ export interface DevLayoutOptions {
   /** Worker threads of each storage daemon. */
   readonly workers: number;
   readonly logLevel: string;
+  /** Certificates for all, or plain text. */
+  readonly tls: boolean;
 }
+
+const CERTIFICATE_DAYS = 30;
 
 /**
  * Makes the directories. Ports are chosen now and kept over the children's restarts, so that peers find them again at once;
@@ -59,6 +68,7 @@ export async function layOut(options: DevLayoutOptions): Promise<DevLayout> {
   });
   const limit = ['--max-volumes-per-node', String(options.maxVolumes)];
   const common = ['--log-level', logLevel];
+  const security = await securityOf(options, nodes);
   const log = (name: string) => join(dir, 'logs', `${name}.log`);
   const controller: DevChildSpec = {
     role: 'controller',
@@ -67,6 +77,7 @@ export async function layOut(options: DevLayoutOptions): Promise<DevLayout> {
     args: [
       ...['--csi-address', controllerCsi, '--control-address', controlAddress],
       ...['--database', join(dir, 'controller', 'metadata.db'), ...limit, ...common],
+      ...security({ role: 'controller', node: null }),
     ],
   };
   const children = nodes.flatMap((node, i): DevChildSpec[] => {
@@ -90,16 +101,43 @@ export async function layOut(options: DevLayoutOptions): Promise<DevLayout> {
       ],
     ];
     return [
-      { role: 'storage', node: node.id, logFile: log(`${node.id}-storage`), args: [...shared, ...storage] },
+      {
+        role: 'storage',
+        node: node.id,
+        logFile: log(`${node.id}-storage`),
+        args: [...shared, ...storage, ...security({ role: 'storage', node: parseNodeId(node.id) })],
+      },
       {
         role: 'node',
         node: node.id,
         logFile: log(`${node.id}-node`),
-        args: [...shared, '--csi-address', node.csi, ...limit],
+        args: [
+          ...shared,
+          '--csi-address',
+          node.csi,
+          ...limit,
+          ...security({ role: 'node', node: parseNodeId(node.id) }),
+        ],
       },
     ];
   });
-  return { dir, controllerCsi, controlAddress, nodes, children: [controller, ...children] };
+  const operatorTls = options.tls ? folderOf(join(dir, 'tls'), { role: 'operator', node: null }) : null;
+  return { dir, controllerCsi, controlAddress, operatorTls, nodes, children: [controller, ...children] };
+}
+
+/** The flags of each part, with its certificate made anew. */
+async function securityOf(
+  options: DevLayoutOptions,
+  nodes: readonly DevNode[],
+): Promise<(part: Pick<Identity, 'role' | 'node'>) => string[]> {
+  if (!options.tls) return () => ['--insecure'];
+  const dir = join(options.dir, 'tls');
+  const ofNodes = nodes.flatMap(({ id }) =>
+    (['storage', 'node'] as const).map((role) => ({ role, node: parseNodeId(id) })),
+  );
+  const others = (['controller', 'operator'] as const).map((role) => ({ role, node: null }));
+  await makeCertificates({ dir, cluster: 'dev', days: CERTIFICATE_DAYS, parts: [...others, ...ofNodes] }, realClock);
+  return (part) => ['--tls-dir', folderOf(dir, part)];
 }
 
 /** All held at once, so that no two are the same. */

@@ -24,6 +24,7 @@ import { DevChild, type DevEvent } from './dev-child.js';
 import { detachEverything } from './dev-cleanup.js';
 import { type DevLayout, layOut } from './dev-cluster.js';
 import { type FlagSpec, Flags } from './flags.js';
+import { openCertificates, toController } from './security.js';
 
 export const devUsage = `holdfast dev: a cluster on this machine, out of the real commands as child processes
 
@@ -33,6 +34,7 @@ export const devUsage = `holdfast dev: a cluster on this machine, out of the rea
   --zones A,B,C                zones of the nodes, in turn
   --max-volumes-per-node N     0 = no limit (default)
   --workers N                  threads of each storage daemon (1)
+  --tls                        with certificates on all connections, as outside of dev
   --no-restart                 leave a child that dies dead
   --json                       print one JSON object a line
   --log-level LEVEL            of the children, whose logs are in DIR/logs (info)
@@ -45,6 +47,7 @@ const flagSpec: FlagSpec = {
   zones: { type: 'string' },
   'max-volumes-per-node': { type: 'string' },
   workers: { type: 'string' },
+  tls: { type: 'boolean' },
   'no-restart': { type: 'boolean' },
   json: { type: 'boolean' },
   'log-level': { type: 'string' },
@@ -61,6 +64,7 @@ interface DevConfig {
   readonly zones: readonly string[];
   readonly maxVolumes: number;
   readonly workers: number;
+  readonly tls: boolean;
   readonly restart: boolean;
   readonly json: boolean;
   readonly logLevel: string;
@@ -81,6 +85,7 @@ export function parseDevConfig(argv: readonly string[]): DevConfig {
     zones,
     maxVolumes: flags.integer('max-volumes-per-node', 0, 0, 1024),
     workers: flags.integer('workers', 1, 1, 16),
+    tls: flags.isSet('tls'),
     restart: !flags.isSet('no-restart'),
     json: flags.isSet('json'),
     logLevel: flags.logLevel(),
@@ -150,11 +155,14 @@ async function waitReady(
   signal: AbortSignal,
 ): Promise<boolean> {
   const endMs = realClock.monotonicMs() + readyTimeoutMs;
+  const operator = { role: 'operator', node: null } as const;
+  const quiet = { clock: realClock, logger: silentLogger };
+  const trust = layout.operatorTls === null ? null : openCertificates(layout.operatorTls, operator, quiet);
   const store = openRemoteStore({
     address: layout.controlAddress,
-    clock: realClock,
+    ...quiet,
     random: realRandom,
-    logger: silentLogger,
+    security: toController(trust),
     deadlineMs: 2_000,
   });
   const probes = [layout.controllerCsi, ...layout.nodes.map((node) => node.csi)].map((address) =>
@@ -179,6 +187,7 @@ async function waitReady(
     }
     return false;
   } finally {
+    trust?.stop();
     for (const probe of probes) probe.close();
     await store.close();
   }

@@ -50,6 +50,14 @@ const commands: Readonly<Record<string, Command>> = {
     run: async (argv, signal) => (await import('./rescue.js')).runRescue(argv, signal),
     usage: async () => (await import('./rescue.js')).rescueUsage,
   },
+  certs: {
+    summary: 'makes certificates, where there is no other issuer',
+    async run(argv) {
+      await (await import('./certs.js')).runCerts(argv);
+      return 0;
+    },
+    usage: async () => (await import('./certs.js')).certsUsage,
+  },
   dev: {
     summary: 'a whole cluster on this machine, as child processes',
     async run(argv, signal) {

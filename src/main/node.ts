@@ -18,6 +18,14 @@ import { createServer, KeyedLocks } from '../rpc/index.js';
 import { type FlagSpec, Flags } from './flags.js';
 import { NODE_LABEL } from './labels.js';
 import { openRunDirectory } from './run-directory.js';
+import {
+  openCertificates,
+  securityFlags,
+  securityUsage,
+  type TlsDirectory,
+  tlsDirectory,
+  toController,
+} from './security.js';
 import { productVersion } from './version.js';
 
 export const nodeUsage = `holdfast node: serves CSI on a node: stages and publishes volumes
@@ -28,7 +36,7 @@ export const nodeUsage = `holdfast node: serves CSI on a node: stages and publis
   --run-dir DIR                sockets (/run/holdfast)                 HOLDFAST_RUN_DIR
   --max-volumes-per-node N     0 = no limit (default)                  HOLDFAST_MAX_VOLUMES_PER_NODE
   --topology KEY=VALUE         label of this node; repeatable          HOLDFAST_TOPOLOGY
-  --log-level LEVEL            debug, info, warn, error or silent      HOLDFAST_LOG_LEVEL
+${securityUsage}  --log-level LEVEL            debug, info, warn, error or silent      HOLDFAST_LOG_LEVEL
 `;
 
 const flagSpec: FlagSpec = {
@@ -39,6 +47,7 @@ const flagSpec: FlagSpec = {
   'max-volumes-per-node': { type: 'string', env: 'HOLDFAST_MAX_VOLUMES_PER_NODE' },
   topology: { type: 'string', multiple: true, env: 'HOLDFAST_TOPOLOGY' },
   'log-level': { type: 'string', env: 'HOLDFAST_LOG_LEVEL' },
+  ...securityFlags,
 };
 
 const maxVolumesMax = 1024;
@@ -53,6 +62,7 @@ export interface NodeConfig {
   readonly maxVolumes: number;
   readonly topology: Readonly<Record<string, string>>;
   readonly logLevel: string;
+  readonly tls: TlsDirectory;
 }
 
 export function parseNodeConfig(
@@ -69,6 +79,7 @@ export function parseNodeConfig(
     maxVolumes: flags.integer('max-volumes-per-node', 0, 0, maxVolumesMax),
     topology: { ...flags.labels('topology'), [NODE_LABEL]: nodeId },
     logLevel: flags.logLevel(),
+    tls: tlsDirectory(flags, environment),
   };
 }
 
@@ -83,6 +94,8 @@ export function holderCommand(storageSocket: string, logLevel: string): { progra
 export async function runNode(argv: readonly string[], signal: AbortSignal): Promise<void> {
   const config = parseNodeConfig(argv, process.env);
   const logger = createLogger('node', config.logLevel).child({ node: config.nodeId });
+  const part = { role: 'node', node: config.nodeId } as const;
+  const trust = openCertificates(config.tls, part, { clock: realClock, logger });
   const run = openRunDirectory(config.runDir);
   const store = openRemoteStore({
     address: config.controller,
@@ -90,6 +103,7 @@ export async function runNode(argv: readonly string[], signal: AbortSignal): Pro
     random: realRandom,
     logger,
     deadlineMs: storeDeadlineMs,
+    security: toController(trust),
   });
   const daemon = createStorageDaemon(run.storageSocket, realClock);
   const source = createExportSource(run.storageSocket, realClock);
@@ -116,6 +130,7 @@ export async function runNode(argv: readonly string[], signal: AbortSignal): Pro
   try {
     await serve(config, volumes, store, logger, signal);
   } finally {
+    trust?.stop();
     daemon.close();
     source.disconnect();
     await store.close();

@@ -5,6 +5,7 @@ import { Worker } from 'node:worker_threads';
 import { type MainMethods, PortRpc, type WorkerCalls, type WorkerMethods } from '../agent/index.js';
 import { type Clock, HoldfastError, type Logger, messageOf, type NodeId } from '../base/index.js';
 import type { UnopenedPool } from '../replica/index.js';
+import type { Credentials } from '../trust/index.js';
 
 /** What a worker thread is told at its start. */
 export interface WorkerSeed {
@@ -19,7 +20,14 @@ export interface WorkerSeed {
   readonly replicaPort: number;
   /** Microseconds. */
   readonly busyPollUs: number;
+  /** Null: replicas are served in plain text. */
+  readonly credentials: Credentials | null;
   readonly logLevel: string;
+}
+
+/** What is said to a worker thread beside the calls: it is to use these from now on. */
+export interface CredentialsMessage {
+  readonly credentials: Credentials;
 }
 
 const startTimeoutMs = 60_000;
@@ -29,6 +37,8 @@ export interface StorageThreads {
   readonly calls: readonly WorkerCalls[];
   /** TCP port of each worker's replica server. */
   readonly replicaPorts: readonly number[];
+  /** New certificates, for connections that workers make or accept from now on. */
+  tell(credentials: Credentials): void;
   /** Closes engines and replicas of all workers, then ends them. */
   stop(): Promise<void>;
 }
@@ -70,7 +80,14 @@ export async function startThreads(
   };
   try {
     const started = await Promise.all(threads.map(({ rpc }) => rpc.call('start', null, startTimeoutMs)));
-    return { calls: threads.map(({ rpc }) => rpc), replicaPorts: started.map(({ replicaPort }) => replicaPort), stop };
+    return {
+      calls: threads.map(({ rpc }) => rpc),
+      replicaPorts: started.map(({ replicaPort }) => replicaPort),
+      tell(credentials) {
+        for (const { worker } of threads) worker.postMessage({ credentials } satisfies CredentialsMessage);
+      },
+      stop,
+    };
   } catch (error) {
     stopping = true;
     await Promise.all(threads.map(({ worker }) => worker.terminate()));

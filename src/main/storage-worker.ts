@@ -17,8 +17,9 @@ import { ExportTable, NbdServer } from '../nbd/index.js';
 import { ReplicaHost } from '../replica/index.js';
 import { NodeDisk, Pool } from '../segment/index.js';
 import { openNet, startBusyPoll } from '../transport/index.js';
+import { ToldTrust } from '../trust/index.js';
 import { connectReplica, WireServer } from '../wire/index.js';
-import type { WorkerSeed } from './storage-threads.js';
+import type { CredentialsMessage, WorkerSeed } from './storage-threads.js';
 
 /** Longer than a call of the remote store takes at most, so that its answer arrives. */
 const storeCallMs = 40_000;
@@ -26,7 +27,10 @@ const noteCallMs = 35_000;
 
 const seed = workerData as WorkerSeed;
 const logger = createLogger('storage', seed.logLevel).child({ node: seed.nodeId, worker: seed.index });
+const trust = seed.credentials === null ? null : new ToldTrust(seed.credentials);
 const net = openNet(realClock);
+/** Between nodes; exports are unix sockets, which need none. */
+const wireNet = trust === null ? net : openNet(realClock, { trust, logger });
 startBusyPoll(seed.busyPollUs);
 // One budget for the daemon, whatever it is divided into.
 pageCache.limit(MAP_CACHE_BYTES / seed.workers);
@@ -60,7 +64,7 @@ class Replicas implements WorkerReplicas {
     });
     this.#host = host;
     const address = seed.replicaHost.includes(':') ? `[${seed.replicaHost}]` : seed.replicaHost;
-    this.#server = await WireServer.listen(net, `${address}:${seed.replicaPort}`, {
+    this.#server = await WireServer.listen(wireNet, `${address}:${seed.replicaPort}`, {
       source: host,
       nodeId: seed.nodeId,
       clock: realClock,
@@ -96,6 +100,9 @@ function serve(port: NonNullable<typeof parentPort>): void {
       throw error;
     });
   };
+  port.on('message', (message: Partial<CredentialsMessage>) => {
+    if (message.credentials !== undefined) trust?.tell(message.credentials);
+  });
   let room: EngineRoom | undefined;
   const replicas = new Replicas(() => {
     assert(room, 'a fence arrived before the engine room was there');
@@ -115,7 +122,7 @@ function serve(port: NonNullable<typeof parentPort>): void {
         nodeId: seed.nodeId,
         local: (volume, replicaId) => replicas.host.localPort(volume, replicaId),
         remote: ({ address, timeoutMs, ...target }) =>
-          connectReplica(net, address, { ...target, clock: realClock, random: realRandom, logger }, timeoutMs),
+          connectReplica(wireNet, address, { ...target, clock: realClock, random: realRandom, logger }, timeoutMs),
         address: async (nodeId, volume, refresh, timeoutMs) =>
           (await call('replicaAddress', { nodeId, volumeId: volume, refresh }, timeoutMs)).address,
         clock: realClock,

@@ -39,9 +39,18 @@ import {
   type Server,
 } from '../rpc/index.js';
 import { NodeDisk, Pool } from '../segment/index.js';
+import type { Trust } from '../trust/index.js';
 import { type FlagSpec, Flags } from './flags.js';
 import { NODE_LABEL } from './labels.js';
 import { openRunDirectory, type RunDirectory } from './run-directory.js';
+import {
+  openCertificates,
+  securityFlags,
+  securityUsage,
+  type TlsDirectory,
+  tlsDirectory,
+  toController,
+} from './security.js';
 import { type StorageThreads, startThreads } from './storage-threads.js';
 
 export const storageUsage = `holdfast storage: keeps replicas in this node's pools and runs the engines of volumes attached here
@@ -60,7 +69,7 @@ export const storageUsage = `holdfast storage: keeps replicas in this node's poo
   --state-dir DIR              what is remembered (/var/lib/holdfast)  HOLDFAST_STATE_DIR
   --topology KEY=VALUE         label of this node; repeatable          HOLDFAST_TOPOLOGY
   --tag TAG                    of this node's pools; repeatable        HOLDFAST_TAGS
-  --log-level LEVEL            debug, info, warn, error or silent      HOLDFAST_LOG_LEVEL
+${securityUsage}  --log-level LEVEL            debug, info, warn, error or silent      HOLDFAST_LOG_LEVEL
 `;
 
 const flagSpec: FlagSpec = {
@@ -78,6 +87,7 @@ const flagSpec: FlagSpec = {
   topology: { type: 'string', multiple: true, env: 'HOLDFAST_TOPOLOGY' },
   tag: { type: 'string', multiple: true, env: 'HOLDFAST_TAGS' },
   'log-level': { type: 'string', env: 'HOLDFAST_LOG_LEVEL' },
+  ...securityFlags,
 };
 
 const workersMax = 64;
@@ -103,6 +113,7 @@ export interface StorageConfig {
   readonly topology: Readonly<Record<string, string>>;
   readonly tags: readonly string[];
   readonly logLevel: string;
+  readonly tls: TlsDirectory;
 }
 
 export function parseStorageConfig(
@@ -137,6 +148,7 @@ export function parseStorageConfig(
     topology: { ...flags.labels('topology'), [NODE_LABEL]: nodeId },
     tags: flags.list('tag'),
     logLevel: flags.logLevel(),
+    tls: tlsDirectory(flags, environment),
   };
 }
 
@@ -175,6 +187,7 @@ async function openPools(config: StorageConfig, logger: Logger): Promise<OpenedP
 interface Daemon {
   readonly config: StorageConfig;
   readonly runDirectory: RunDirectory;
+  readonly trust: Trust | null;
   readonly logger: Logger;
   readonly storeVersion: StoreVersion;
   readonly threads: StorageThreads;
@@ -187,11 +200,19 @@ interface Daemon {
 export async function runStorage(argv: readonly string[], signal: AbortSignal): Promise<void> {
   const config = parseStorageConfig(argv, process.env);
   const logger = createLogger('storage', config.logLevel).child({ node: config.nodeId });
+  const part = { role: 'storage', node: config.nodeId } as const;
+  const trust = openCertificates(config.tls, part, { clock: realClock, logger });
   const runDirectory = openRunDirectory(config.runDir);
   makeDirectory(config.stateDir);
   const storeVersion = await StoreVersion.load(join(config.stateDir, 'store-version'), realClock, logger);
   const { pools, unopened } = await openPools(config, logger);
-  const store = openRemoteStore({ address: config.controller, clock: realClock, random: realRandom, logger });
+  const store = openRemoteStore({
+    address: config.controller,
+    clock: realClock,
+    random: realRandom,
+    logger,
+    security: toController(trust),
+  });
   const broken = new AbortController();
   const onBroken = (error: unknown) => broken.abort(error);
   const records = volumeRecords(store, realClock);
@@ -212,12 +233,14 @@ export async function runStorage(argv: readonly string[], signal: AbortSignal): 
       replicaHost: hostOf(config.listen),
       replicaPort: config.replicaPort === 0 ? 0 : config.replicaPort + index,
       busyPollUs: config.busyPollUs,
+      credentials: trust?.current ?? null,
       logLevel: config.logLevel,
     }));
     const starting = startThreads(seeds, handlers, { clock: realClock, logger, onBroken });
     // Read while the threads start: users of attached volumes wait for all of this.
     for (const service of [holdfastServices.volume, holdfastServices.replica, holdfastServices.node]) service();
     const threads = await starting;
+    trust?.watch((credentials) => threads.tell(credentials));
     const workerFor = (volumeId: VolumeId) => threads.calls[workerOf(volumeId, threads.calls.length)]!;
     const volumes = new Volumes({
       nodeId: config.nodeId,
@@ -233,9 +256,10 @@ export async function runStorage(argv: readonly string[], signal: AbortSignal): 
     const onUnexpected = (error: unknown) => {
       if (error instanceof Error && error.name === 'AssertionError') onBroken(error);
     };
-    const daemon = { config, runDirectory, logger, storeVersion, threads, volumes, workerFor, onUnexpected };
+    const daemon = { config, runDirectory, trust, logger, storeVersion, threads, volumes, workerFor, onUnexpected };
     await serve(daemon, AbortSignal.any([signal, broken.signal]), broken.signal);
   } finally {
+    trust?.stop();
     await store.close();
     await storeVersion.save();
     for (const pool of pools) pool.close();
@@ -253,7 +277,8 @@ async function serve(daemon: Daemon, end: AbortSignal, broken: AbortSignal): Pro
   const { config, logger, volumes, threads } = daemon;
   let servers: Server[] = [];
   let registration: Registration | undefined;
-  const client = createClient(config.controller, holdfastServices.node(), { clock: realClock });
+  const security = toController(daemon.trust);
+  const client = createClient(config.controller, holdfastServices.node(), { clock: realClock, security });
   try {
     servers = await listen(daemon);
     const tcp = servers[0]!;
@@ -283,7 +308,7 @@ async function serve(daemon: Daemon, end: AbortSignal, broken: AbortSignal): Pro
 }
 
 async function listen(daemon: Daemon): Promise<Server[]> {
-  const { config, volumes, threads, workerFor, logger, onUnexpected, runDirectory } = daemon;
+  const { config, trust, volumes, threads, workerFor, logger, onUnexpected, runDirectory } = daemon;
   const common = { logger, clock: realClock, onUnexpected };
   const replicas = replicaService({ workers: threads.calls, workerFor });
   const local = await createServer({
@@ -293,7 +318,7 @@ async function listen(daemon: Daemon): Promise<Server[]> {
   });
   try {
     const services = [volumeService(volumes, { acceptsKeys: false }), replicas];
-    return [await createServer({ ...common, address: config.listen, services }), local];
+    return [await createServer({ ...common, address: config.listen, trust, services }), local];
   } catch (error) {
     await local.close(0);
     throw error;

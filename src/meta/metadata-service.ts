@@ -1,6 +1,6 @@
 // holdfast.v1.Metadata over any store: what a controller serves to the daemons.
 
-import { invalid } from '../base/index.js';
+import { HoldfastError, invalid, printable } from '../base/index.js';
 import {
   type CallContext,
   type Handlers,
@@ -9,11 +9,13 @@ import {
   implement,
   type ServiceBinding,
 } from '../rpc/index.js';
+import { uriOf } from '../trust/index.js';
 import type { JsonObject, MetadataStore, MetaEntry, Selection, WatchEvent } from './port.js';
 import { checkLimit, decodeForeignValue } from './validate.js';
 
 /** A page of a list: entries at most, and bytes after which it is cut (messages may be 16 MiB). */
 const PAGE_ENTRIES_MAX = 256;
+const VOLUME_KEYS = 'volume/';
 const PAGE_BYTES_MAX = 4 * 1024 * 1024;
 
 type WireEntry = { key: string; version: number; value_json: string };
@@ -134,7 +136,13 @@ async function* watch(
 async function compareAndSwap(
   store: MetadataStore,
   request: holdfast.CompareAndSwapRequest__Output,
+  { caller }: CallContext,
 ): Promise<holdfast.CompareAndSwapResponse> {
+  // Nodes change volumes (reigns, sets, wrapped keys); everything else is the controller's.
+  if (caller !== null && !request.key.startsWith(VOLUME_KEYS))
+    throw new HoldfastError('PERMISSION_DENIED', `${uriOf(caller)} may not change ${printable(request.key)}`, {
+      reason: 'WrongRole',
+    });
   const { key, expected_version: expected, value_json: text, operation_id: operationId } = request;
   if (expected < 0) throw invalid(`the expected version of ${key} must be from 0, not ${expected}`);
   const value: JsonObject | undefined = text === '' ? undefined : decodeForeignValue(key, text);
@@ -151,10 +159,16 @@ export function metadataService(store: MetadataStore): ServiceBinding {
       return { entry: entry === undefined ? null : toWire(entry), store_version: version };
     },
     List: (request) => listPage(store, request),
-    CompareAndSwap: (request) => compareAndSwap(store, request),
+    CompareAndSwap: (request, context) => compareAndSwap(store, request, context),
     Watch: (request, context) => watch(store, request, context),
   };
   return implement(holdfastServices.metadata(), handlers, {
     logFields: ['key', 'prefix', 'expected_version', 'from_version'],
+    allow: {
+      Get: ['storage', 'node', 'operator'],
+      List: ['storage', 'node', 'operator'],
+      Watch: ['storage', 'node', 'operator'],
+      CompareAndSwap: ['storage', 'node'],
+    },
   });
 }

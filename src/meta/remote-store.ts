@@ -41,7 +41,7 @@ export interface RemoteStoreOptions {
   readonly logger: Logger;
   /** For one call, waiting and repetitions included, in milliseconds; default 30 s. */
   readonly deadlineMs?: number;
-  readonly credentials?: ClientOptions['credentials'];
+  readonly security?: ClientOptions['security'];
 }
 
 function protocolError(what: string): HoldfastError {
@@ -92,7 +92,7 @@ class RemoteStore implements MetadataStore {
     this.#client = createClient(options.address, holdfastServices.metadata(), {
       clock: options.clock,
       waitForReady: true,
-      credentials: options.credentials,
+      security: options.security,
     });
   }
 

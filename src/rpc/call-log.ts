@@ -81,6 +81,8 @@ export function logFailure(logger: Logger, error: HoldfastError, durationMs: num
     case 'UNAVAILABLE':
     case 'RESOURCE_EXHAUSTED':
     case 'DEADLINE_EXCEEDED':
+    case 'PERMISSION_DENIED':
+    case 'UNAUTHENTICATED':
       logger.warn(fields, message);
       return;
     default:

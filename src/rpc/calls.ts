@@ -3,6 +3,7 @@
 
 import type { ServerUnaryCall, ServerWritableStream, sendUnaryData } from '@grpc/grpc-js';
 import { asHoldfastError, type Clock, HoldfastError, type Logger, unavailable } from '../base/index.js';
+import { checkRole, type Identity, identify, type Role, type Trust } from '../trust/index.js';
 import { logFailure, requestFields, scrub } from './call-log.js';
 import { secretsIn } from './codec.js';
 import { type LoadedMethod, Undecodable } from './load-service.js';
@@ -26,6 +27,16 @@ export interface CallDeskOptions {
   readonly maxCalls: number;
   /** Told of errors that are not HoldfastErrors (broken assertions among them), after they were logged and answered. */
   readonly onUnexpected?: (error: unknown) => void;
+  /** Null: nobody is asked who they are. */
+  readonly trust: Trust | null;
+}
+
+/** What the desk knows of the service it answers for. */
+export interface ServedService {
+  readonly name: string;
+  readonly logFields: readonly string[];
+  /** Roles that may call each method; who is not named may not. Looked at only where certificates are asked for. */
+  readonly allow: Readonly<Record<string, readonly Role[]>> | null;
 }
 
 export class CallDesk {
@@ -53,29 +64,29 @@ export class CallDesk {
     for (const abort of [...this.#unary, ...this.#streams]) abort.abort(unavailable('this server is shutting down'));
   }
 
-  unary(service: string, method: LoadedMethod, handler: UnaryHandler, logMore: readonly string[]) {
+  unary(service: ServedService, method: LoadedMethod, handler: UnaryHandler) {
     return async (call: ServerUnaryCall<object, Buffer>, callback: sendUnaryData<Buffer>): Promise<void> => {
       let running: Running | undefined;
       try {
         const request = this.#decoded(call);
-        running = this.#begin(service, method, call, request, logMore, this.#unary);
+        running = this.#begin(service, method, call, request, this.#unary);
         const response = await handler(request, running.context);
         callback(null, method.serializeResponse(response));
         this.#succeeded(running);
       } catch (error) {
-        callback(toStatus(this.#failed(service, method, call, error, running)));
+        callback(toStatus(this.#failed(service.name, method, call, error, running)));
       } finally {
         if (running !== undefined) this.#unary.delete(running.abort);
       }
     };
   }
 
-  stream(service: string, method: LoadedMethod, handler: StreamHandler, logMore: readonly string[]) {
+  stream(service: ServedService, method: LoadedMethod, handler: StreamHandler) {
     return async (call: ServerWritableStream<object, Buffer>): Promise<void> => {
       let running: Running | undefined;
       try {
         const request = this.#decoded(call);
-        running = this.#begin(service, method, call, request, logMore, this.#streams);
+        running = this.#begin(service, method, call, request, this.#streams);
         const { signal } = running.context;
         for await (const message of handler(request, running.context)) {
           if (signal.aborted) break;
@@ -86,7 +97,7 @@ export class CallDesk {
         this.#succeeded(running);
       } catch (error) {
         // An 'error' event on a server stream is how grpc-js is told the status.
-        call.emit('error', toStatus(this.#failed(service, method, call, error, running)));
+        call.emit('error', toStatus(this.#failed(service.name, method, call, error, running)));
       } finally {
         if (running !== undefined) this.#streams.delete(running.abort);
       }
@@ -99,11 +110,10 @@ export class CallDesk {
   }
 
   #begin(
-    service: string,
+    service: ServedService,
     method: LoadedMethod,
     call: AnyCall,
     request: object,
-    logMore: readonly string[],
     group: Set<AbortController>,
   ): Running {
     const { clock, maxCalls } = this.#options;
@@ -113,6 +123,7 @@ export class CallDesk {
         reason: 'Busy',
       });
     }
+    const caller = this.#caller(service, method, call);
     const startedMs = clock.monotonicMs();
     const deadline = Number(call.getDeadline());
     const deadlineMs = Number.isFinite(deadline) ? startedMs + deadline - clock.wallMs() : Number.POSITIVE_INFINITY;
@@ -121,9 +132,22 @@ export class CallDesk {
     if (call.cancelled) stop();
     else call.once('cancelled', stop);
     group.add(abort);
-    const logger = this.#logger(service, method, requestFields(request, logMore));
+    const logger = this.#logger(service.name, method, requestFields(request, service.logFields));
     logger.debug({}, 'call');
-    return { context: { method: method.name, signal: abort.signal, deadlineMs, logger }, startedMs, abort };
+    return { context: { method: method.name, signal: abort.signal, deadlineMs, caller, logger }, startedMs, abort };
+  }
+
+  /** Throws UNAUTHENTICATED/BadCertificate or PERMISSION_DENIED/WrongRole. */
+  #caller(service: ServedService, method: LoadedMethod, call: AnyCall): Identity | null {
+    const { trust } = this.#options;
+    if (trust === null) return null;
+    // Verified when the connection was made; absent if it was not.
+    const raw = call.getAuthContext()?.sslPeerCertificate?.raw;
+    if (raw === undefined)
+      throw new HoldfastError('UNAUTHENTICATED', 'the caller has shown no certificate', { reason: 'BadCertificate' });
+    const caller = identify(trust, raw);
+    checkRole(caller, service.allow?.[method.name] ?? [], `call ${service.name}/${method.name}`);
+    return caller;
   }
 
   #logger(service: string, method: LoadedMethod, fields: Record<string, unknown>): Logger {

@@ -1,6 +1,7 @@
 // A gRPC client with promises: every unary call has a deadline, failures are HoldfastErrors, and a server that was restarted
 // is found again by the connection itself.
 
+import { createSecureContext } from 'node:tls';
 import {
   type ChannelCredentials,
   type ClientReadableStream,
@@ -11,6 +12,7 @@ import {
   type ServiceError,
 } from '@grpc/grpc-js';
 import { type Clock, HoldfastError, messageOf } from '../base/index.js';
+import { checkPart, clientOptions, contextOptions, type Identity, identify, type Trust } from '../trust/index.js';
 import { formatAddress, parseAddress } from './address.js';
 import { type LoadedMethod, type LoadedService, Undecodable } from './load-service.js';
 import { MESSAGE_BYTES_MAX } from './server.js';
@@ -25,8 +27,13 @@ export interface ClientOptions {
   readonly deadlineMs?: number;
   /** Default of all calls, see CallOptions. */
   readonly waitForReady?: boolean;
-  /** Plain text without it; for mutual TLS. */
-  readonly credentials?: ChannelCredentials;
+  /** TLS, with the part of the cluster that must answer; null: plain text, as on unix sockets. */
+  readonly security?: CallSecurity | null;
+}
+
+export interface CallSecurity {
+  readonly trust: Trust;
+  readonly server: Pick<Identity, 'role' | 'node'>;
 }
 
 const channelOptions = {
@@ -43,6 +50,8 @@ const channelOptions = {
   'grpc.service_config_disable_resolution': 1,
   // Two clients of one process do not share a connection: closing one must not depend on the other.
   'grpc.use_local_subchannel_pool': 1,
+  // A host's name says nothing here, and an IP address may not stand in a TLS handshake (RFC 6066, section 3).
+  'grpc.ssl_target_name_override': 'holdfast',
 };
 
 /** Requests are encoded before the call, so that one that can't be is an error with the field's name. */
@@ -55,8 +64,25 @@ const unixChannelOptions = {
   'grpc.max_reconnect_backoff_ms': 100,
 };
 
+/** For connections that begin from now on with these certificates. */
+function channelCredentials({ trust, server }: CallSecurity, address: string): ChannelCredentials {
+  return credentials.createFromSecureContext(createSecureContext(contextOptions(trust.current)), {
+    ...clientOptions,
+    // Not the host's name is compared, but what the server is.
+    checkServerIdentity: (_host, certificate) => {
+      try {
+        checkPart(identify(trust, certificate.raw), server, address);
+        return undefined;
+      } catch (error) {
+        return error as Error;
+      }
+    },
+  });
+}
+
 class Caller {
-  readonly #grpc: GrpcClient;
+  #grpc: GrpcClient;
+  readonly #unwatch: () => void;
   readonly #address: string;
   readonly #options: ClientOptions;
   #closed = false;
@@ -65,13 +91,26 @@ class Caller {
     const parsed = parseAddress(address);
     this.#address = formatAddress(parsed);
     this.#options = options;
+    const { security } = options;
     const [target, settings] =
       parsed.kind === 'unix' ? [`unix:${parsed.path}`, unixChannelOptions] : [this.#address, channelOptions];
-    this.#grpc = new GrpcClient(target, options.credentials ?? credentials.createInsecure(), settings);
+    if (!security) {
+      this.#grpc = new GrpcClient(target, credentials.createInsecure(), settings);
+      this.#unwatch = () => {};
+      return;
+    }
+    const connect = () => new GrpcClient(target, channelCredentials(security, this.#address), settings);
+    this.#grpc = connect();
+    // Calls under way end on the old connection, later ones make a new one.
+    this.#unwatch = security.trust.watch(() => {
+      this.#grpc.close();
+      this.#grpc = connect();
+    });
   }
 
   close(): void {
     this.#closed = true;
+    this.#unwatch();
     this.#grpc.close();
   }
 

@@ -1,6 +1,6 @@
 export { type Address, formatAddress, parseAddress, UNIX_PATH_MAX } from './address.js';
 export { loggedFields } from './call-log.js';
-export { type ClientOptions, createClient } from './client.js';
+export { type CallSecurity, type ClientOptions, createClient } from './client.js';
 export type * as csi from './generated/csi/v1/index.js';
 export type * as holdfast from './generated/holdfast/v1/index.js';
 export { KeyedLocks } from './keyed-locks.js';

@@ -3,11 +3,13 @@
 
 import type { Socket } from 'node:net';
 import { Server as GrpcServer, ServerCredentials } from '@grpc/grpc-js';
-import type { Clock, Logger } from '../base/index.js';
+import { assert, type Clock, type Logger } from '../base/index.js';
+import type { Role, Trust } from '../trust/index.js';
 import { type Address, formatAddress, parseAddress } from './address.js';
 import { CallDesk, type StreamHandler, type UnaryHandler } from './calls.js';
 import { listenAt } from './listen.js';
 import type { LoadedMethod, LoadedService } from './load-service.js';
+import { secureGate } from './secure-gate.js';
 import type { Handlers } from './service-types.js';
 
 /** Largest message either way: a page of metadata or of changed blocks with room to spare. */
@@ -21,19 +23,27 @@ export interface ServiceBinding {
   readonly methods: readonly LoadedMethod[];
   readonly handlers: Readonly<Record<string, UnaryHandler | StreamHandler>>;
   readonly logFields: readonly string[];
+  readonly allow: Readonly<Record<string, readonly Role[]>> | null;
 }
 
-/** `logFields`: request fields that may be logged in this service beside the general list. */
+/**
+ * `logFields`: request fields that may be logged in this service beside the general list. `allow`: which roles may call each
+ * method; a service without it can be served where no certificates are asked for (a unix socket) and nowhere else.
+ */
 export function implement<D, H>(
   service: LoadedService<D, H>,
   handlers: Handlers<D, H>,
-  options: { logFields?: readonly string[] } = {},
+  options: {
+    readonly logFields?: readonly string[];
+    readonly allow?: Readonly<Record<keyof Handlers<D, H>, readonly Role[]>>;
+  } = {},
 ): ServiceBinding {
   return {
     name: service.name,
     methods: service.methods,
     handlers: handlers as unknown as ServiceBinding['handlers'],
     logFields: options.logFields ?? [],
+    allow: options.allow ?? null,
   };
 }
 
@@ -43,8 +53,8 @@ export interface ServerOptions {
   readonly services: readonly ServiceBinding[];
   readonly logger: Logger;
   readonly clock: Clock;
-  /** Plain text without it; for mutual TLS. */
-  readonly credentials?: ServerCredentials;
+  /** TLS with certificates on both ends; null: plain text. */
+  readonly trust?: Trust | null;
   readonly maxCalls?: number;
   /** Told of errors that are not HoldfastErrors (broken assertions among them), after they were logged and answered. */
   readonly onUnexpected?: (error: unknown) => void;
@@ -77,15 +87,10 @@ function register(server: GrpcServer, desk: CallDesk, binding: ServiceBinding): 
     // The desk hands grpc-js finished bytes: a response that can't be encoded is its error, logged like any other.
     const asIs = (bytes: Buffer) => bytes;
     if (method.responseStream) {
-      const call = desk.stream(
-        binding.name,
-        method,
-        handler.bind(binding.handlers) as StreamHandler,
-        binding.logFields,
-      );
+      const call = desk.stream(binding, method, handler.bind(binding.handlers) as StreamHandler);
       server.register(method.path, call, asIs, method.deserializeRequest, 'serverStream');
     } else {
-      const call = desk.unary(binding.name, method, handler.bind(binding.handlers) as UnaryHandler, binding.logFields);
+      const call = desk.unary(binding, method, handler.bind(binding.handlers) as UnaryHandler);
       server.register(method.path, call, asIs, method.deserializeRequest, 'unary');
     }
   }
@@ -101,9 +106,17 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     logger,
     maxCalls: options.maxCalls ?? CALLS_MAX,
     onUnexpected: options.onUnexpected,
+    trust: options.trust ?? null,
   });
-  for (const binding of options.services) register(grpc, desk, binding);
-  const injector = grpc.createConnectionInjector(options.credentials ?? ServerCredentials.createInsecure());
+  for (const binding of options.services) {
+    assert(!options.trust || binding.allow !== null, `${binding.name} does not say who may call it`);
+    register(grpc, desk, binding);
+  }
+  // TLS, where there is any, is in front of it.
+  const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
+  const gate = options.trust
+    ? secureGate({ trust: options.trust, clock, logger }, (socket) => injector.injectConnection(socket))
+    : null;
   const { server: listener, address } = await listenAt(wanted);
 
   const sockets = new Set<Socket>();
@@ -112,12 +125,14 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   listener.on('connection', (socket) => {
     sockets.add(socket);
     socket.once('close', () => sockets.delete(socket));
-    injector.injectConnection(socket);
+    if (gate === null) injector.injectConnection(socket);
+    else gate.take(socket);
   });
 
   let closed: Promise<number> | undefined;
   const close = async (graceMs: number): Promise<number> => {
     const stopped = new Promise<void>((resolve) => listener.close(() => resolve()));
+    gate?.close();
     desk.beginClose();
     const done = new AbortController();
     const finished = new Promise<void>((resolve) => grpc.tryShutdown(() => resolve())).then(() => done.abort());

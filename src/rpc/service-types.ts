@@ -3,6 +3,7 @@
 
 import type { MethodDefinition } from '@grpc/proto-loader';
 import type { Logger } from '../base/index.js';
+import type { Identity } from '../trust/index.js';
 
 type NamesOf<T> = keyof { [K in keyof T as string extends K ? never : K]: T[K] } & string;
 
@@ -17,6 +18,8 @@ export interface CallContext {
   readonly signal: AbortSignal;
   /** When the deadline passes, on the clock's monotonicMs(); Infinity without one. */
   readonly deadlineMs: number;
+  /** Whom the caller's certificate names; null where none is asked for. */
+  readonly caller: Identity | null;
   /** Names the call and those fields of the request that may be logged. */
   readonly logger: Logger;
 }

@@ -6,7 +6,7 @@
 // are those of the moment at which it began.
 
 import { constants } from 'node:os';
-import { asHoldfastError, type Clock, precondition } from '../base/index.js';
+import { type Clock, messageOf, precondition } from '../base/index.js';
 import type { NativeSockets } from '../hotpath/index.js';
 import {
   badHandshake,
@@ -129,7 +129,7 @@ export class NativeTls implements NativeStreamOwner {
         accepted(stream);
       },
       (error) => {
-        this.#refusals.note(peer, asHoldfastError(error).message);
+        this.#refusals.note(peer, messageOf(error));
         this.#linger(id);
       },
     );

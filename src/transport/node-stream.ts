@@ -5,7 +5,7 @@
 
 import type { Socket } from 'node:net';
 import { assert } from '../base/index.js';
-import type { Identity } from '../trust/index.js';
+import { handshakeProblem, type Identity } from '../trust/index.js';
 import type { ByteStream, StreamHandler } from './byte-stream.js';
 import { Inbox } from './inbox.js';
 import type { SlabPool } from './slab-pool.js';
@@ -34,7 +34,9 @@ export class NodeStream implements ByteStream {
     this.peer = peer;
     if (identity !== undefined) this.identity = identity;
     socket.on('error', (error) => {
-      this.#failure ??= error;
+      this.#failure ??= identity === undefined ? error : new Error(handshakeProblem(error), { cause: error });
+      // A socket of node:tls that can't open what it receives only says so.
+      socket.destroy();
     });
     socket.on('close', () => this.#closed());
   }

@@ -30,6 +30,8 @@ export class NodeTls {
   readonly #trust: Trust;
   readonly #refusals: Refusals;
   readonly #servers = new Set<TlsServer>();
+  /** Those whose peer has answered to the connection, if not to the handshake. */
+  readonly #reached = new WeakSet<Socket>();
   #context: SecureContext;
 
   /** Throws FAILED_PRECONDITION/BadCertificate. */
@@ -55,13 +57,13 @@ export class NodeTls {
   connect(options: NetConnectOpts & { noDelay: boolean; allowHalfOpen: boolean }): Socket {
     const socket = tlsConnect({ ...options, ...clientOptions, secureContext: this.#context });
     socket.setNoDelay(true);
+    socket.once('connect', () => this.#reached.add(socket));
     return socket;
   }
 
   /** Why there is no connection: not reached, or reached and not agreed with. */
   failed(socket: Socket, address: string, error: Error): Error | HoldfastError {
-    const reached = socket.bytesRead > 0 || socket.bytesWritten > 0 || error.message.includes('handshake');
-    return reached ? badHandshake(address, handshakeProblem(error), error) : error;
+    return this.#reached.has(socket) ? badHandshake(address, handshakeProblem(error), error) : error;
   }
 
   /** Throws UNAUTHENTICATED/BadCertificate when the peer is no part of this cluster. */

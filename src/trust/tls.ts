@@ -27,8 +27,8 @@ export function contextOptions({ ca, certificate, key }: Credentials) {
   } as const;
 }
 
-/** For servers. */
-export const serverOptions = { requestCert: true, rejectUnauthorized: true, handshakeTimeout: HANDSHAKE_MS } as const;
+/** For servers. Node would end the connection of a bad certificate by itself, but not say why: identifySocket() refuses it. */
+export const serverOptions = { requestCert: true, rejectUnauthorized: false, handshakeTimeout: HANDSHAKE_MS } as const;
 
 /** For clients: names are no hosts' names, so they are compared once the connection stands. */
 export const clientOptions = { rejectUnauthorized: true, checkServerIdentity: () => undefined };
@@ -47,7 +47,7 @@ export function handshakeProblem(error: unknown): string {
   if (reason === 'wrong version number' || reason === 'http request' || reason === 'packet length too long')
     return `the peer does not speak TLS (${reason})`;
   if (reason.includes('alert')) return `the peer ended the connection: ${reason.replace(/^(tls|ssl)v\d+ /, '')}`;
-  if (/ECONNRESET|socket disconnected before secure/.test(text))
+  if (/socket disconnected before secure|in the middle of the handshake/.test(text))
     return `the peer closed the connection in the handshake: it may have refused this certificate, which its log says then (${text})`;
   return reason === '' ? text : reason;
 }
@@ -59,9 +59,20 @@ export function identify(trust: Trust, der: Uint8Array): Identity {
   return identity;
 }
 
-/** The same of a socket whose handshake is done. */
+/** The same of a socket whose handshake is done. Throws for a certificate that was not verified, and for none, too. */
 export function identifySocket(trust: Trust, socket: TLSSocket): Identity {
   const certificate = socket.getPeerX509Certificate();
-  if (certificate === undefined || !socket.authorized) throw badHandshake('a peer', 'it has shown no certificate');
+  if (certificate === undefined)
+    throw new HoldfastError('UNAUTHENTICATED', 'it has shown no certificate', { reason: 'BadCertificate' });
+  if (!socket.authorized) {
+    const why = `its certificate was refused: ${verifyProblem(socket.authorizationError)}`;
+    throw new HoldfastError('UNAUTHENTICATED', why, { reason: 'BadCertificate' });
+  }
   return identify(trust, certificate.raw);
+}
+
+/** OpenSSL's name for it, such as CERT_HAS_EXPIRED. */
+function verifyProblem(error: unknown): string {
+  const text = error instanceof Error && 'code' in error ? String(error.code) : String(error);
+  return text.toLowerCase().replaceAll('_', ' ');
 }

@@ -17,6 +17,7 @@ import {
 } from '../base/index.js';
 import { type Reign, type SegmentName, writeSafe } from '../format/index.js';
 import type { StreamNet } from '../transport/index.js';
+import { checkPart } from '../trust/index.js';
 import { AppendHeaders } from './append-headers.js';
 import {
   type Hello,
@@ -150,9 +151,13 @@ class RemoteReplica implements ReplicaPort {
 
   async open(net: StreamNet, channel: Channel, session: string, timeoutMs: number): Promise<void> {
     const stream = await net.connect(this.#address, timeoutMs);
-    if (this.#lost !== null) {
+    try {
+      if (this.#lost !== null) throw this.#lost;
+      if (stream.identity !== undefined)
+        checkPart(stream.identity, { role: 'storage', node: this.nodeId }, this.#address);
+    } catch (error) {
       stream.destroy();
-      throw this.#lost;
+      throw error;
     }
     const { clock, volumeId } = this.#options;
     const handler = {

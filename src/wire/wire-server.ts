@@ -14,6 +14,7 @@ import {
   type VolumeId,
 } from '../base/index.js';
 import type { ByteStream, ReceiveSlab, StreamListener, StreamNet } from '../transport/index.js';
+import { checkRole, partOf } from '../trust/index.js';
 import { errorBody, type Hello, parseHello } from './bodies.js';
 import { WireConnection } from './connection.js';
 import { CONNECTIONS_MAX, HELLO_BYTES_MAX, HELLO_TIMEOUT_MS } from './limits.js';
@@ -81,6 +82,14 @@ export class WireServer {
       },
     });
     this.#greeting.add(greeting);
+    const { identity } = stream;
+    if (identity === undefined) return;
+    try {
+      // Engines live in storage daemons.
+      checkRole(identity, ['storage'], 'write to replicas');
+    } catch (error) {
+      greeting.refuse(messageType.lost, 0, asHoldfastError(error));
+    }
   }
 
   async #welcome(greeting: Greeting, hello: Hello): Promise<void> {
@@ -103,7 +112,8 @@ export class WireServer {
       port.close();
       throw new HoldfastError('UNAVAILABLE', 'the connection ended while the replica was opened');
     }
-    const context = { volume: hello.volumeId, replica: hello.replicaId, peer: greeting.peer };
+    const from = greeting.identity === undefined ? {} : { from: partOf(greeting.identity) };
+    const context = { volume: hello.volumeId, replica: hello.replicaId, peer: greeting.peer, ...from };
     const session = new ServerSession(hello, port, logger.child(context), () => this.#sessions.delete(hello.session));
     this.#sessions.set(hello.session, session);
     return session;
@@ -121,6 +131,7 @@ export class WireServer {
 
 /** A connection until its session takes over: waits for HELLO, then passes everything on. */
 class Greeting {
+  readonly identity: ByteStream['identity'];
   readonly #connection: WireConnection;
   readonly #options: WireServerOptions;
   readonly #events: { hello(hello: Hello): Promise<void>; closed(): void };
@@ -134,6 +145,7 @@ class Greeting {
     options: WireServerOptions,
     events: { hello(hello: Hello): Promise<void>; closed(): void },
   ) {
+    this.identity = stream.identity;
     this.#options = options;
     this.#events = events;
     this.#connection = new WireConnection(

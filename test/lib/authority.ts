@@ -23,14 +23,10 @@ export class TestAuthority {
     return this.#issued.certificate;
   }
 
-  identity(part: string): Identity {
-    return { cluster: this.cluster, ...parsePart(part) };
-  }
-
-  /** `days` from now, from `fromDays` on. */
-  async credentials(part: string, fromDays = -1, days = 7): Promise<Credentials> {
+  /** Valid from `fromDays` to `days` from now. */
+  async credentials(part: string, fromDays = -1, days = 7, cluster = this.cluster): Promise<Credentials> {
     const validity: Validity = { fromMs: Date.now() + fromDays * dayMs, toMs: Date.now() + days * dayMs };
-    const identity = this.identity(part);
+    const identity: Identity = { cluster, ...parsePart(part) };
     return { ca: this.ca, ...(await issue(this.#issued, identity, validity)), identity };
   }
 

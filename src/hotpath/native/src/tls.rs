@@ -9,6 +9,7 @@
 
 use std::ffi::{c_int, c_void, CStr};
 use std::mem::{take, zeroed};
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr::null_mut;
 use std::slice;
 use std::sync::Arc;
@@ -56,8 +57,10 @@ enum State {
 
 pub struct Session {
     state: State,
-    /// Received and not yet used: the beginning of a record.
+    /// Received and not yet used: the beginning of a record. During the handshake, before it, records of a message that is not whole.
     incoming: Vec<u8>,
+    /// Whole records at the front of `incoming` that the handshake has been given.
+    seen: usize,
     /// Sealed, or made by the handshake, and not yet sent from `sent` on.
     outgoing: Vec<u8>,
     sent: usize,
@@ -176,6 +179,7 @@ impl Security {
         Ok(Session {
             state,
             incoming: Vec::new(),
+            seen: 0,
             outgoing: Vec::new(),
             sent: 0,
             owed: 0,
@@ -256,8 +260,8 @@ impl Session {
     /// Receives the rest of one record, and no more. 0 when it is whole.
     unsafe fn receive_record(&mut self, fd: c_int) -> c_int {
         loop {
-            let have = self.incoming.len();
-            let need = match self.incoming[..] {
+            let have = self.incoming.len() - self.seen;
+            let need = match self.incoming[self.seen..] {
                 // Kinds of records: anything else is another protocol's first byte.
                 [kind, ..] if !(20..=23).contains(&kind) => return self.fail(String::from("the peer does not speak TLS")),
                 [_, _, _, high, low, ..] => HEADER + usize::from(u16::from_be_bytes([high, low])),
@@ -267,11 +271,13 @@ impl Session {
                 return self.fail(String::from("the peer sent a record that is too large in the handshake"));
             }
             if have >= HEADER && have == need {
+                self.seen += need;
                 return 0;
             }
-            self.incoming.resize(need, 0);
-            let received = receive_into(fd, self.incoming.as_mut_ptr().add(have), need - have);
-            self.incoming.truncate(have + received.max(0) as usize);
+            let at = self.incoming.len();
+            self.incoming.resize(self.seen + need, 0);
+            let received = receive_into(fd, self.incoming.as_mut_ptr().add(at), need - have);
+            self.incoming.truncate(at + received.max(0) as usize);
             if received == 0 {
                 return self.fail(String::from("the peer closed the connection in the middle of the handshake"));
             }
@@ -292,6 +298,7 @@ impl Session {
                 State::Failed => return -libc::EPROTO,
             };
             incoming.drain(..discard);
+            self.seen = self.seen.saturating_sub(discard);
             self.incoming = incoming;
             match step {
                 Step::Again => {}
@@ -325,17 +332,12 @@ impl Session {
 
     /// Sends the alert that rustls has made of its own failure, as far as the socket takes it at once.
     unsafe fn say_why(&mut self, fd: c_int) {
-        // The same twice at most: the alert, and that it was sent.
-        for _ in 0..3 {
-            let (_, step) = match &mut self.state {
-                State::Client(connection) => step!(connection, &mut [], self.outgoing, true),
-                State::Server(connection) => step!(connection, &mut [], self.outgoing, true),
-                _ => break,
-            };
-            if !matches!(step, Step::Again) {
-                break;
-            }
-        }
+        // The alert is the first thing that it offers; after it, it would look at what was received once more.
+        let _ = match &mut self.state {
+            State::Client(connection) => step!(connection, &mut [], self.outgoing, true),
+            State::Server(connection) => step!(connection, &mut [], self.outgoing, true),
+            _ => return,
+        };
         self.flush(fd);
     }
 
@@ -505,6 +507,14 @@ impl Source<'_> {
 
 // --- What the hub's functions do. Each is called with the socket's number first, where it is about one.
 
+/// No input may end the process: what panics is a session that failed.
+fn guarded(session: &mut Session, act: impl FnOnce(&mut Session) -> c_int) -> c_int {
+    match catch_unwind(AssertUnwindSafe(|| act(session))) {
+        Ok(status) => status,
+        Err(_) => session.fail(String::from("a broken invariant of this program; it is in its standard error")),
+    }
+}
+
 unsafe fn text(env: sys::napi_env, text: &str) -> sys::napi_value {
     let mut result = null_mut();
     sys::napi_create_string_utf8(env, text.as_ptr().cast(), text.len() as isize, &mut result);
@@ -555,7 +565,10 @@ unsafe extern "C" fn handshake(env: sys::napi_env, info: sys::napi_callback_info
         return call.answer(-libc::EBADF);
     };
     let fd = socket.fd;
-    let status = socket.session.as_mut().map_or(-libc::EBADF, |session| session.handshake(fd, security.records_per_key));
+    let status = match socket.session.as_mut() {
+        Some(session) => guarded(session, |session| session.handshake(fd, security.records_per_key)),
+        None => -libc::EBADF,
+    };
     call.answer(status)
 }
 
@@ -584,7 +597,11 @@ unsafe extern "C" fn receive(env: sys::napi_env, info: sys::napi_callback_info) 
     };
     let fd = socket.fd;
     let bytes = slice::from_raw_parts_mut(data as *mut u8, length);
-    call.answer(socket.session.as_mut().map_or(-libc::EBADF, |session| session.receive(fd, bytes)))
+    let status = match socket.session.as_mut() {
+        Some(session) => guarded(session, |session| session.receive(fd, bytes)),
+        None => -libc::EBADF,
+    };
+    call.answer(status)
 }
 
 /// secureSend(id, bytes, from, to): how many have left; the others are to be offered again.
@@ -596,7 +613,7 @@ unsafe extern "C" fn send(env: sys::napi_env, info: sys::napi_callback_info) -> 
     let piece = libc::iovec { iov_base: data, iov_len: length };
     let fd = socket.fd;
     let status = match socket.session.as_mut() {
-        Some(session) => session.send(fd, &mut security.scratch, slice::from_ref(&piece)),
+        Some(session) => guarded(session, |session| session.send(fd, &mut security.scratch, slice::from_ref(&piece))),
         None => -libc::EBADF,
     };
     call.answer(status)
@@ -611,7 +628,7 @@ unsafe extern "C" fn send_all(env: sys::napi_env, info: sys::napi_callback_info)
     };
     let fd = socket.fd;
     let status = match socket.session.as_mut() {
-        Some(session) => session.send(fd, &mut security.scratch, &pieces[..count]),
+        Some(session) => guarded(session, |session| session.send(fd, &mut security.scratch, &pieces[..count])),
         None => -libc::EBADF,
     };
     call.answer(status)

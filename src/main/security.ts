@@ -1,0 +1,53 @@
+// The flags by which a process has its certificates, the same for all: --tls-dir, or --insecure in its place.
+
+import { type Clock, type Logger, precondition } from '../base/index.js';
+import type { CallSecurity } from '../rpc/index.js';
+import { Certificates, type Identity, type Trust } from '../trust/index.js';
+import type { FlagSpec, Flags } from './flags.js';
+
+export const DEFAULT_TLS_DIR = '/etc/holdfast/tls';
+
+export const securityFlags: FlagSpec = {
+  'tls-dir': { type: 'string', env: 'HOLDFAST_TLS_DIR' },
+  insecure: { type: 'boolean' },
+};
+
+export const securityUsage = `  --tls-dir DIR                ca.crt, tls.crt and tls.key of this      HOLDFAST_TLS_DIR
+                               process (${DEFAULT_TLS_DIR})
+  --insecure                   speak in plain text, with anybody        HOLDFAST_INSECURE=1
+`;
+
+/** Where the certificates are; null: there are none, and everything is plain text. */
+export type TlsDirectory = string | null;
+
+export function tlsDirectory(flags: Flags, environment: Readonly<Record<string, string | undefined>>): TlsDirectory {
+  const insecure = flags.isSet('insecure') || environment.HOLDFAST_INSECURE === '1';
+  const named = flags.optional('tls-dir');
+  if (!insecure) return named ?? DEFAULT_TLS_DIR;
+  if (flags.isSet('insecure') && named !== undefined)
+    throw precondition('--insecure and a directory of certificates were both given: choose one');
+  return null;
+}
+
+/** For calls of the controller. */
+export function toController(trust: Trust | null): CallSecurity | null {
+  return trust === null ? null : { trust, server: { role: 'controller', node: null } };
+}
+
+/**
+ * The certificates of this process, looked after until stop(); null in plain text, which is said in the log. Throws
+ * FAILED_PRECONDITION/BadCertificate or PERMISSION_DENIED/WrongRole.
+ */
+export function openCertificates(
+  directory: TlsDirectory,
+  part: Pick<Identity, 'role' | 'node'>,
+  ports: { readonly clock: Clock; readonly logger: Logger },
+): Certificates | null {
+  if (directory === null) {
+    ports.logger.warn({}, 'nothing between processes is encrypted, and nobody is asked who they are (--insecure)');
+    return null;
+  }
+  const certificates = new Certificates({ directory, part, ...ports });
+  certificates.start();
+  return certificates;
+}
