@@ -3,7 +3,7 @@
 
 import { chmodSync, existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Clock, invalid, precondition, printable, realClock } from '../base/index.js';
+import { type Clock, invalid, precondition, printable, type Random, realClock, realRandom } from '../base/index.js';
 import { makeDirectory } from '../platform/index.js';
 import { fileNames, type Identity, parseCluster, parsePart, partOf } from '../trust/index.js';
 import { type FlagSpec, Flags } from './flags.js';
@@ -67,7 +67,7 @@ export function folderOf(dir: string, part: Pick<Identity, 'role' | 'node'>): st
 }
 
 /** Makes them; resolves with the folders. Throws FAILED_PRECONDITION when the CA there is of another cluster or not whole. */
-export async function makeCertificates(order: CertsOrder, clock: Clock): Promise<string[]> {
+export async function makeCertificates(order: CertsOrder, clock: Clock, random: Random): Promise<string[]> {
   // Loaded when it is asked for: no other command needs the library behind it.
   const { issue, makeAuthority, validFor } = await import('../trust/issuer.js');
   const { dir } = order;
@@ -80,7 +80,7 @@ export async function makeCertificates(order: CertsOrder, clock: Clock): Promise
     );
   }
   if (!existsSync(certificatePath)) {
-    const made = await makeAuthority(order.cluster ?? 'holdfast', validFor(clock.wallMs(), AUTHORITY_DAYS));
+    const made = await makeAuthority(order.cluster ?? 'holdfast', validFor(clock.wallMs(), AUTHORITY_DAYS), random);
     put(keyPath, made.key, 0o600);
     put(clusterPath, `${order.cluster ?? 'holdfast'}\n`, 0o644);
     put(certificatePath, made.certificate, 0o644);
@@ -93,7 +93,7 @@ export async function makeCertificates(order: CertsOrder, clock: Clock): Promise
   for (const part of order.parts) {
     const folder = folderOf(dir, part);
     makeDirectory(folder);
-    const made = await issue(authority, { cluster, ...part }, validFor(clock.wallMs(), order.days));
+    const made = await issue(authority, { cluster, ...part }, validFor(clock.wallMs(), order.days), random);
     // A process that looks in between finds a key that does not fit, and looks again.
     put(join(folder, fileNames.ca), authority.certificate, 0o644);
     put(join(folder, fileNames.key), made.key, 0o600);
@@ -104,6 +104,6 @@ export async function makeCertificates(order: CertsOrder, clock: Clock): Promise
 }
 
 export async function runCerts(argv: readonly string[]): Promise<void> {
-  const folders = await makeCertificates(parseCertsOrder(argv), realClock);
+  const folders = await makeCertificates(parseCertsOrder(argv), realClock, realRandom);
   for (const folder of folders) process.stdout.write(`${folder}\n`);
 }

@@ -7,7 +7,7 @@
 
 import { createServer } from 'node:net';
 import { join } from 'node:path';
-import { parseNodeId, realClock, unavailable } from '../base/index.js';
+import { parseNodeId, realClock, realRandom, unavailable } from '../base/index.js';
 import { makeDirectory } from '../platform/index.js';
 import type { Identity } from '../trust/index.js';
 import { folderOf, makeCertificates } from './certs.js';
@@ -136,7 +136,11 @@ async function securityOf(
     (['storage', 'node'] as const).map((role) => ({ role, node: parseNodeId(id) })),
   );
   const others = (['controller', 'operator'] as const).map((role) => ({ role, node: null }));
-  await makeCertificates({ dir, cluster: 'dev', days: CERTIFICATE_DAYS, parts: [...others, ...ofNodes] }, realClock);
+  await makeCertificates(
+    { dir, cluster: 'dev', days: CERTIFICATE_DAYS, parts: [...others, ...ofNodes] },
+    realClock,
+    realRandom,
+  );
   return (part) => ['--tls-dir', folderOf(dir, part)];
 }
 

@@ -3,7 +3,7 @@
 
 // The library wants this to be loaded before it.
 import 'reflect-metadata';
-import { createPrivateKey, randomBytes, webcrypto } from 'node:crypto';
+import { createPrivateKey, webcrypto } from 'node:crypto';
 import {
   AuthorityKeyIdentifierExtension,
   BasicConstraintsExtension,
@@ -16,6 +16,7 @@ import {
   X509Certificate,
   X509CertificateGenerator,
 } from '@peculiar/x509';
+import type { Random } from '../base/index.js';
 import { type Identity, partOf, uriOf } from './identity.js';
 
 type WebCryptoKeyPair = Parameters<typeof X509CertificateGenerator.createSelfSigned>[0]['keys'];
@@ -52,18 +53,18 @@ async function pemOf(keys: WebCryptoKeyPair): Promise<string> {
 }
 
 /** Positive, and never the same twice. */
-function serialNumber(): string {
-  const bytes = randomBytes(16);
+function serialNumber(random: Random): string {
+  const bytes = random.bytes(16);
   bytes[0] = (bytes[0]! & 0x7f) | 0x40;
   return bytes.toString('hex');
 }
 
 const dates = ({ fromMs, toMs }: Validity) => ({ notBefore: new Date(fromMs), notAfter: new Date(toMs) });
 
-export async function makeAuthority(cluster: string, validity: Validity): Promise<Issued> {
+export async function makeAuthority(cluster: string, validity: Validity, random: Random): Promise<Issued> {
   const keys = await newKeys();
   const certificate = await X509CertificateGenerator.createSelfSigned({
-    serialNumber: serialNumber(),
+    serialNumber: serialNumber(random),
     name: `CN=Holdfast CA of ${cluster}`,
     keys,
     signingAlgorithm: algorithm,
@@ -78,13 +79,18 @@ export async function makeAuthority(cluster: string, validity: Validity): Promis
 }
 
 /** A certificate of `authority` for a part of the cluster, with a key of its own. */
-export async function issue(authority: Issued, identity: Identity, validity: Validity): Promise<Issued> {
+export async function issue(
+  authority: Issued,
+  identity: Identity,
+  validity: Validity,
+  random: Random,
+): Promise<Issued> {
   const signer = new X509Certificate(authority.certificate);
   const der = createPrivateKey(authority.key).export({ format: 'der', type: 'pkcs8' });
   const signingKey = await webcrypto.subtle.importKey('pkcs8', der, algorithm, false, ['sign']);
   const keys = await newKeys();
   const certificate = await X509CertificateGenerator.create({
-    serialNumber: serialNumber(),
+    serialNumber: serialNumber(random),
     // A common name has room for 64 characters; the name that counts is the URI.
     subject: `CN=holdfast ${partOf(identity)}`.slice(0, 60),
     issuer: signer.subject,

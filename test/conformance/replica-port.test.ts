@@ -3,6 +3,7 @@ import type { Reign } from '../../src/format/index.js';
 import { ReplicaHost } from '../../src/replica/index.js';
 import { NodeNet, openNet, type StreamNet } from '../../src/transport/index.js';
 import { connectReplica, WireServer } from '../../src/wire/index.js';
+import { TestAuthority } from '../lib/authority.js';
 import { volumeA } from '../lib/frame-maker.js';
 import { freshHost, nodeA, replicaA } from '../lib/replica-setup.js';
 import { type PortRig, replicaPortConformance } from './replica-port.js';
@@ -53,5 +54,10 @@ async function remoteRig(net: StreamNet): Promise<PortRig> {
   });
 }
 
+const authority = await TestAuthority.make();
+const security = { trust: await authority.trust(`storage/${nodeA}`), logger: silentLogger };
+
 replicaPortConformance('remote', () => remoteRig(openNet(realClock)));
 replicaPortConformance('remote, over node:net', () => remoteRig(new NodeNet(realClock)));
+replicaPortConformance('remote, over TLS', () => remoteRig(openNet(realClock, security)));
+replicaPortConformance('remote, over node:tls', () => remoteRig(new NodeNet(realClock, security)));

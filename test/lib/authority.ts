@@ -1,6 +1,6 @@
 // A certificate authority for tests, and what is wrong in as many ways as peers are refused for.
 
-import type { Logger } from '../../src/base/index.js';
+import { type Logger, realRandom } from '../../src/base/index.js';
 import { type Credentials, type Identity, parsePart, ToldTrust } from '../../src/trust/index.js';
 import { type Issued, issue, makeAuthority, type Validity, validFor } from '../../src/trust/issuer.js';
 
@@ -16,7 +16,7 @@ export class TestAuthority {
   }
 
   static async make(cluster = 'demo'): Promise<TestAuthority> {
-    return new TestAuthority(cluster, await makeAuthority(cluster, validFor(Date.now(), 30)));
+    return new TestAuthority(cluster, await makeAuthority(cluster, validFor(Date.now(), 30), realRandom));
   }
 
   get ca(): string {
@@ -27,7 +27,7 @@ export class TestAuthority {
   async credentials(part: string, fromDays = -1, days = 7, cluster = this.cluster): Promise<Credentials> {
     const validity: Validity = { fromMs: Date.now() + fromDays * dayMs, toMs: Date.now() + days * dayMs };
     const identity: Identity = { cluster, ...parsePart(part) };
-    return { ca: this.ca, ...(await issue(this.#issued, identity, validity)), identity };
+    return { ca: this.ca, ...(await issue(this.#issued, identity, validity, realRandom)), identity };
   }
 
   async trust(part: string): Promise<ToldTrust> {
