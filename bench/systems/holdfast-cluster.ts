@@ -41,8 +41,10 @@ export interface ClusterOptions {
   readonly processes: Processes;
   readonly clock: Clock;
   readonly random: Random;
-  /** The cluster lives in a folder `c` of it. */
+  /** The cluster lives in a folder `c` of it, one with certificates in `c-tls`. */
   readonly directory: string;
+  /** Certificates and TLS on all connections between processes, as outside of `dev`. */
+  readonly tls?: boolean;
 }
 
 export interface VolumeWish {
@@ -104,9 +106,9 @@ export class HoldfastCluster {
   }
 
   async start(): Promise<void> {
-    const { processes, clock, directory } = this.options;
+    const { processes, clock, directory, tls } = this.options;
     const program = fileURLToPath(new URL('../../src/main/holdfast.js', import.meta.url));
-    const place = ['--nodes', String(NODES), '--dir', join(directory, 'c')];
+    const place = ['--nodes', String(NODES), '--dir', join(directory, tls ? 'c-tls' : 'c'), ...(tls ? ['--tls'] : [])];
     const args = [program, 'dev', ...place, '--json', '--log-level', 'warn'];
     this.#dev = processes.start(process.execPath, args, { HOLDFAST_END_WITH_STDIN: '1' });
     const line = await this.#dev.line((text) => text.includes('"event":"ready"'), READY_MS);

@@ -20,6 +20,12 @@ export function holdfast(copies: number): HoldfastVariant {
   return { name: `holdfast-x${copies}`, title, copies, features: everything, parameters: {} };
 }
 
+/** Where the bytes between the nodes are encrypted and signed for, too: to be run on a cluster that has certificates. */
+export function securedHoldfast(copies: number): HoldfastVariant {
+  const { name, title, ...plain } = holdfast(copies);
+  return { ...plain, name: `${name}-tls`, title: `${title}, TLS`, features: `${everything}; TLS 1.3 between nodes` };
+}
+
 export class HoldfastSystem implements BenchSystem {
   readonly name: string;
   readonly title: string;

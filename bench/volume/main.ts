@@ -4,7 +4,7 @@ import { formatBytes } from '../../src/base/index.js';
 import { chosen } from '../options.js';
 import { Publication } from '../publish.js';
 import type { BenchRun } from '../run.js';
-import { HoldfastSystem, holdfast } from '../systems/holdfast.js';
+import { HoldfastSystem, holdfast, securedHoldfast } from '../systems/holdfast.js';
 import { HoldfastCluster } from '../systems/holdfast-cluster.js';
 import { baselines, findPeers } from '../systems/peers.js';
 import { requireFio } from './fio.js';
@@ -33,7 +33,10 @@ export async function runVolumeBench(run: BenchRun): Promise<void> {
   const common = { ...run, sizeBytes: options.sizeBytes };
   const peers = await findPeers(common);
   const cluster = new HoldfastCluster(run);
-  const own = [1, 3].map((copies) => new HoldfastSystem(cluster, holdfast(copies), options.sizeBytes));
+  const secured = new HoldfastCluster({ ...run, tls: true });
+  const plain = [1, 3].map((copies) => new HoldfastSystem(cluster, holdfast(copies), options.sizeBytes));
+  const tls = new HoldfastSystem(secured, securedHoldfast(3), options.sizeBytes);
+  const own = [...plain, tls];
   const known = [...peers.systems, ...peers.absent, ...own];
   const wanted = new Set(chosen('systems', known, options.systems).map(({ name }) => name));
   const ours = own.filter(({ name }) => wanted.has(name));
@@ -45,9 +48,13 @@ export async function runVolumeBench(run: BenchRun): Promise<void> {
   const publication = await Publication.begin(run, 'volume', leftOut);
   const floor = new Floor(processes, directory, options.sizeBytes);
   try {
-    if (ours.length > 0) {
+    if (plain.some((system) => ours.includes(system))) {
       run.progress('starting three nodes of Holdfast');
       await cluster.start();
+    }
+    if (ours.includes(tls)) {
+      run.progress('starting three nodes of Holdfast with certificates');
+      await secured.start();
     }
     const samples = await runRounds({ ...options, ...run, systems, workloads: selected, floor });
     const settings = `${options.rounds} interleaved rounds of ${options.seconds} s; volumes of ${formatBytes(options.sizeBytes)}, written once in full; data ${options.compressiblePercent} % compressible; a warm-up of ${WARM_UP_SECONDS} s each before.`;
@@ -63,6 +70,7 @@ export async function runVolumeBench(run: BenchRun): Promise<void> {
   } finally {
     for (const system of peers.systems) await system.close();
     await cluster.stop();
+    await secured.stop();
     floor.remove();
   }
 }
