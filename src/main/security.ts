@@ -1,5 +1,6 @@
 // The flags by which a process has its certificates, the same for all: --tls-dir, or --insecure in its place.
 
+import { existsSync } from 'node:fs';
 import { type Clock, type Logger, precondition } from '../base/index.js';
 import type { CallSecurity } from '../rpc/index.js';
 import { Certificates, type Identity, type Trust } from '../trust/index.js';
@@ -24,9 +25,8 @@ export function tlsDirectory(flags: Flags, environment: Readonly<Record<string, 
   const insecure = flags.isSet('insecure') || environment.HOLDFAST_INSECURE === '1';
   const named = flags.optional('tls-dir');
   if (!insecure) return named ?? DEFAULT_TLS_DIR;
-  if (flags.isSet('insecure') && named !== undefined)
-    throw precondition('--insecure and a directory of certificates were both given: choose one');
-  return null;
+  if (named === undefined) return null;
+  throw precondition(`plain text (--insecure) and certificates (${named}) were both asked for: choose one`);
 }
 
 /** For calls of the controller. */
@@ -46,6 +46,13 @@ export function openCertificates(
   if (directory === null) {
     ports.logger.warn({}, 'nothing between processes is encrypted, and nobody is asked who they are (--insecure)');
     return null;
+  }
+  if (!existsSync(directory)) {
+    throw precondition(
+      `there are no certificates in ${directory}: make them with "holdfast certs" or another issuer, name their directory ` +
+        'with --tls-dir, or start with --insecure to do without',
+      'BadCertificate',
+    );
   }
   const certificates = new Certificates({ directory, part, ...ports });
   certificates.start();

@@ -26,14 +26,17 @@ interface Ended {
   readonly stderr: string;
 }
 
-function start(flags: Readonly<Record<string, string>>): { child: ChildProcess; ended: Promise<Ended> } {
+function start(
+  flags: Readonly<Record<string, string>>,
+  security = ['--insecure'],
+): { child: ChildProcess; ended: Promise<Ended> } {
   const args = Object.entries({
     'csi-address': `unix://${dir}/csi.sock`,
     'control-address': '127.0.0.1:0',
     database: `${dir}/metadata.db`,
     ...flags,
   }).map(([name, value]) => `--${name}=${value}`);
-  const command = [join(distFolder, 'src/main/holdfast.js'), 'controller', ...args];
+  const command = [join(distFolder, 'src/main/holdfast.js'), 'controller', ...args, ...security];
   const child = spawn(process.execPath, command, { stdio: ['ignore', 'ignore', 'pipe'] });
   running.add(child);
   let stderr = '';
@@ -99,12 +102,22 @@ describe('the controller', () => {
       [{ overcommit: '0.5' }, '--overcommit'],
       [{ 'log-level': 'loud' }, '--log-level'],
       [{ unknown: 'x' }, '--unknown'],
+      [{ 'tls-dir': dir }, 'choose one'],
     ];
     try {
       for (const [flags, text] of cases) {
         const { code, stderr } = await start({ 'log-level': 'silent', ...flags }).ended;
         expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining(text) });
         expect(stderr).toMatch(/^holdfast controller: [^\n]+\n$/);
+      }
+      // Without a word about security it wants certificates.
+      for (const security of [
+        ['--tls-dir', `${dir}/none`],
+        ['--tls-dir', dir],
+      ]) {
+        const { code, stderr } = await start({ 'log-level': 'silent' }, security).ended;
+        expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining(security[1]!) });
+        expect(stderr).toMatch(/make them with "holdfast certs"|ca\.crt can't be read/);
       }
     } finally {
       taken.close();
