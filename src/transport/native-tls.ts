@@ -21,7 +21,7 @@ import type { ByteStream } from './byte-stream.js';
 import { RoomyInbox } from './inbox.js';
 import type { NativeNet } from './native-net.js';
 import { BROKEN, NativeStream, type NativeStreamOwner, READABLE, systemError, WRITABLE } from './native-stream.js';
-import { HANDSHAKES_MAX, type StreamSecurity } from './security.js';
+import { PENDING_MAX, type StreamSecurity } from './security.js';
 
 const RECORDS_PER_KEY_MAX = 2 ** 23;
 /** More than two records, which is what the crate asks for. */
@@ -49,8 +49,8 @@ export class NativeTls implements NativeStreamOwner {
   readonly #clock: Clock;
   readonly #refusals: Refusals;
   readonly #recordsPerKey: number;
-  /** Of peers that connected to us, those included that linger. */
-  #handshakes = 0;
+  /** Sockets that are no streams: in a handshake that the peer began, or refused and lingering. How each is ended; oldest first. */
+  readonly #pending = new Map<number, (why: string) => void>();
 
   constructor(net: NativeNet, { trust, logger, recordsPerKey }: StreamSecurity, clock: Clock) {
     const { sockets } = net;
@@ -110,29 +110,25 @@ export class NativeTls implements NativeStreamOwner {
     try {
       return await this.#stream(id, peer, false, Math.min(HANDSHAKE_MS, leftMs));
     } catch (error) {
-      this.sockets.close(id);
+      this.#linger(id);
       throw error;
     }
   }
 
   /** Hands a stream on when the peer is whom it may be, else closes the socket with a line in the log. */
   accept(id: number, peer: string, accepted: (stream: ByteStream) => void): void {
-    if (this.#handshakes >= HANDSHAKES_MAX) {
-      this.#refusals.note(peer, `${this.#handshakes} peers are in a handshake`);
-      this.sockets.close(id);
-      return;
-    }
-    this.#handshakes++;
-    this.#stream(id, peer, true, HANDSHAKE_MS).then(
-      (stream) => {
-        this.#handshakes--;
-        accepted(stream);
-      },
-      (error) => {
-        this.#refusals.note(peer, messageOf(error));
-        this.#linger(id);
-      },
-    );
+    this.#makeRoom();
+    this.#stream(id, peer, true, HANDSHAKE_MS).then(accepted, (error) => {
+      this.#refusals.note(peer, messageOf(error));
+      this.#linger(id);
+    });
+  }
+
+  /** A handshake takes milliseconds: the oldest is of a peer that does not mean it. */
+  #makeRoom(): void {
+    if (this.#pending.size < PENDING_MAX) return;
+    const [oldest] = this.#pending.values();
+    oldest?.('others wait for their handshakes');
   }
 
   async #stream(id: number, peer: string, server: boolean, leftMs: number): Promise<ByteStream> {
@@ -148,6 +144,7 @@ export class NativeTls implements NativeStreamOwner {
     return new Promise((resolve, reject) => {
       const end = (why: string | null) => {
         timer.cancel();
+        this.#pending.delete(id);
         sockets.watch(id, 0);
         this.forget(id);
         if (why === null) resolve();
@@ -164,6 +161,7 @@ export class NativeTls implements NativeStreamOwner {
         const watched = sockets.watch(id, status === 1 ? READABLE : WRITABLE);
         if (watched < 0) end(systemError(watched, 'the connection can not be watched').message);
       };
+      if (server) this.#pending.set(id, end);
       this.#net.aim(id, { ready: (events) => goOn((events & BROKEN) !== 0) });
       const started = sockets.secureStart(id, server ? 1 : 0);
       if (started < 0) end(systemError(started, 'the handshake could not begin').message);
@@ -173,16 +171,18 @@ export class NativeTls implements NativeStreamOwner {
 
   /** What the peer has still sent would have the system reset the connection, and with it our last words. */
   #linger(id: number): void {
+    this.#makeRoom();
     const { sockets } = this.#net;
     const trash = Buffer.allocUnsafe(ROOM_BYTES);
     let bytes = 0;
     const end = () => {
       timer.cancel();
-      this.#handshakes--;
+      this.#pending.delete(id);
       this.forget(id);
       sockets.close(id);
     };
     const timer = this.#clock.after(LINGER_MS, end);
+    this.#pending.set(id, end);
     this.#net.aim(id, {
       ready: () => {
         const count = sockets.receive(id, trash, 0, trash.length);

@@ -3,7 +3,7 @@
 import { chmodSync } from 'node:fs';
 import { createServer, connect as netConnect, type Server, type Socket } from 'node:net';
 import { type Clock, HoldfastError, messageOf, unavailable } from '../base/index.js';
-import { boundAddress, clearUnixPath, listenError, parseStreamAddress, type StreamAddress } from './address.js';
+import { boundAddress, clearUnixPath, listenError, parseStreamAddress, peerOf, type StreamAddress } from './address.js';
 import type { ByteStream, StreamListener, StreamNet } from './byte-stream.js';
 import { NodeStream } from './node-stream.js';
 import { NodeTls } from './node-tls.js';
@@ -83,12 +83,6 @@ export class NodeNet implements StreamNet {
     server.on('error', () => {});
     return { address: boundAddress(target, portOf(server)), close: () => closed(server) };
   }
-}
-
-/** "host:port" of the other end. */
-export function peerOf(socket: Socket): string {
-  const host = socket.remoteAddress ?? '?';
-  return `${host.includes(':') ? `[${host}]` : host}:${socket.remotePort ?? 0}`;
 }
 
 function portOf(server: Server): number {

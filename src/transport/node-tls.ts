@@ -24,7 +24,8 @@ import {
   serverOptions,
   type Trust,
 } from '../trust/index.js';
-import { HANDSHAKES_MAX, type StreamSecurity } from './security.js';
+import { peerOf } from './address.js';
+import { PENDING_MAX, type StreamSecurity } from './security.js';
 
 export class NodeTls {
   readonly #trust: Trust;
@@ -75,28 +76,27 @@ export class NodeTls {
   createServer(options: ServerOpts, take: (socket: Socket) => void): Server {
     const server = createServer({ ...options, ...serverOptions, ...contextOptions(this.#trust.current) });
     this.#servers.add(server);
-    let handshakes = 0;
+    // By peer, for Node makes another object of the same socket when the handshake is done.
+    const pending = new Map<string, Socket>();
     server.prependListener('connection', (socket: Socket) => {
-      if (handshakes >= HANDSHAKES_MAX) {
-        this.#refusals.note(socket.remoteAddress ?? '?', `${handshakes} peers are in a handshake`);
-        socket.destroy();
-      }
-      handshakes++;
+      // A handshake takes milliseconds: the oldest is of a peer that does not mean it.
+      const [oldest] = pending.values();
+      if (pending.size >= PENDING_MAX) oldest!.destroy();
+      const peer = peerOf(socket);
+      pending.set(peer, socket);
+      socket.once('close', () => pending.delete(peer));
     });
     server.on('secureConnection', (socket) => {
-      handshakes--;
+      pending.delete(peerOf(socket));
       try {
         take(socket);
       } catch (error) {
-        this.#refusals.note(socket.remoteAddress ?? '?', messageOf(error));
+        this.#refusals.note(peerOf(socket), messageOf(error));
         socket.on('error', () => {});
         socket.destroy();
       }
     });
-    server.on('tlsClientError', (error, socket) => {
-      handshakes--;
-      this.#refusals.note(socket.remoteAddress ?? '?', handshakeProblem(error));
-    });
+    server.on('tlsClientError', (error, socket) => this.#refusals.note(peerOf(socket), handshakeProblem(error)));
     server.once('close', () => this.#servers.delete(server));
     return server;
   }

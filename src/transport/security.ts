@@ -11,5 +11,5 @@ export interface StreamSecurity {
   readonly recordsPerKey?: number;
 }
 
-/** Handshakes of peers that connected to us; who comes beyond that is closed. */
-export const HANDSHAKES_MAX = 512;
+/** Connections that are no streams yet; beyond that the oldest makes room. */
+export const PENDING_MAX = 512;
