@@ -1,0 +1,84 @@
+// `holdfast certs` and the flags by which processes find what it makes.
+
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { realClock, realRandom, silentLogger } from '../../../src/base/index.js';
+import { makeCertificates, parseCertsOrder } from '../../../src/main/certs.js';
+import { parseControllerConfig } from '../../../src/main/controller.js';
+import { openCertificates } from '../../../src/main/security.js';
+import { parsePart, uriOf } from '../../../src/trust/index.js';
+
+let dir: string;
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'holdfast-certs-'));
+});
+afterEach(() => rmSync(dir, { recursive: true }));
+
+const make = (...words: string[]) => makeCertificates(parseCertsOrder(['--dir', dir, ...words]), realClock, realRandom);
+const ports = { clock: realClock, logger: silentLogger };
+
+it('makes a CA once and a folder for each part, fit for that part alone', async () => {
+  const folders = await make('--cluster', 'prod', 'controller', 'storage/n1', '--days', '3', 'node/n1', 'operator');
+  expect(folders).toEqual(['controller', 'storage-n1', 'node-n1', 'operator'].map((name) => join(dir, name)));
+  const ca = readFileSync(join(dir, 'ca.crt'), 'utf8');
+  for (const folder of folders) {
+    expect(readFileSync(join(folder, 'ca.crt'), 'utf8')).toBe(ca);
+    expect(statSync(join(folder, 'tls.key')).mode & 0o777).toBe(0o600);
+  }
+  expect(statSync(join(dir, 'ca.key')).mode & 0o777).toBe(0o600);
+  const opened = openCertificates(join(dir, 'storage-n1'), parsePart('storage/n1'), ports)!;
+  opened.stop();
+  expect(uriOf(opened.current.identity)).toBe('spiffe://prod/holdfast/storage/n1');
+  expect(() => openCertificates(join(dir, 'storage-n1'), parsePart('storage/n2'), ports)).toThrow(
+    /and not storage\/n2/,
+  );
+  expect(() => openCertificates(join(dir, 'none'), parsePart('controller'), ports)).toThrow(/holdfast certs/);
+
+  const before = readFileSync(join(dir, 'controller', 'tls.crt'), 'utf8');
+  await make('controller');
+  expect(readFileSync(join(dir, 'ca.crt'), 'utf8')).toBe(ca);
+  expect(readFileSync(join(dir, 'controller', 'tls.crt'), 'utf8')).not.toBe(before);
+  openCertificates(join(dir, 'controller'), parsePart('controller'), ports)!.stop();
+});
+
+it('makes none of another cluster, and none without the key of the CA', async () => {
+  await make('controller');
+  await expect(make('--cluster', 'other', 'controller')).rejects.toThrow(/is of cluster "holdfast"/);
+  rmSync(join(dir, 'ca.key'));
+  await expect(make('controller')).rejects.toThrow(/needs both/);
+});
+
+it('says what is wrong with its order', () => {
+  for (const [words, why] of [
+    [['--dir', 'x'], /name the parts/],
+    [['controller'], /--dir is missing/],
+    [['--dir', 'x', 'admin'], /none of controller/],
+    [['--dir', 'x', 'storage/'], /DNS|none of/],
+    [['--dir', 'x', '--days', '0', 'controller'], /--days/],
+    [['--dir=x', '--cluster=A', 'controller'], /a cluster's name/],
+    [['--dir', 'x', '--what', 'controller'], /--what/],
+  ] as const)
+    expect(() => parseCertsOrder(words), words.join(' ')).toThrow(why);
+  expect(parseCertsOrder(['--dir=x', 'node/a', '--days', '7', 'controller'])).toMatchObject({
+    dir: 'x',
+    days: 7,
+    parts: [parsePart('node/a'), parsePart('controller')],
+  });
+});
+
+it('is wanted by every process unless it is told otherwise', () => {
+  const args = ['--csi-address', 'unix:///x', '--control-address', 'a:1', '--database', 'd'];
+  const tls = (more: string[], environment = {}) => parseControllerConfig([...args, ...more], environment).tls;
+  expect(tls([])).toBe('/etc/holdfast/tls');
+  expect(tls(['--tls-dir', '/a'])).toBe('/a');
+  expect(tls([], { HOLDFAST_TLS_DIR: '/b' })).toBe('/b');
+  expect(tls(['--insecure'])).toBeNull();
+  expect(tls([], { HOLDFAST_INSECURE: '1' })).toBeNull();
+  expect(tls([], { HOLDFAST_INSECURE: '0' })).toBe('/etc/holdfast/tls');
+  expect(() => tls(['--insecure', '--tls-dir', '/a'])).toThrow(/choose one/);
+  expect(() => tls(['--tls-dir', '/a'], { HOLDFAST_INSECURE: '1' })).toThrow(/choose one/);
+  writeFileSync(join(dir, 'ca.crt'), '');
+  expect(() => openCertificates(dir, parsePart('controller'), ports)).toThrow(/tls\.crt can't be read/);
+});
