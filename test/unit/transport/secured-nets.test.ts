@@ -2,7 +2,7 @@
 // that change while connections stand.
 
 import { createHash, randomBytes } from 'node:crypto';
-import { connect, createServer } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
 import { realClock, silentLogger } from '../../../src/base/index.js';
 import { nativeBinding } from '../../../src/hotpath/index.js';
@@ -15,6 +15,7 @@ import {
 } from '../../../src/transport/index.js';
 import { type Credentials, ToldTrust, type Trust, uriOf } from '../../../src/trust/index.js';
 import { LogLines, TestAuthority } from '../../lib/authority.js';
+import { lcg } from '../../lib/recording-disk.js';
 import { Probe } from './probe.js';
 
 const native = nativeBinding();
@@ -199,6 +200,63 @@ for (const [serverKind, makeServer] of Object.entries(kinds)) {
         expect(far.closes[0]?.message).toMatch(/damaged|bad record mac|decryption failed/);
         await near.until(() => near.closes.length + near.ends > 0);
         near.stream.destroy();
+      });
+
+      it('lives through handshakes and records with any bit turned over', async () => {
+        const { address, next } = await listen(makeServer(server));
+        const random = lcg(20261122);
+        const below = (limit: number) => Math.floor(random() * limit);
+        let plan = { back: false, at: 0, bit: 0 };
+        const between = createServer((socket) => {
+          const on = connect(Number(address.split(':')[1]), '127.0.0.1');
+          const { back, at, bit } = plan;
+          const pass = (from: Socket, to: Socket, spoiled: boolean) => {
+            let seen = 0;
+            from.on('data', (chunk: Buffer) => {
+              if (spoiled && at >= seen && at < seen + chunk.length) chunk[at - seen]! ^= 1 << bit;
+              seen += chunk.length;
+              to.write(chunk);
+            });
+            from.on('error', () => {});
+            from.once('close', () => to.destroy());
+            closing.push(() => void from.destroy());
+          };
+          pass(socket, on, !back);
+          pass(on, socket, back);
+        });
+        await new Promise<void>((resolve) => between.listen(0, '127.0.0.1', resolve));
+        closing.push(() => void between.close());
+        const net = makeClient(client);
+        const data = randomBytes(3000);
+        let whole = 0;
+        for (let i = 0; i < 24; i++) {
+          plan = { back: i % 2 === 0, at: below(i % 3 === 0 ? 300 : 4500), bit: below(8) };
+          const answer = next();
+          const near = await net.connect(`127.0.0.1:${portOf(between)}`, 150).catch(() => null);
+          if (near === null) continue;
+          const probe = new Probe(near);
+          answer.then((stream) => {
+            const far = new Probe(stream);
+            far.take = (slab, from, to) => {
+              far.keep(slab, from, to);
+              if (far.bytes === data.length) stream.write(data);
+              return to - from;
+            };
+          });
+          near.write(data);
+          await Promise.race([
+            probe.until(() => probe.closes.length + probe.ends > 0 || probe.bytes === data.length),
+            realClock.sleep(100),
+          ]);
+          // What arrives is what was sent, or nothing.
+          expect(data.subarray(0, probe.bytes).equals(probe.all)).toBe(true);
+          if (probe.bytes === data.length) whole++;
+          near.destroy();
+        }
+        expect(whole).toBeLessThan(24);
+        const sound = await net.connect(address, 3000);
+        expect(sound.identity?.role).toBe('storage');
+        sound.destroy();
       });
 
       const bad: Record<string, { peer: () => Promise<Trust>; serverSays: RegExp; clientSays: RegExp }> = {
