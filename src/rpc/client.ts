@@ -80,8 +80,16 @@ function channelCredentials({ trust, server }: CallSecurity, address: string): C
   });
 }
 
+/** A connection and the calls under way on it: one with old certificates is closed when the last of them has ended. */
+interface Channel {
+  readonly grpc: GrpcClient;
+  calls: number;
+}
+
 class Caller {
-  #grpc: GrpcClient;
+  #channel: Channel;
+  /** Those before it that have calls under way. */
+  readonly #former = new Set<Channel>();
   readonly #unwatch: () => void;
   readonly #address: string;
   readonly #options: ClientOptions;
@@ -95,37 +103,53 @@ class Caller {
     const [target, settings] =
       parsed.kind === 'unix' ? [`unix:${parsed.path}`, unixChannelOptions] : [this.#address, channelOptions];
     if (!security) {
-      this.#grpc = new GrpcClient(target, credentials.createInsecure(), settings);
+      this.#channel = { grpc: new GrpcClient(target, credentials.createInsecure(), settings), calls: 0 };
       this.#unwatch = () => {};
       return;
     }
-    const connect = () => new GrpcClient(target, channelCredentials(security, this.#address), settings);
-    this.#grpc = connect();
-    // Calls under way end on the old connection, later ones make a new one.
-    this.#unwatch = security.trust.watch(() => {
-      this.#grpc.close();
-      this.#grpc = connect();
+    const connect = (): Channel => ({
+      grpc: new GrpcClient(target, channelCredentials(security, this.#address), settings),
+      calls: 0,
     });
+    this.#channel = connect();
+    this.#unwatch = security.trust.watch(() => {
+      if (this.#channel.calls > 0) this.#former.add(this.#channel);
+      else this.#channel.grpc.close();
+      this.#channel = connect();
+    });
+  }
+
+  #begin(): Channel {
+    this.#channel.calls++;
+    return this.#channel;
+  }
+
+  #end(channel: Channel): void {
+    if (--channel.calls === 0 && this.#former.delete(channel)) channel.grpc.close();
   }
 
   close(): void {
     this.#closed = true;
     this.#unwatch();
-    this.#grpc.close();
+    for (const { grpc } of [this.#channel, ...this.#former]) grpc.close();
+    this.#former.clear();
   }
 
   unary(method: LoadedMethod, request: object, options: CallOptions): Promise<object> {
     return new Promise((resolve, reject) => {
       this.#refuse(method, options);
-      const call = this.#grpc.makeUnaryRequest(
+      const message = method.serializeRequest(request);
+      const channel = this.#begin();
+      const call = channel.grpc.makeUnaryRequest(
         method.path,
         asIs,
         method.deserializeResponse,
-        method.serializeRequest(request),
+        message,
         this.#metadata(options),
         this.#settings(options.deadlineMs ?? this.#options.deadlineMs ?? DEADLINE_MS),
         (error, response) => {
           options.signal?.removeEventListener('abort', cancel);
+          this.#end(channel);
           if (error !== null) reject(this.#failure(method, error, options));
           else if (response instanceof Undecodable) reject(this.#undecodable(method, response));
           else resolve(response as object);
@@ -138,11 +162,13 @@ class Caller {
 
   async *stream(method: LoadedMethod, request: object, options: CallOptions): AsyncGenerator<object> {
     this.#refuse(method, options);
-    const call: ClientReadableStream<object> = this.#grpc.makeServerStreamRequest(
+    const message = method.serializeRequest(request);
+    const channel = this.#begin();
+    const call: ClientReadableStream<object> = channel.grpc.makeServerStreamRequest(
       method.path,
       asIs,
       method.deserializeResponse,
-      method.serializeRequest(request),
+      message,
       this.#metadata(options),
       this.#settings(options.deadlineMs),
     );
@@ -160,6 +186,7 @@ class Caller {
     } finally {
       options.signal?.removeEventListener('abort', cancel);
       call.cancel();
+      this.#end(channel);
     }
   }
 
