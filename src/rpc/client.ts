@@ -86,6 +86,8 @@ interface Channel {
   calls: number;
 }
 
+const HINT = '; if it is there, it may have refused the certificate of this process: its log says so then';
+
 class Caller {
   #channel: Channel;
   /** Those before it that have calls under way. */
@@ -224,7 +226,12 @@ class Caller {
   #failure(method: LoadedMethod, error: unknown, options: CallOptions): HoldfastError {
     if (error instanceof HoldfastError) return error;
     if (options.signal?.aborted) return this.#cancelled(method, options.signal);
-    if (isServiceError(error)) return fromStatus(error, method.name, this.#address, error);
+    if (isServiceError(error)) {
+      const { code, message, reason } = fromStatus(error, method.name, this.#address, error);
+      // A server that refuses a certificate ends the connection without a word.
+      const hint = this.#options.security && reason === 'Unreachable' ? HINT : '';
+      return new HoldfastError(code, message + hint, { reason, cause: error });
+    }
     return new HoldfastError('INTERNAL', `${method.name} at ${this.#address}: ${messageOf(error)}`, { cause: error });
   }
 }
