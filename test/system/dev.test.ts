@@ -281,10 +281,14 @@ describe.skipIf(reason !== '')('dev, its end', () => {
             dir,
             '--pool',
             `${dir}/no`,
+            '--insecure',
+            '--log-level',
+            'silent',
           ],
           `${dir}/no`,
         ],
         [['node', '--node-id', 'N!', '--controller', '127.0.0.1:1', '--csi-address', `${dir}/csi.sock`], 'node id'],
+        [['certs', '--dir', dir, 'admin'], 'none of controller'],
         [['what'], 'no command'],
       ] as const) {
         const { status, stderr } = run(...args);
