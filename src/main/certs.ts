@@ -1,7 +1,7 @@
 // `holdfast certs`: makes certificates where there is no issuer: a CA once, then a folder for each part of the cluster. Running it
 // again renews them; processes take the new ones by themselves.
 
-import { chmodSync, existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Clock, invalid, precondition, printable, type Random, realClock, realRandom } from '../base/index.js';
 import { makeDirectory } from '../platform/index.js';
@@ -56,8 +56,9 @@ function takesValue(word: string | undefined): boolean {
 
 /** Whole or not at all: a process may be reading it. */
 function put(path: string, text: string, mode: number): void {
-  writeFileSync(`${path}.new`, text, { mode });
-  chmodSync(`${path}.new`, mode);
+  rmSync(`${path}.new`, { force: true });
+  // Made with its mode: a key is never there for others to read.
+  writeFileSync(`${path}.new`, text, { mode, flag: 'wx' });
   renameSync(`${path}.new`, path);
 }
 

@@ -69,7 +69,8 @@ export interface StreamListener {
 export interface StreamNet {
   /**
    * Connects to "unix:PATH", "HOST:PORT" or "[V6]:PORT". Rejects INVALID_ARGUMENT for another form, UNAVAILABLE when it is not
-   * connected within `timeoutMs`.
+   * connected within `timeoutMs`, UNAUTHENTICATED/BadCertificate when the net is a secured one and the
+   * peer is not who it may be. (A peer that refuses us may say so only when something is to be received.)
    */
   connect(address: string, timeoutMs: number): Promise<ByteStream>;
   /**

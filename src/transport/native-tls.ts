@@ -77,12 +77,7 @@ export class NativeTls implements NativeStreamOwner {
 
   #configure({ ca, certificate, key }: Credentials): string {
     const bytes = (pem: string) => Buffer.from(pem, 'utf8');
-    const secret = bytes(key);
-    try {
-      return this.#net.sockets.secureConfigure(bytes(ca), bytes(certificate), secret, this.#recordsPerKey);
-    } finally {
-      secret.fill(0);
-    }
+    return this.#net.sockets.secureConfigure(bytes(ca), bytes(certificate), bytes(key), this.#recordsPerKey);
   }
 
   // --- As the owner of streams

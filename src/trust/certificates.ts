@@ -188,7 +188,14 @@ export class Certificates implements Trust {
     this.#current = next;
     this.#warnedOfAgeMs = Number.NEGATIVE_INFINITY;
     logger.info({ directory, identity: uriOf(next.identity), validTo: validTo(next) }, 'certificates were read anew');
-    for (const changed of this.#watchers) changed(next);
+    for (const changed of this.#watchers) {
+      try {
+        changed(next);
+      } catch (error) {
+        // One that can't use them keeps the old ones; the others must not.
+        logger.warn({ directory, error: messageOf(error) }, 'the new certificates are not used everywhere');
+      }
+    }
     this.#warnOfAge();
   }
 
