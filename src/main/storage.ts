@@ -241,6 +241,8 @@ export async function runStorage(argv: readonly string[], signal: AbortSignal): 
     for (const service of [holdfastServices.volume, holdfastServices.replica, holdfastServices.node]) service();
     const threads = await starting;
     trust?.watch((credentials) => threads.tell(credentials));
+    // They may have changed while the threads started.
+    if (trust !== null && trust.current !== seeds[0]!.credentials) threads.tell(trust.current);
     const workerFor = (volumeId: VolumeId) => threads.calls[workerOf(volumeId, threads.calls.length)]!;
     const volumes = new Volumes({
       nodeId: config.nodeId,
