@@ -54,7 +54,7 @@ export interface NativeSockets {
   peer(id: number): string;
 
   // TLS (native/src/tls.rs). A socket that secureStart() was called for sends and receives by these alone.
-  /** PEM; what sessions begun from now on use, with new keys after so many records (at most 2^23). The empty string, or why not. */
+  /** PEM; what sessions begun from now on use; new keys after so many records (0: as many as are safe). The empty string, or why not. */
   secureConfigure(ca: Uint8Array, chain: Uint8Array, key: Uint8Array, recordsPerKey: number): string;
   /** Begins a session on a connected socket; `server` 0 or 1. */
   secureStart(id: number, server: number): number;
@@ -69,8 +69,9 @@ export interface NativeSockets {
   /** As send(): those that were not taken must be offered again before others, and not change until they are. */
   secureSend(id: number, bytes: Uint8Array, from: number, to: number): number;
   secureSendAll(id: number, pieces: readonly Uint8Array[], spans: Uint32Array, first: number, count: number): number;
-  /** As shutdown() and close(); the peer is told that it was meant. */
+  /** As shutdown(); the peer is told that it was meant. EAGAIN: to be called again once the socket is writable. */
   secureShutdown(id: number): number;
+  /** As close(); the peer is told, if that can be done at once. */
   secureClose(id: number): number;
 }
 

@@ -186,7 +186,7 @@ export class NativeStream implements ByteStream {
       }
       queue.sent(taken);
     }
-    if (this.#ending && !this.#shut) this.#shutDown();
+    if (this.#ending && !this.#shut && !this.#shutDown()) return;
     if (!this.#blocked || this.#destroyed) return;
     this.#blocked = false;
     this.#watch();
@@ -199,11 +199,17 @@ export class NativeStream implements ByteStream {
     this.flush();
   }
 
-  #shutDown(): void {
+  /** False when it has to wait: where the end has words of its own, they may find no room. */
+  #shutDown(): boolean {
+    if (this.#owner.sockets.shutdown(this.#id) === EAGAIN) {
+      this.#blocked = true;
+      this.#watch();
+      return false;
+    }
+    // When it fails otherwise the peer has gone altogether, which receiving will tell.
     this.#shut = true;
-    // When it fails the peer has gone altogether, which receiving will tell.
-    this.#owner.sockets.shutdown(this.#id);
     if (this.#peerEnded) this.destroy();
+    return true;
   }
 
   // --- Receiving

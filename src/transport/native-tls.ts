@@ -1,4 +1,4 @@
-// TLS over the native crate's sockets: handshakes, and the streams that come of them. The records are the crate's (tls.rs); a stream
+// TLS over the native crate's sockets: handshakes, and the streams that come of them. The records are the crate's (tls_session.rs); a stream
 // does not know that its bytes are sealed, for it is given functions of the same shape.
 //
 // Owner: a NativeNet. A socket belongs to a handshake until it has become a stream or was closed. Invariants: a stream is
@@ -23,7 +23,6 @@ import type { NativeNet } from './native-net.js';
 import { BROKEN, NativeStream, type NativeStreamOwner, READABLE, systemError, WRITABLE } from './native-stream.js';
 import { PENDING_MAX, type StreamSecurity } from './security.js';
 
-const RECORDS_PER_KEY_MAX = 2 ** 23;
 /** More than two records, which is what the crate asks for. */
 const ROOM_BYTES = 64 * 1024;
 /** A refused peer reads why before the connection goes, or is not interested. */
@@ -66,7 +65,7 @@ export class NativeTls implements NativeStreamOwner {
     this.#trust = trust;
     this.#clock = clock;
     this.#refusals = new Refusals(clock, logger);
-    this.#recordsPerKey = recordsPerKey ?? RECORDS_PER_KEY_MAX;
+    this.#recordsPerKey = recordsPerKey ?? 0;
     const problem = this.#configure(trust.current);
     if (problem !== '') throw precondition(`the certificates can't be used: ${problem}`, 'BadCertificate');
     trust.watch((credentials) => {

@@ -14,7 +14,7 @@ mod reads;
 mod record;
 mod seal;
 mod tls;
-mod tls_records;
+mod tls_session;
 mod uv;
 
 /// To be raised with every change of `native-binding.ts`, there and here.

@@ -17,7 +17,8 @@ use std::ptr::{addr_of, addr_of_mut, null_mut};
 use napi::bindgen_prelude::{FnArgs, Function, Object};
 use napi::{sys, Env, Error, JsValue, Result};
 
-use crate::tls::{self, Security, Session};
+use crate::tls::{self, Security};
+use crate::tls_session::Session;
 use crate::uv::{
     poll_layout, uv_close, uv_handle_get_data, uv_handle_set_data, uv_poll_init, uv_poll_start, uv_poll_stop, UvHandle, READABLE,
 };
