@@ -1,8 +1,9 @@
 // `holdfast certs`: makes certificates where there is no issuer: a CA once, then a folder for each part of the cluster. Running it
 // again renews them; processes take the new ones by themselves.
 
-import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { X509Certificate } from 'node:crypto';
+import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { type Clock, invalid, precondition, printable, type Random, realClock, realRandom } from '../base/index.js';
 import { makeDirectory } from '../platform/index.js';
 import { fileNames, type Identity, parseCluster, parsePart, partOf } from '../trust/index.js';
@@ -33,9 +34,10 @@ export interface CertsOrder {
 }
 
 export function parseCertsOrder(argv: readonly string[]): CertsOrder {
-  const parts = argv.filter((word, i) => !word.startsWith('--') && !takesValue(argv[i - 1]));
+  const isPart = (word: string, i: number) => !word.startsWith('--') && !takesValue(argv[i - 1]);
+  const parts = argv.filter(isPart);
   const flags = new Flags(
-    argv.filter((word) => !parts.includes(word)),
+    argv.filter((word, i) => !isPart(word, i)),
     flagSpec,
     {},
   );
@@ -54,12 +56,18 @@ function takesValue(word: string | undefined): boolean {
   return word?.startsWith('--') === true && !word.includes('=') && Object.hasOwn(flagSpec, word.slice(2));
 }
 
-/** Whole or not at all: a process may be reading it. */
+/** Whole or not at all, for a process may be reading it; and for good, when this returns. */
 function put(path: string, text: string, mode: number): void {
   rmSync(`${path}.new`, { force: true });
   // Made with its mode: a key is never there for others to read.
-  writeFileSync(`${path}.new`, text, { mode, flag: 'wx' });
+  writeFileSync(`${path}.new`, text, { mode, flag: 'wx', flush: true });
   renameSync(`${path}.new`, path);
+  const folder = openSync(dirname(path), 'r');
+  try {
+    fsyncSync(folder);
+  } finally {
+    closeSync(folder);
+  }
 }
 
 /** The folder of a part within `dir`. */
@@ -90,6 +98,11 @@ export async function makeCertificates(order: CertsOrder, clock: Clock, random: 
   if (order.cluster !== undefined && order.cluster !== cluster)
     throw precondition(`the CA in ${dir} is of cluster ${printable(cluster)}, not ${printable(order.cluster)}`);
   const authority = { certificate: readFileSync(certificatePath, 'utf8'), key: readFileSync(keyPath, 'utf8') };
+  const endMs = Date.parse(new X509Certificate(authority.certificate).validTo);
+  if (clock.wallMs() > endMs)
+    throw precondition(
+      `the CA in ${dir} has expired, at ${new Date(endMs).toISOString()}: make another one in a new --dir, and let all parts believe both for a while`,
+    );
   const folders: string[] = [];
   for (const part of order.parts) {
     const folder = folderOf(dir, part);

@@ -9,7 +9,14 @@ import { type MetadataStore, metadataService, openSqliteStore } from '../meta/in
 import { createServer, type Server } from '../rpc/index.js';
 import type { Trust } from '../trust/index.js';
 import { type FlagSpec, Flags } from './flags.js';
-import { openCertificates, securityFlags, securityUsage, type TlsDirectory, tlsDirectory } from './security.js';
+import {
+  csiAddress,
+  openCertificates,
+  securityFlags,
+  securityUsage,
+  type TlsDirectory,
+  tlsDirectory,
+} from './security.js';
 import { productVersion } from './version.js';
 
 export interface ControllerConfig {
@@ -61,14 +68,15 @@ export function parseControllerConfig(
   environment: Readonly<Record<string, string | undefined>>,
 ): ControllerConfig {
   const flags = new Flags(argv, flagSpec, environment);
+  const tls = tlsDirectory(flags);
   return {
-    csiAddress: flags.text('csi-address', environment.CSI_ENDPOINT || undefined),
+    csiAddress: csiAddress(flags.text('csi-address', environment.CSI_ENDPOINT || undefined), tls),
     controlAddress: flags.text('control-address'),
     database: flags.text('database'),
     logLevel: flags.logLevel(),
     maxVolumesPerNode: flags.integer('max-volumes-per-node', 0, 0, MAX_VOLUMES_PER_NODE),
     overcommit: overcommitFrom(flags.text('overcommit', '10')),
-    tls: tlsDirectory(flags, environment),
+    tls,
   };
 }
 

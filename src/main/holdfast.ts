@@ -28,7 +28,7 @@ const commands: Readonly<Record<string, Command>> = {
       await (await import('./storage.js')).runStorage(argv, signal);
       return 0;
     },
-    usage: async () => (await import('./storage.js')).storageUsage,
+    usage: async () => (await import('./storage-config.js')).storageUsage,
   },
   node: {
     summary: 'serves CSI Node: stages and publishes volumes',

@@ -19,6 +19,7 @@ import { type FlagSpec, Flags } from './flags.js';
 import { NODE_LABEL } from './labels.js';
 import { openRunDirectory } from './run-directory.js';
 import {
+  csiAddress,
   openCertificates,
   securityFlags,
   securityUsage,
@@ -71,15 +72,16 @@ export function parseNodeConfig(
 ): NodeConfig {
   const flags = new Flags(argv, flagSpec, environment);
   const nodeId = parseNodeId(flags.text('node-id'));
+  const tls = tlsDirectory(flags);
   return {
     nodeId,
     controller: flags.text('controller'),
-    csiAddress: flags.text('csi-address'),
+    csiAddress: csiAddress(flags.text('csi-address'), tls),
     runDir: flags.text('run-dir', '/run/holdfast'),
     maxVolumes: flags.integer('max-volumes-per-node', 0, 0, maxVolumesMax),
     topology: { ...flags.labels('topology'), [NODE_LABEL]: nodeId },
     logLevel: flags.logLevel(),
-    tls: tlsDirectory(flags, environment),
+    tls,
   };
 }
 

@@ -1,8 +1,8 @@
 // The flags by which a process has its certificates, the same for all: --tls-dir, or --insecure in its place.
 
 import { existsSync } from 'node:fs';
-import { type Clock, type Logger, precondition } from '../base/index.js';
-import type { CallSecurity } from '../rpc/index.js';
+import { type Clock, invalid, type Logger, precondition } from '../base/index.js';
+import { type CallSecurity, parseAddress } from '../rpc/index.js';
 import { Certificates, type Identity, type Trust } from '../trust/index.js';
 import type { FlagSpec, Flags } from './flags.js';
 
@@ -15,18 +15,24 @@ export const securityFlags: FlagSpec = {
 
 export const securityUsage = `  --tls-dir DIR                ca.crt, tls.crt and tls.key of this      HOLDFAST_TLS_DIR
                                process (${DEFAULT_TLS_DIR})
-  --insecure                   speak in plain text, with anybody        HOLDFAST_INSECURE=1
+  --insecure                   speak in plain text, with anybody
 `;
 
 /** Where the certificates are; null: there are none, and everything is plain text. */
 export type TlsDirectory = string | null;
 
-export function tlsDirectory(flags: Flags, environment: Readonly<Record<string, string | undefined>>): TlsDirectory {
-  const insecure = flags.isSet('insecure') || environment.HOLDFAST_INSECURE === '1';
+/** No variable of the environment opens a process to everybody: that is said on its command line, or not at all. */
+export function tlsDirectory(flags: Flags): TlsDirectory {
   const named = flags.optional('tls-dir');
-  if (!insecure) return named ?? DEFAULT_TLS_DIR;
+  if (!flags.isSet('insecure')) return named ?? DEFAULT_TLS_DIR;
   if (named === undefined) return null;
   throw precondition(`plain text (--insecure) and certificates (${named}) were both asked for: choose one`);
+}
+
+/** Where CSI is served: orders and keys come in by it, and it has no TLS. Throws INVALID_ARGUMENT. */
+export function csiAddress(address: string, tls: TlsDirectory): string {
+  if (parseAddress(address).kind === 'unix' || tls === null) return address;
+  throw invalid(`--csi-address ${address} would take orders and keys in plain text from anybody: give unix:///path`);
 }
 
 /** For calls of the controller. */

@@ -2,7 +2,6 @@
 // socket for holders and the node plugin), speaks with the metadata store and reports to the controller; engines, replicas
 // and exports are the workers'. Composition only.
 
-import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import {
   mainHandlers,
@@ -16,20 +15,9 @@ import {
   type WorkerCalls,
   workerOf,
 } from '../agent/index.js';
-import {
-  createLogger,
-  invalid,
-  type Logger,
-  messageOf,
-  type NodeId,
-  parseNodeId,
-  realClock,
-  realRandom,
-  type VolumeId,
-} from '../base/index.js';
-import { openRemoteStore } from '../meta/index.js';
+import { createLogger, type Logger, realClock, realRandom, type VolumeId } from '../base/index.js';
+import { type MetadataStore, openRemoteStore } from '../meta/index.js';
 import { makeDirectory } from '../platform/index.js';
-import type { UnopenedPool } from '../replica/index.js';
 import {
   createClient,
   createServer,
@@ -38,158 +26,28 @@ import {
   parseAddress,
   type Server,
 } from '../rpc/index.js';
-import { NodeDisk, Pool } from '../segment/index.js';
-import type { Trust } from '../trust/index.js';
-import { type FlagSpec, Flags } from './flags.js';
-import { NODE_LABEL } from './labels.js';
+import type { Credentials, Trust } from '../trust/index.js';
 import { openRunDirectory, type RunDirectory } from './run-directory.js';
-import {
-  openCertificates,
-  securityFlags,
-  securityUsage,
-  type TlsDirectory,
-  tlsDirectory,
-  toController,
-} from './security.js';
-import { type StorageThreads, startThreads } from './storage-threads.js';
+import { openCertificates, toController } from './security.js';
+import { parseStorageConfig, type StorageConfig } from './storage-config.js';
+import { type OpenedPools, openPools } from './storage-pools.js';
+import { type StorageThreads, startThreads, type WorkerSeed } from './storage-threads.js';
 
-export const storageUsage = `holdfast storage: keeps replicas in this node's pools and runs the engines of volumes attached here
-
-  --node-id NAME               of this node                            HOLDFAST_NODE_ID
-  --controller HOST:PORT       where the controller is                 HOLDFAST_CONTROLLER
-  --pool DIR                   a pool; repeatable; none: no replicas   HOLDFAST_POOLS (comma-separated)
-  --format-pools               make an empty directory a pool
-  --listen HOST:PORT           control API (127.0.0.1:0)               HOLDFAST_LISTEN
-  --advertise HOST             name under which others reach this node HOLDFAST_ADVERTISE
-  --replica-port PORT          first of one port a worker; 0 = any     HOLDFAST_REPLICA_PORT
-  --workers N                  threads (one less than cores, 1 to 4)   HOLDFAST_WORKERS
-  --busy-poll-us N             looks for requests so long before it    HOLDFAST_BUSY_POLL_US
-                               sleeps; 0 = sleeps at once (100)
-  --run-dir DIR                sockets (/run/holdfast)                 HOLDFAST_RUN_DIR
-  --state-dir DIR              what is remembered (/var/lib/holdfast)  HOLDFAST_STATE_DIR
-  --topology KEY=VALUE         label of this node; repeatable          HOLDFAST_TOPOLOGY
-  --tag TAG                    of this node's pools; repeatable        HOLDFAST_TAGS
-${securityUsage}  --log-level LEVEL            debug, info, warn, error or silent      HOLDFAST_LOG_LEVEL
-`;
-
-const flagSpec: FlagSpec = {
-  'node-id': { type: 'string', env: 'HOLDFAST_NODE_ID' },
-  controller: { type: 'string', env: 'HOLDFAST_CONTROLLER' },
-  pool: { type: 'string', multiple: true, env: 'HOLDFAST_POOLS' },
-  'format-pools': { type: 'boolean' },
-  listen: { type: 'string', env: 'HOLDFAST_LISTEN' },
-  advertise: { type: 'string', env: 'HOLDFAST_ADVERTISE' },
-  'replica-port': { type: 'string', env: 'HOLDFAST_REPLICA_PORT' },
-  workers: { type: 'string', env: 'HOLDFAST_WORKERS' },
-  'busy-poll-us': { type: 'string', env: 'HOLDFAST_BUSY_POLL_US' },
-  'run-dir': { type: 'string', env: 'HOLDFAST_RUN_DIR' },
-  'state-dir': { type: 'string', env: 'HOLDFAST_STATE_DIR' },
-  topology: { type: 'string', multiple: true, env: 'HOLDFAST_TOPOLOGY' },
-  tag: { type: 'string', multiple: true, env: 'HOLDFAST_TAGS' },
-  'log-level': { type: 'string', env: 'HOLDFAST_LOG_LEVEL' },
-  ...securityFlags,
-};
-
-const workersMax = 64;
-const workersDefaultMax = 4;
-/** Decision 029. */
-const busyPollUsDefault = 100;
-const busyPollUsMax = 1000;
 const poolsTimeoutMs = 10_000;
 const closeGraceMs = 5_000;
 
-export interface StorageConfig {
-  readonly nodeId: NodeId;
-  readonly controller: string;
-  readonly pools: readonly string[];
-  readonly formatPools: boolean;
-  readonly listen: string;
-  readonly advertise: string;
-  readonly replicaPort: number;
-  readonly workers: number;
-  readonly busyPollUs: number;
-  readonly runDir: string;
-  readonly stateDir: string;
-  readonly topology: Readonly<Record<string, string>>;
-  readonly tags: readonly string[];
-  readonly logLevel: string;
-  readonly tls: TlsDirectory;
-}
-
-export function parseStorageConfig(
-  argv: readonly string[],
-  environment: Readonly<Record<string, string | undefined>>,
-): StorageConfig {
-  const flags = new Flags(argv, flagSpec, environment);
-  const nodeId = parseNodeId(flags.text('node-id'));
-  const listen = flags.text('listen', '127.0.0.1:0');
-  const address = parseAddress(listen);
-  if (address.kind !== 'tcp') throw invalid(`--listen must be HOST:PORT, not ${listen}`);
-  const workers = flags.integer(
-    'workers',
-    Math.min(workersDefaultMax, Math.max(1, availableParallelism() - 1)),
-    1,
-    workersMax,
-  );
-  const pools = flags.list('pool');
-  if (new Set(pools).size !== pools.length) throw invalid('--pool names the same directory twice');
-  return {
-    nodeId,
-    controller: flags.text('controller'),
-    pools,
-    formatPools: flags.isSet('format-pools'),
-    listen,
-    advertise: flags.text('advertise', address.host),
-    replicaPort: flags.integer('replica-port', 0, 0, 65535 - workersMax),
-    workers,
-    busyPollUs: flags.integer('busy-poll-us', busyPollUsDefault, 0, busyPollUsMax),
-    runDir: flags.text('run-dir', '/run/holdfast'),
-    stateDir: flags.text('state-dir', '/var/lib/holdfast'),
-    topology: { ...flags.labels('topology'), [NODE_LABEL]: nodeId },
-    tags: flags.list('tag'),
-    logLevel: flags.logLevel(),
-    tls: tlsDirectory(flags, environment),
-  };
-}
-
-interface OpenedPools {
-  readonly pools: readonly Pool[];
-  readonly unopened: readonly UnopenedPool[];
-}
-
-/**
- * Opens each pool and holds its lock for as long as the daemon lives. One that can't be opened is reported, and the others
- * serve; when there is none that could, its error is thrown.
- */
-async function openPools(config: StorageConfig, logger: Logger): Promise<OpenedPools> {
-  const disk = new NodeDisk();
-  const pools: Pool[] = [];
-  const unopened: UnopenedPool[] = [];
-  let failure: unknown;
-  for (const path of config.pools) {
-    try {
-      if (config.formatPools && disk.stat(path)?.directory && !disk.list(path).includes('pool.json')) {
-        const identity = await Pool.format(disk, path, { nodeId: config.nodeId, random: realRandom, clock: realClock });
-        logger.info({ pool: path, poolId: identity.poolId }, 'pool formatted');
-      }
-      pools.push(await Pool.open(disk, path, { nodeId: config.nodeId, exclusive: true }));
-    } catch (error) {
-      failure ??= error;
-      const problem = `not opened: ${messageOf(error)}; mend it and restart the storage daemon`;
-      unopened.push({ path, problem });
-      logger.error({ pool: path, error: messageOf(error) }, 'a pool can not be opened');
-    }
-  }
-  if (pools.length === 0 && failure !== undefined) throw failure;
-  return { pools, unopened };
-}
-
-interface Daemon {
+/** What a daemon stands on. */
+interface Ground {
   readonly config: StorageConfig;
   readonly runDirectory: RunDirectory;
   readonly trust: Trust | null;
   readonly logger: Logger;
   readonly storeVersion: StoreVersion;
+  readonly store: MetadataStore;
+  readonly onBroken: (error: unknown) => void;
+}
+
+interface Daemon extends Ground {
   readonly threads: StorageThreads;
   readonly volumes: Volumes;
   readonly workerFor: (volumeId: VolumeId) => WorkerCalls;
@@ -205,7 +63,7 @@ export async function runStorage(argv: readonly string[], signal: AbortSignal): 
   const runDirectory = openRunDirectory(config.runDir);
   makeDirectory(config.stateDir);
   const storeVersion = await StoreVersion.load(join(config.stateDir, 'store-version'), realClock, logger);
-  const { pools, unopened } = await openPools(config, logger);
+  const opened = await openPools(config, logger);
   const store = openRemoteStore({
     address: config.controller,
     clock: realClock,
@@ -214,7 +72,23 @@ export async function runStorage(argv: readonly string[], signal: AbortSignal): 
     security: toController(trust),
   });
   const broken = new AbortController();
-  const onBroken = (error: unknown) => broken.abort(error);
+  try {
+    const ground = { config, runDirectory, trust, logger, storeVersion, store, onBroken: broken.abort.bind(broken) };
+    const daemon = await startDaemon(ground, opened);
+    await serve(daemon, AbortSignal.any([signal, broken.signal]), broken.signal);
+  } finally {
+    trust?.stop();
+    await store.close();
+    await storeVersion.save();
+    for (const pool of opened.pools) pool.close();
+  }
+  if (broken.signal.aborted) throw broken.signal.reason;
+  logger.info({}, 'storage daemon stopped');
+}
+
+/** Starts the workers, and what on this thread gives them their orders. */
+async function startDaemon(ground: Ground, opened: OpenedPools): Promise<Daemon> {
+  const { config, runDirectory, trust, logger, storeVersion, store, onBroken } = ground;
   const records = volumeRecords(store, realClock);
   const late: { volumes?: Volumes } = {};
   const handlers = mainHandlers({
@@ -223,51 +97,45 @@ export async function runStorage(argv: readonly string[], signal: AbortSignal): 
     volumes: () => late.volumes,
     logger,
   });
-  try {
-    const seeds = Array.from({ length: config.workers }, (_, index) => ({
-      nodeId: config.nodeId,
-      index,
-      workers: config.workers,
-      pools: pools.map((pool) => pool.path),
-      unopened,
-      replicaHost: hostOf(config.listen),
-      replicaPort: config.replicaPort === 0 ? 0 : config.replicaPort + index,
-      busyPollUs: config.busyPollUs,
-      credentials: trust?.current ?? null,
-      logLevel: config.logLevel,
-    }));
-    const starting = startThreads(seeds, handlers, { clock: realClock, logger, onBroken });
-    // Read while the threads start: users of attached volumes wait for all of this.
-    for (const service of [holdfastServices.volume, holdfastServices.replica, holdfastServices.node]) service();
-    const threads = await starting;
-    trust?.watch((credentials) => threads.tell(credentials));
-    // They may have changed while the threads started.
-    if (trust !== null && trust.current !== seeds[0]!.credentials) threads.tell(trust.current);
-    const workerFor = (volumeId: VolumeId) => threads.calls[workerOf(volumeId, threads.calls.length)]!;
-    const volumes = new Volumes({
-      nodeId: config.nodeId,
-      records,
-      workerFor,
-      socketPathFor: runDirectory.exportSocket,
-      checkStore: () => storeVersion.check(store),
-      clock: realClock,
-      random: realRandom,
-      logger,
-    });
-    late.volumes = volumes;
-    const onUnexpected = (error: unknown) => {
-      if (error instanceof Error && error.name === 'AssertionError') onBroken(error);
-    };
-    const daemon = { config, runDirectory, trust, logger, storeVersion, threads, volumes, workerFor, onUnexpected };
-    await serve(daemon, AbortSignal.any([signal, broken.signal]), broken.signal);
-  } finally {
-    trust?.stop();
-    await store.close();
-    await storeVersion.save();
-    for (const pool of pools) pool.close();
-  }
-  if (broken.signal.aborted) throw broken.signal.reason;
-  logger.info({}, 'storage daemon stopped');
+  const credentials = trust?.current ?? null;
+  const starting = startThreads(seedsOf(config, opened, credentials), handlers, { clock: realClock, logger, onBroken });
+  // Read while the threads start: users of attached volumes wait for all of this.
+  for (const service of [holdfastServices.volume, holdfastServices.replica, holdfastServices.node]) service();
+  const threads = await starting;
+  trust?.watch((changed) => threads.tell(changed));
+  // They may have changed while the threads started.
+  if (trust !== null && trust.current !== credentials) threads.tell(trust.current);
+  const workerFor = (volumeId: VolumeId) => threads.calls[workerOf(volumeId, threads.calls.length)]!;
+  const volumes = new Volumes({
+    nodeId: config.nodeId,
+    records,
+    workerFor,
+    socketPathFor: runDirectory.exportSocket,
+    checkStore: () => storeVersion.check(store),
+    clock: realClock,
+    random: realRandom,
+    logger,
+  });
+  late.volumes = volumes;
+  const onUnexpected = (error: unknown) => {
+    if (error instanceof Error && error.name === 'AssertionError') onBroken(error);
+  };
+  return { ...ground, threads, volumes, workerFor, onUnexpected };
+}
+
+function seedsOf(config: StorageConfig, opened: OpenedPools, credentials: Credentials | null): WorkerSeed[] {
+  return Array.from({ length: config.workers }, (_, index) => ({
+    nodeId: config.nodeId,
+    index,
+    workers: config.workers,
+    pools: opened.pools.map((pool) => pool.path),
+    unopened: opened.unopened,
+    replicaHost: hostOf(config.listen),
+    replicaPort: config.replicaPort === 0 ? 0 : config.replicaPort + index,
+    busyPollUs: config.busyPollUs,
+    credentials,
+    logLevel: config.logLevel,
+  }));
 }
 
 function hostOf(address: string): string {

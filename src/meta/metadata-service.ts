@@ -143,6 +143,11 @@ async function compareAndSwap(
     throw new HoldfastError('PERMISSION_DENIED', `${uriOf(caller)} may not change ${printable(request.key)}`, {
       reason: 'WrongRole',
     });
+  // Nor does any of them delete one: that follows from what all replicas have confirmed, which the controller knows.
+  if (caller !== null && request.value_json === '')
+    throw new HoldfastError('PERMISSION_DENIED', `${uriOf(caller)} may not delete ${printable(request.key)}`, {
+      reason: 'WrongRole',
+    });
   const { key, expected_version: expected, value_json: text, operation_id: operationId } = request;
   if (expected < 0) throw invalid(`the expected version of ${key} must be from 0, not ${expected}`);
   const value: JsonObject | undefined = text === '' ? undefined : decodeForeignValue(key, text);

@@ -145,7 +145,7 @@ export class CallDesk {
     const raw = call.getAuthContext()?.sslPeerCertificate?.raw;
     if (raw === undefined)
       throw new HoldfastError('UNAUTHENTICATED', 'the caller has shown no certificate', { reason: 'BadCertificate' });
-    const caller = identify(trust, raw);
+    const caller = identify(trust, raw, this.#options.clock.wallMs());
     checkRole(caller, service.allow?.[method.name] ?? [], `call ${service.name}/${method.name}`);
     return caller;
   }

@@ -4,7 +4,6 @@
 import { createSecureContext } from 'node:tls';
 import {
   type ChannelCredentials,
-  type ClientReadableStream,
   credentials,
   type CallOptions as GrpcCallOptions,
   Client as GrpcClient,
@@ -115,15 +114,20 @@ class Caller {
     });
     this.#channel = connect();
     this.#unwatch = security.trust.watch(() => {
+      // Throws where they can't be used: then the old ones stay.
+      const next = connect();
       if (this.#channel.calls > 0) this.#former.add(this.#channel);
       else this.#channel.grpc.close();
-      this.#channel = connect();
+      this.#channel = next;
     });
   }
 
-  #begin(): Channel {
-    this.#channel.calls++;
-    return this.#channel;
+  /** Begins a call; whatever `make` throws, none is counted then. */
+  #begin<C>(make: (grpc: GrpcClient) => C): { channel: Channel; call: C } {
+    const channel = this.#channel;
+    const call = make(channel.grpc);
+    channel.calls++;
+    return { channel, call };
   }
 
   #end(channel: Channel): void {
@@ -141,21 +145,22 @@ class Caller {
     return new Promise((resolve, reject) => {
       this.#refuse(method, options);
       const message = method.serializeRequest(request);
-      const channel = this.#begin();
-      const call = channel.grpc.makeUnaryRequest(
-        method.path,
-        asIs,
-        method.deserializeResponse,
-        message,
-        this.#metadata(options),
-        this.#settings(options.deadlineMs ?? this.#options.deadlineMs ?? DEADLINE_MS),
-        (error, response) => {
-          options.signal?.removeEventListener('abort', cancel);
-          this.#end(channel);
-          if (error !== null) reject(this.#failure(method, error, options));
-          else if (response instanceof Undecodable) reject(this.#undecodable(method, response));
-          else resolve(response as object);
-        },
+      const { channel, call } = this.#begin((grpc) =>
+        grpc.makeUnaryRequest(
+          method.path,
+          asIs,
+          method.deserializeResponse,
+          message,
+          this.#metadata(options),
+          this.#settings(options.deadlineMs ?? this.#options.deadlineMs ?? DEADLINE_MS),
+          (error, response) => {
+            options.signal?.removeEventListener('abort', cancel);
+            this.#end(channel);
+            if (error !== null) reject(this.#failure(method, error, options));
+            else if (response instanceof Undecodable) reject(this.#undecodable(method, response));
+            else resolve(response as object);
+          },
+        ),
       );
       const cancel = () => call.cancel();
       options.signal?.addEventListener('abort', cancel, { once: true });
@@ -165,14 +170,15 @@ class Caller {
   async *stream(method: LoadedMethod, request: object, options: CallOptions): AsyncGenerator<object> {
     this.#refuse(method, options);
     const message = method.serializeRequest(request);
-    const channel = this.#begin();
-    const call: ClientReadableStream<object> = channel.grpc.makeServerStreamRequest(
-      method.path,
-      asIs,
-      method.deserializeResponse,
-      message,
-      this.#metadata(options),
-      this.#settings(options.deadlineMs),
+    const { channel, call } = this.#begin((grpc) =>
+      grpc.makeServerStreamRequest(
+        method.path,
+        asIs,
+        method.deserializeResponse,
+        message,
+        this.#metadata(options),
+        this.#settings(options.deadlineMs),
+      ),
     );
     const cancel = () => call.cancel();
     options.signal?.addEventListener('abort', cancel, { once: true });

@@ -6,10 +6,12 @@ import { createServer, type TLSSocket } from 'node:tls';
 import { type Clock, type Logger, messageOf, precondition } from '../base/index.js';
 import {
   contextOptions,
+  Handshakes,
   handshakeProblem,
   identifySocket,
   Refusals,
   serverOptions,
+  socketPeer,
   type Trust,
 } from '../trust/index.js';
 
@@ -31,17 +33,22 @@ export function secureGate(
   } catch (error) {
     throw precondition(`the certificates can't be used: ${messageOf(error)}`, 'BadCertificate');
   }
+  const handshakes = new Handshakes(clock, refusals);
   server.on('secureConnection', (socket) => {
+    handshakes.end(socket);
     try {
       identifySocket(trust, socket);
       passed(socket);
     } catch (error) {
-      refusals.note(peerOf(socket), messageOf(error));
+      refusals.note(socketPeer(socket), messageOf(error));
       socket.on('error', () => {});
       socket.destroy();
     }
   });
-  server.on('tlsClientError', (error, socket) => refusals.note(peerOf(socket), handshakeProblem(error)));
+  server.on('tlsClientError', (error, socket) => {
+    refusals.note(socketPeer(socket), handshakeProblem(error));
+    socket.destroy();
+  });
   const unwatch = trust.watch((credentials) => {
     try {
       server.setSecureContext(contextOptions(credentials));
@@ -50,11 +57,10 @@ export function secureGate(
     }
   });
   return {
-    take: (socket) => server.emit('connection', socket),
+    take(socket) {
+      handshakes.begin(socket);
+      server.emit('connection', socket);
+    },
     close: unwatch,
   };
-}
-
-function peerOf(socket: Socket): string {
-  return socket.remoteAddress === undefined ? '?' : `${socket.remoteAddress}:${socket.remotePort}`;
 }

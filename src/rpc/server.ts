@@ -4,7 +4,7 @@
 import type { Socket } from 'node:net';
 import { Server as GrpcServer, ServerCredentials } from '@grpc/grpc-js';
 import { assert, type Clock, type Logger } from '../base/index.js';
-import type { Role, Trust } from '../trust/index.js';
+import { PENDING_MAX, Refusals, type Role, socketPeer, type Trust } from '../trust/index.js';
 import { type Address, formatAddress, parseAddress } from './address.js';
 import { CallDesk, type StreamHandler, type UnaryHandler } from './calls.js';
 import { listenAt } from './listen.js';
@@ -114,18 +114,32 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   }
   // TLS, where there is any, is in front of it.
   const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
-  const gate = options.trust
-    ? secureGate({ trust: options.trust, clock, logger }, (socket) => injector.injectConnection(socket))
-    : null;
+  const drops = new Refusals(clock, logger);
+  const known = new Set<Socket>();
+  const pass = (socket: Socket): void => {
+    if (known.size >= CONNECTIONS_MAX) {
+      drops.note(socketPeer(socket), 'there are too many connections');
+      socket.destroy();
+      return;
+    }
+    known.add(socket);
+    socket.once('close', () => known.delete(socket));
+    injector.injectConnection(socket);
+  };
+  const gate = options.trust ? secureGate({ trust: options.trust, clock, logger }, pass) : null;
   const { server: listener, address } = await listenAt(wanted);
 
   const sockets = new Set<Socket>();
-  listener.maxConnections = CONNECTIONS_MAX;
+  // Peers that do not say who they are take no place of those that do.
+  listener.maxConnections = CONNECTIONS_MAX + (gate === null ? 0 : 2 * PENDING_MAX);
   listener.on('error', (error) => logger.warn({ error: error.message }, 'accepting a connection failed'));
+  listener.on('drop', (peer) =>
+    drops.note(`${peer?.remoteAddress}:${peer?.remotePort}`, 'there are too many connections'),
+  );
   listener.on('connection', (socket) => {
     sockets.add(socket);
     socket.once('close', () => sockets.delete(socket));
-    if (gate === null) injector.injectConnection(socket);
+    if (gate === null) pass(socket);
     else gate.take(socket);
   });
 

@@ -1,7 +1,6 @@
 // Addresses of streams: "unix:PATH", "HOST:PORT", "[V6]:PORT".
 
 import { lstatSync, statSync, unlinkSync } from 'node:fs';
-import type { Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { errnoOf, HoldfastError, invalid, messageOf, notFound, precondition, printable } from '../base/index.js';
 import type { StreamNet } from './byte-stream.js';
@@ -38,12 +37,6 @@ export function parseStreamAddress(address: string): StreamAddress {
 export function boundAddress(address: StreamAddress, port: number): string {
   if (address.kind === 'unix') return `unix:${address.path}`;
   return `${address.host.includes(':') ? `[${address.host}]` : address.host}:${port}`;
-}
-
-/** "host:port" of the other end of a socket of node:net. */
-export function peerOf(socket: Socket): string {
-  const host = socket.remoteAddress ?? '?';
-  return `${host.includes(':') ? `[${host}]` : host}:${socket.remotePort ?? 0}`;
 }
 
 /**

@@ -14,6 +14,7 @@ import {
   HANDSHAKE_MS,
   type Identity,
   identify,
+  PENDING_MAX,
   Refusals,
   type Trust,
 } from '../trust/index.js';
@@ -21,13 +22,15 @@ import type { ByteStream } from './byte-stream.js';
 import { RoomyInbox } from './inbox.js';
 import type { NativeNet } from './native-net.js';
 import { BROKEN, NativeStream, type NativeStreamOwner, READABLE, systemError, WRITABLE } from './native-stream.js';
-import { PENDING_MAX, type StreamSecurity } from './security.js';
+import type { StreamSecurity } from './security.js';
 
 /** More than two records, which is what the crate asks for. */
 const ROOM_BYTES = 64 * 1024;
 /** A refused peer reads why before the connection goes, or is not interested. */
 const LINGER_MS = 1_000;
 const LINGER_BYTES_MAX = 1024 * 1024;
+/** Beyond so many a refused peer is not waited for. */
+const LINGERING_MAX = 64;
 
 const EPROTO = -constants.errno.EPROTO;
 
@@ -48,8 +51,13 @@ export class NativeTls implements NativeStreamOwner {
   readonly #clock: Clock;
   readonly #refusals: Refusals;
   readonly #recordsPerKey: number;
-  /** Sockets that are no streams: in a handshake that the peer began, or refused and lingering. How each is ended; oldest first. */
+  /** Sockets in a handshake that the peer began, and how each is ended; oldest first. */
   readonly #pending = new Map<number, (why: string) => void>();
+  /** Those among them that made room for others: nobody waits for such a peer. */
+  readonly #evicted = new Set<number>();
+  #lingering = 0;
+  /** What lingering peers still send. */
+  readonly #trash = Buffer.allocUnsafeSlow(4096);
 
   constructor(net: NativeNet, { trust, logger, recordsPerKey }: StreamSecurity, clock: Clock) {
     const { sockets } = net;
@@ -114,15 +122,18 @@ export class NativeTls implements NativeStreamOwner {
     this.#makeRoom();
     this.#stream(id, peer, true, HANDSHAKE_MS).then(accepted, (error) => {
       this.#refusals.note(peer, messageOf(error));
-      this.#linger(id);
+      if (this.#evicted.delete(id)) this.sockets.close(id);
+      else this.#linger(id);
     });
   }
 
   /** A handshake takes milliseconds: the oldest is of a peer that does not mean it. */
   #makeRoom(): void {
     if (this.#pending.size < PENDING_MAX) return;
-    const [oldest] = this.#pending.values();
-    oldest?.('others wait for their handshakes');
+    for (const [id, end] of this.#pending) {
+      this.#evicted.add(id);
+      return end('others wait for their handshakes');
+    }
   }
 
   async #stream(id: number, peer: string, server: boolean, leftMs: number): Promise<ByteStream> {
@@ -165,18 +176,21 @@ export class NativeTls implements NativeStreamOwner {
 
   /** What the peer has still sent would have the system reset the connection, and with it our last words. */
   #linger(id: number): void {
-    this.#makeRoom();
     const { sockets } = this.#net;
-    const trash = Buffer.allocUnsafe(ROOM_BYTES);
+    if (this.#lingering >= LINGERING_MAX) {
+      sockets.close(id);
+      return;
+    }
+    this.#lingering++;
+    const trash = this.#trash;
     let bytes = 0;
     const end = () => {
       timer.cancel();
-      this.#pending.delete(id);
+      this.#lingering--;
       this.forget(id);
       sockets.close(id);
     };
     const timer = this.#clock.after(LINGER_MS, end);
-    this.#pending.set(id, end);
     this.#net.aim(id, {
       ready: () => {
         const count = sockets.receive(id, trash, 0, trash.length);

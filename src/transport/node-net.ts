@@ -3,7 +3,8 @@
 import { chmodSync } from 'node:fs';
 import { createServer, connect as netConnect, type Server, type Socket } from 'node:net';
 import { type Clock, HoldfastError, messageOf, unavailable } from '../base/index.js';
-import { boundAddress, clearUnixPath, listenError, parseStreamAddress, peerOf, type StreamAddress } from './address.js';
+import { socketPeer } from '../trust/index.js';
+import { boundAddress, clearUnixPath, listenError, parseStreamAddress, type StreamAddress } from './address.js';
 import type { ByteStream, StreamListener, StreamNet } from './byte-stream.js';
 import { NodeStream } from './node-stream.js';
 import { NodeTls } from './node-tls.js';
@@ -60,7 +61,7 @@ export class NodeNet implements StreamNet {
     const identity = this.#tls?.identify(socket);
     if (target.kind === 'unix') return new NodeStream(socket, this.pool, address, identity);
     socket.setKeepAlive(true, KEEP_ALIVE_MS);
-    return new NodeStream(socket, this.pool, peerOf(socket), identity);
+    return new NodeStream(socket, this.pool, socketPeer(socket), identity);
   }
 
   async listen(address: string, accepted: (stream: ByteStream) => void): Promise<StreamListener> {

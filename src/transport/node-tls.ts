@@ -15,20 +15,31 @@ import {
 import { type Clock, type HoldfastError, messageOf, precondition } from '../base/index.js';
 import {
   badHandshake,
+  type Credentials,
   clientOptions,
   contextOptions,
+  Handshakes,
   handshakeProblem,
   type Identity,
   identifySocket,
   Refusals,
   serverOptions,
+  socketPeer,
   type Trust,
 } from '../trust/index.js';
-import { peerOf } from './address.js';
-import { PENDING_MAX, type StreamSecurity } from './security.js';
+import type { StreamSecurity } from './security.js';
+
+/**
+ * ChaCha20-Poly1305 alone: AES-GCM wants new keys every 2^24.5 records (RFC 8446, section 5.5), which Node can't ask OpenSSL for.
+ */
+const streamOptions = (credentials: Credentials) => ({
+  ...contextOptions(credentials),
+  ciphers: 'TLS_CHACHA20_POLY1305_SHA256',
+});
 
 export class NodeTls {
   readonly #trust: Trust;
+  readonly #clock: Clock;
   readonly #refusals: Refusals;
   readonly #servers = new Set<TlsServer>();
   /** Those whose peer has answered to the connection, if not to the handshake. */
@@ -38,15 +49,16 @@ export class NodeTls {
   /** Throws FAILED_PRECONDITION/BadCertificate. */
   constructor({ trust, logger }: StreamSecurity, clock: Clock) {
     this.#trust = trust;
+    this.#clock = clock;
     this.#refusals = new Refusals(clock, logger);
     try {
-      this.#context = createSecureContext(contextOptions(trust.current));
+      this.#context = createSecureContext(streamOptions(trust.current));
     } catch (error) {
       throw precondition(`the certificates can't be used: ${messageOf(error)}`, 'BadCertificate');
     }
     trust.watch((credentials) => {
       try {
-        const options = contextOptions(credentials);
+        const options = streamOptions(credentials);
         this.#context = createSecureContext(options);
         for (const server of this.#servers) server.setSecureContext(options);
       } catch (error) {
@@ -74,29 +86,24 @@ export class NodeTls {
 
   /** Calls `take` with sockets whose handshake is done; what it throws is why the peer is refused. */
   createServer(options: ServerOpts, take: (socket: Socket) => void): Server {
-    const server = createServer({ ...options, ...serverOptions, ...contextOptions(this.#trust.current) });
+    const server = createServer({ ...options, ...serverOptions, ...streamOptions(this.#trust.current) });
     this.#servers.add(server);
-    // By peer, for Node makes another object of the same socket when the handshake is done.
-    const pending = new Map<string, Socket>();
-    server.prependListener('connection', (socket: Socket) => {
-      // A handshake takes milliseconds: the oldest is of a peer that does not mean it.
-      const [oldest] = pending.values();
-      if (pending.size >= PENDING_MAX) oldest!.destroy();
-      const peer = peerOf(socket);
-      pending.set(peer, socket);
-      socket.once('close', () => pending.delete(peer));
-    });
+    const handshakes = new Handshakes(this.#clock, this.#refusals);
+    server.prependListener('connection', (socket: Socket) => handshakes.begin(socket));
     server.on('secureConnection', (socket) => {
-      pending.delete(peerOf(socket));
+      handshakes.end(socket);
       try {
         take(socket);
       } catch (error) {
-        this.#refusals.note(peerOf(socket), messageOf(error));
+        this.#refusals.note(socketPeer(socket), messageOf(error));
         socket.on('error', () => {});
         socket.destroy();
       }
     });
-    server.on('tlsClientError', (error, socket) => this.#refusals.note(peerOf(socket), handshakeProblem(error)));
+    server.on('tlsClientError', (error, socket) => {
+      this.#refusals.note(socketPeer(socket), handshakeProblem(error));
+      socket.destroy();
+    });
     server.once('close', () => this.#servers.delete(server));
     return server;
   }

@@ -7,9 +7,6 @@ export interface StreamSecurity {
   readonly trust: Trust;
   /** Told of peers that were refused. */
   readonly logger: Logger;
-  /** Records that one key seals; as many as are safe without it. For tests. */
+  /** Records that one key seals; as many as are safe, without it. For tests. */
   readonly recordsPerKey?: number;
 }
-
-/** Connections that are no streams yet; beyond that the oldest makes room. */
-export const PENDING_MAX = 512;

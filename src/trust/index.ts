@@ -2,11 +2,11 @@ export { checkCluster, checkNode, checkPart, checkRole } from './access.js';
 export {
   Certificates,
   type CertificatesOptions,
-  type Credentials,
-  fileNames,
   ToldTrust,
   type Trust,
 } from './certificates.js';
+export { type Credentials, fileNames } from './credentials.js';
+export { HANDSHAKE_MS, Handshakes, PENDING_MAX, socketPeer } from './handshakes.js';
 export {
   hasNode,
   type Identity,
@@ -23,7 +23,6 @@ export {
   badHandshake,
   clientOptions,
   contextOptions,
-  HANDSHAKE_MS,
   handshakeProblem,
   identify,
   identifySocket,

@@ -78,7 +78,7 @@ export async function makeAuthority(cluster: string, validity: Validity, random:
   return { certificate: `${certificate.toString('pem')}\n`, key: await pemOf(keys) };
 }
 
-/** A certificate of `authority` for a part of the cluster, with a key of its own. */
+/** A certificate of `authority` for a part of the cluster, with a key of its own; it does not outlive the authority. */
 export async function issue(
   authority: Issued,
   identity: Identity,
@@ -86,6 +86,7 @@ export async function issue(
   random: Random,
 ): Promise<Issued> {
   const signer = new X509Certificate(authority.certificate);
+  const endMs = Math.min(validity.toMs, signer.notAfter.getTime());
   const der = createPrivateKey(authority.key).export({ format: 'der', type: 'pkcs8' });
   const signingKey = await webcrypto.subtle.importKey('pkcs8', der, algorithm, false, ['sign']);
   const keys = await newKeys();
@@ -97,7 +98,7 @@ export async function issue(
     publicKey: keys.publicKey,
     signingKey: signingKey as WebCryptoKeyPair['privateKey'],
     signingAlgorithm: algorithm,
-    ...dates(validity),
+    ...dates({ ...validity, toMs: endMs }),
     extensions: [
       new BasicConstraintsExtension(false, undefined, true),
       new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),

@@ -4,11 +4,9 @@ import { constants, X509Certificate } from 'node:crypto';
 import type { TLSSocket } from 'node:tls';
 import { HoldfastError, messageOf } from '../base/index.js';
 import { checkCluster } from './access.js';
-import type { Credentials, Trust } from './certificates.js';
+import type { Trust } from './certificates.js';
+import type { Credentials } from './credentials.js';
 import { type Identity, identityOf } from './identity.js';
-
-/** A peer that is slower is given up. */
-export const HANDSHAKE_MS = 10_000;
 
 /** What is worth keeping from others is sealed with 256 bits before it gets here; 128 cost a quarter less. */
 const ciphers = 'TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256';
@@ -27,8 +25,11 @@ export function contextOptions({ ca, certificate, key }: Credentials) {
   } as const;
 }
 
-/** For servers. Node would end the connection of a bad certificate by itself, but not say why: identifySocket() refuses it. */
-export const serverOptions = { requestCert: true, rejectUnauthorized: false, handshakeTimeout: HANDSHAKE_MS } as const;
+/**
+ * For servers. Node would end the connection of a bad certificate by itself, but not say why: identifySocket() refuses it. Its time limit
+ * for handshakes only tells that it has passed: Handshakes has its own.
+ */
+export const serverOptions = { requestCert: true, rejectUnauthorized: false } as const;
 
 /** For clients: names are no hosts' names, so they are compared once the connection stands. */
 export const clientOptions = { rejectUnauthorized: true, checkServerIdentity: () => undefined };
@@ -52,9 +53,21 @@ export function handshakeProblem(error: unknown): string {
   return reason === '' ? text : reason;
 }
 
-/** Whom a verified certificate names. Throws UNAUTHENTICATED/BadCertificate when that is no part of this cluster. */
-export function identify(trust: Trust, der: Uint8Array): Identity {
-  const identity = identityOf(new X509Certificate(der));
+/**
+ * Whom a verified certificate names. Throws UNAUTHENTICATED/BadCertificate when that is no part of this cluster, and when it has
+ * expired by `nowMs`, for those who ask again on a connection that stands.
+ */
+export function identify(trust: Trust, der: Uint8Array, nowMs = 0): Identity {
+  const certificate = new X509Certificate(der);
+  if (nowMs > Date.parse(certificate.validTo))
+    throw new HoldfastError(
+      'UNAUTHENTICATED',
+      'the certificate of this connection has expired: connect with a new one',
+      {
+        reason: 'BadCertificate',
+      },
+    );
+  const identity = identityOf(certificate);
   checkCluster(trust.current.identity, identity);
   return identity;
 }

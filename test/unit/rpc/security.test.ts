@@ -1,9 +1,10 @@
 // gRPC between parts with certificates: who is refused and how both ends learn of it, which role may call what, and certificates that
 // change while a server runs.
 
+import { connect } from 'node:net';
 import { connect as tlsConnect } from 'node:tls';
 import { afterEach, describe, expect, it } from 'vitest';
-import { type HoldfastError, realClock, silentLogger } from '../../../src/base/index.js';
+import { type Clock, type HoldfastError, realClock, silentLogger } from '../../../src/base/index.js';
 import {
   createClient,
   createServer,
@@ -29,7 +30,7 @@ afterEach(async () => {
 });
 
 const callers: (string | null)[] = [];
-async function serve(trust: Trust | null, log?: LogLines): Promise<Server> {
+async function serve(trust: Trust | null, log?: LogLines, clock: Clock = realClock): Promise<Server> {
   const handlers: MetadataHandlers = {
     Get: async (_request, { caller }) => {
       callers.push(caller === null ? null : `${caller.role}/${caller.node}`);
@@ -52,7 +53,7 @@ async function serve(trust: Trust | null, log?: LogLines): Promise<Server> {
       }),
     ],
     logger: log ?? silentLogger,
-    clock: realClock,
+    clock,
     trust,
   });
   closing.push(() => server.close(100));
@@ -193,6 +194,50 @@ describe('gRPC with certificates', () => {
     const server = await serve(await authority.trust('storage/node-2'));
     const failure = await failureOf(clientOf(server, storage, 'storage/node-3').Get({ key: 'a/b' }));
     expect(failure.message).toMatch(/and not storage\/node-3/);
+  });
+
+  it('answers those who say who they are while others say nothing, and ends these in time', async () => {
+    const log = new LogLines();
+    // Ten seconds of a handshake pass in one.
+    const clock = { ...realClock, after: (ms: number, fn: () => void) => realClock.after(ms / 10, fn) };
+    const server = await serve(controller, log, clock);
+    let ended = 0;
+    const silent = Array.from({ length: 1100 }, () => connect(server.port!, '127.0.0.1'));
+    for (const socket of silent) {
+      socket.on('error', () => {});
+      socket.once('close', () => ended++);
+    }
+    closing.push(() => {
+      for (const socket of silent) socket.destroy();
+    });
+    while (silent.some((socket) => socket.connecting)) await realClock.sleep(10);
+    await clientOf(server, storage).Get({ key: 'a/b' });
+    // Those for whom there was no room are gone; the others have as long as a handshake may take.
+    expect(ended).toBeGreaterThan(400);
+    expect(ended).toBeLessThan(1100);
+    for (let i = 0; i < 300 && ended < 1100; i++) await realClock.sleep(10);
+    expect(ended).toBe(1100);
+    expect(log.lines.join('\n')).toMatch(/others wait for their handshakes/);
+  });
+
+  it('answers no call on a connection whose certificate has expired since', async () => {
+    let laterMs = 0;
+    const clock = { ...realClock, wallMs: () => realClock.wallMs() + laterMs };
+    const server = await serve(controller, undefined, clock);
+    const client = clientOf(server, storage);
+    await client.Get({ key: 'a/b' });
+    laterMs = 8 * 24 * 3600 * 1000;
+    const failure = await failureOf(client.Get({ key: 'a/b' }, { deadlineMs: 2 * laterMs }));
+    expect(failure).toMatchObject({ code: 'UNAUTHENTICATED', reason: 'BadCertificate' });
+    expect(failure.message).toMatch(/has expired: connect with a new one/);
+  });
+
+  it('keeps the certificates it has when new ones are of no use', async () => {
+    const theirs = new ToldTrust(storage.current);
+    const client = clientOf(await serve(controller), theirs);
+    await client.Get({ key: 'a/b' });
+    expect(() => theirs.tell({ ...storage.current, key: stranger.ca })).toThrow();
+    await client.Get({ key: 'a/b' });
   });
 
   it('uses new certificates for new connections, and lets calls under way go on', async () => {

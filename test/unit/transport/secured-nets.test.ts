@@ -13,7 +13,7 @@ import {
   type StreamListener,
   type StreamNet,
 } from '../../../src/transport/index.js';
-import { type Credentials, ToldTrust, type Trust, uriOf } from '../../../src/trust/index.js';
+import { type Credentials, PENDING_MAX, ToldTrust, type Trust, uriOf } from '../../../src/trust/index.js';
 import { LogLines, TestAuthority } from '../../lib/authority.js';
 import { lcg } from '../../lib/recording-disk.js';
 import { Probe } from './probe.js';
@@ -378,6 +378,28 @@ for (const [serverKind, makeServer] of Object.entries(kinds)) {
       expect((await next()).identity).toBeDefined();
       for (let i = 0; i < 200 && ended < 400; i++) await realClock.sleep(10);
       expect(ended).toBeGreaterThanOrEqual(400);
+    });
+
+    it('takes the place of the oldest handshake alone for one more', async () => {
+      const { address, next } = await listen(makeServer(server));
+      const silent: Socket[] = [];
+      let ended = 0;
+      for (let i = 0; i < PENDING_MAX; i++) {
+        const socket = connect(Number(address.split(':')[1]), '127.0.0.1');
+        socket.on('error', () => {});
+        socket.once('close', () => ended++);
+        socket.resume();
+        silent.push(socket);
+      }
+      closing.push(() => {
+        for (const socket of silent) socket.destroy();
+      });
+      while (silent.some((socket) => socket.connecting)) await realClock.sleep(5);
+      const near = await makeServer(client).connect(address, 5000);
+      closing.push(() => near.destroy());
+      expect((await next()).identity).toBeDefined();
+      await realClock.sleep(100);
+      expect([ended, silent[0]?.closed]).toEqual([1, true]);
     });
 
     it('uses new certificates for new connections, and lets the old ones be', async () => {

@@ -7,11 +7,14 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { NodeId } from '../../../src/base/index.js';
 import { Certificates, type Credentials, identityOf, parsePart, Refusals, uriOf } from '../../../src/trust/index.js';
-import { LogLines, TestAuthority } from '../../lib/authority.js';
+import { ExtendedKeyUsage, LogLines, TestAuthority } from '../../lib/authority.js';
 import { ManualClock } from '../nbd/manual-clock.js';
 
 const authority = await TestAuthority.make();
 const stranger = await TestAuthority.make();
+const old = await TestAuthority.make('demo', -1);
+const both = [ExtendedKeyUsage.serverAuth, ExtendedKeyUsage.clientAuth];
+const dayMs = 24 * 3600 * 1000;
 const good = await authority.credentials('storage/node-1');
 
 describe('names', () => {
@@ -93,7 +96,12 @@ describe('the files of a process', () => {
       [{ ...good, certificate: good.key }, /tls\.crt holds no certificate/],
       [{ ...good, key: 'secret text' }, /tls\.key holds no private key/],
       [{ ...good, key: (await authority.credentials('storage/node-1')).key }, /tls\.key is not the key of/],
-      [{ ...good, ca: stranger.ca }, /ca\.crt does not vouch for/],
+      [{ ...good, ca: stranger.ca }, /ca\.crt does not vouch for .*: put the certificate of the CA/],
+      // Good by itself, and refused by every peer later.
+      [await old.odd('storage/node-1', 'P-256', both), /the CA of .*tls\.crt in .*ca\.crt has expired/],
+      [await authority.odd('storage/node-1', 'P-521', both), /a key of type ec secp521r1: use ECDSA with P-256/],
+      [await authority.odd('storage/node-1', 'P-256', [ExtendedKeyUsage.clientAuth]), /is not for TLS servers/],
+      [await authority.odd('storage/node-1', 'P-256', [ExtendedKeyUsage.serverAuth]), /is not for TLS clients/],
       [await authority.credentials('storage/node-1', -3, -1), /tls\.crt has expired/],
       [await authority.credentials('storage/node-1', 1, 3), /tls\.crt is not valid before/],
       [
@@ -109,6 +117,40 @@ describe('the files of a process', () => {
     }
     put(good);
     expect(open().current.certificate).toBe(good.certificate);
+    put(await authority.odd('storage/node-1', 'P-384', both));
+    expect(open().current.identity.role).toBe('storage');
+  });
+
+  it('are used once they are valid, if they were there before, and without what has expired of the CA', async () => {
+    put(good);
+    const certificates = open();
+    const early = await authority.credentials('storage/node-1', 1, 3);
+    put({ ...early, ca: `${old.ca}\n${early.ca}` });
+    for (let i = 0; i < 5; i++) certificates.look();
+    expect(log.lines).toEqual([expect.stringMatching(/is not valid before/)]);
+    expect(certificates.current.certificate).toBe(good.certificate);
+    clock.offsetMs += 1.5 * dayMs;
+    certificates.look();
+    expect(certificates.current.certificate).toBe(early.certificate);
+    expect(certificates.current.ca).toBe(authority.ca);
+  });
+
+  it('are not doubted while they are being exchanged', async () => {
+    put(good);
+    const certificates = open();
+    const second = await authority.credentials('storage/node-1');
+    put({ key: second.key });
+    certificates.look();
+    put({ certificate: second.certificate });
+    certificates.look();
+    expect(certificates.current.certificate).toBe(second.certificate);
+    expect(log.lines.join()).not.toMatch(/old ones stay/);
+  });
+
+  it('are warned of when the CA runs out before them', async () => {
+    put(await (await TestAuthority.make('demo', 0.05)).odd('storage/node-1', 'P-256', both));
+    open();
+    expect(log.lines).toEqual([expect.stringMatching(/or its CA, expires soon.*"days":0/)]);
   });
 
   it('are read again when they change, at once for everybody; a bad change is warned of once', async () => {

@@ -1,5 +1,6 @@
 // `holdfast certs` and the flags by which processes find what it makes.
 
+import { X509Certificate } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,6 +8,7 @@ import { afterEach, beforeEach, expect, it } from 'vitest';
 import { realClock, realRandom, silentLogger } from '../../../src/base/index.js';
 import { makeCertificates, parseCertsOrder } from '../../../src/main/certs.js';
 import { parseControllerConfig } from '../../../src/main/controller.js';
+import { parseNodeConfig } from '../../../src/main/node.js';
 import { openCertificates } from '../../../src/main/security.js';
 import { parsePart, uriOf } from '../../../src/trust/index.js';
 
@@ -50,6 +52,16 @@ it('makes none of another cluster, and none without the key of the CA', async ()
   await expect(make('controller')).rejects.toThrow(/needs both/);
 });
 
+it('makes none that outlives the CA, and none with a CA that has expired', async () => {
+  await make('controller');
+  const later = (years: number) => ({ ...realClock, wallMs: () => Date.now() + years * 365.25 * 24 * 3600 * 1000 });
+  const order = parseCertsOrder(['--dir', dir, '--days', '3650', 'controller']);
+  await makeCertificates(order, later(9), realRandom);
+  const endOf = (path: string) => new X509Certificate(readFileSync(join(dir, path))).validTo;
+  expect(endOf('controller/tls.crt')).toBe(endOf('ca.crt'));
+  await expect(makeCertificates(order, later(11), realRandom)).rejects.toThrow(/has expired, at .*another one/);
+});
+
 it('says what is wrong with its order', () => {
   for (const [words, why] of [
     [['--dir', 'x'], /name the parts/],
@@ -61,6 +73,10 @@ it('says what is wrong with its order', () => {
     [['--dir', 'x', '--what', 'controller'], /--what/],
   ] as const)
     expect(() => parseCertsOrder(words), words.join(' ')).toThrow(why);
+  expect(parseCertsOrder(['--dir', 'x', '--cluster', 'controller', 'controller'])).toMatchObject({
+    cluster: 'controller',
+    parts: [parsePart('controller')],
+  });
   expect(parseCertsOrder(['--dir=x', 'node/a', '--days', '7', 'controller'])).toMatchObject({
     dir: 'x',
     days: 7,
@@ -75,10 +91,15 @@ it('is wanted by every process unless it is told otherwise', () => {
   expect(tls(['--tls-dir', '/a'])).toBe('/a');
   expect(tls([], { HOLDFAST_TLS_DIR: '/b' })).toBe('/b');
   expect(tls(['--insecure'])).toBeNull();
-  expect(tls([], { HOLDFAST_INSECURE: '1' })).toBeNull();
-  expect(tls([], { HOLDFAST_INSECURE: '0' })).toBe('/etc/holdfast/tls');
+  // A stray variable opens nothing.
+  expect(tls([], { HOLDFAST_INSECURE: '1', HOLDFAST_insecure: '1' })).toBe('/etc/holdfast/tls');
   expect(() => tls(['--insecure', '--tls-dir', '/a'])).toThrow(/choose one/);
-  expect(() => tls(['--tls-dir', '/a'], { HOLDFAST_INSECURE: '1' })).toThrow(/choose one/);
+  // CSI has no TLS, and keys come in by it.
+  const open = ['--csi-address', '0.0.0.0:1', ...args.slice(2)];
+  expect(() => parseControllerConfig(open, {})).toThrow(/plain text from anybody: give unix/);
+  expect(parseControllerConfig([...open, '--insecure'], {}).csiAddress).toBe('0.0.0.0:1');
+  const node = ['--node-id', 'n', '--controller', 'a:1', '--csi-address', '127.0.0.1:1'];
+  expect(() => parseNodeConfig(node, {})).toThrow(/plain text from anybody: give unix/);
   writeFileSync(join(dir, 'ca.crt'), '');
   expect(() => openCertificates(dir, parsePart('controller'), ports)).toThrow(/tls\.crt can't be read/);
 });

@@ -238,6 +238,9 @@ unsafe extern "C" fn receive(env: sys::napi_env, info: sys::napi_callback_info) 
     let (Some((data, length)), Some((socket, security))) = (call.span(1), secured(&call)) else {
         return call.answer(-libc::EINVAL);
     };
+    if length == 0 {
+        return call.answer(-libc::EINVAL);
+    }
     let fd = socket.fd;
     let bytes = slice::from_raw_parts_mut(data as *mut u8, length);
     let status = match socket.session.as_mut() {

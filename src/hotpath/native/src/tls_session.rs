@@ -446,6 +446,8 @@ impl Session {
         }
         let sent = send_from(fd, &scratch.sealed[..bytes]);
         if sent < 0 && sent != -libc::EAGAIN {
+            // The records are lost, and no later one may follow them.
+            self.state = State::Failed;
             return sent;
         }
         let sent = sent.max(0) as usize;
