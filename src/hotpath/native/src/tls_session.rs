@@ -268,11 +268,13 @@ impl Session {
         -libc::EPROTO
     }
 
-    /// Sends the alert that rustls has made of its own failure, as far as the socket takes it at once.
+    /// Sends the alert that rustls has made of its own failure, if it has, as far as the socket takes it at once.
     unsafe fn fail_saying(&mut self, fd: c_int, error: &Error) -> c_int {
-        // It is the first thing that it offers; after it, it would look at what was received once more.
-        let mut nowhere = Room { bytes: &mut [], filled: 0 };
-        either!(&mut self.connection, end => step(&mut **end, &mut [], &mut self.outgoing, &mut nowhere));
+        // It is the first thing that it offers; without one it would look at what was received once more.
+        if either!(&self.connection, end => end.wants_write()) {
+            let mut nowhere = Room { bytes: &mut [], filled: 0 };
+            either!(&mut self.connection, end => step(&mut **end, &mut [], &mut self.outgoing, &mut nowhere));
+        }
         self.flush(fd);
         self.fail(words(error))
     }
@@ -410,7 +412,11 @@ impl Session {
             };
             match next {
                 Step::Open => self.incoming = sealed[used..].to_vec(),
-                Step::Ended => self.state = State::Ended,
+                Step::Ended => {
+                    self.state = State::Ended;
+                    // The socket stays readable, whatever the peer does after its last word, so that somebody asks and hears of the end.
+                    libc::shutdown(fd, libc::SHUT_RD);
+                }
                 Step::Failed(error) => return self.fail_saying(fd, &error),
                 Step::Again | Step::Blocked => return self.fail(String::from("the peer began another handshake")),
             }
