@@ -72,6 +72,7 @@ function call(
           method: method.name,
           signal: new AbortController().signal,
           deadlineMs: Number.POSITIVE_INFINITY,
+          caller: null,
           logger: silentLogger,
         };
         handler(method.deserializeRequest(bytes), context).then(
