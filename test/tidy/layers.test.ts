@@ -118,7 +118,7 @@ describe('layers', () => {
     const makers: Record<string, readonly string[]> = {
       'node:fs': [
         'segment/node-disk.ts',
-        'trust/certificates.ts',
+        'trust/credentials.ts',
         'transport/',
         'platform/',
         'meta/',

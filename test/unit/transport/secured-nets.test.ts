@@ -390,6 +390,8 @@ for (const [serverKind, makeServer] of Object.entries(kinds)) {
         socket.once('close', () => ended++);
         socket.resume();
         silent.push(socket);
+        // No more at a time than the system lets wait to be accepted.
+        if (i % 100 === 99) while (silent.some((one) => one.connecting)) await realClock.sleep(2);
       }
       closing.push(() => {
         for (const socket of silent) socket.destroy();
