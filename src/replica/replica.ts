@@ -67,6 +67,8 @@ import { describeSuperblock, superblockForCut } from './superblock-change.js';
 
 /** Between unlinks of segments: the disk's journal and the cores are the foreground's. At 8 MiB a segment still 1 GB/s. */
 const UNLINK_PAUSE_MS = 5;
+/** The same while the pool has little room: somebody waits for what goes, or will. */
+const UNLINK_PAUSE_SHORT_MS = 1;
 
 export type Done = (error: Error | null) => void;
 
@@ -376,10 +378,16 @@ export class Replica {
         );
       }
       // What comes next in the queue need not wait for the files to go.
-      return { done: this.#log.delete(names, () => this.#parts.clock.sleep(UNLINK_PAUSE_MS)) };
+      return { done: this.#log.delete(names, () => this.#betweenUnlinks()) };
     });
     await deleting.done;
     this.#parts.space.given();
+  }
+
+  #betweenUnlinks(): Promise<void> {
+    const { clock, space } = this.#parts;
+    space.given();
+    return clock.sleep(space.hasRoom() ? UNLINK_PAUSE_MS : UNLINK_PAUSE_SHORT_MS);
   }
 
   describe(port: PortHandle, update: DescribeUpdate): Promise<void> {

@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { type IncarnationId, type ReplicaId, silentLogger, type VolumeId } from '../../../src/base/index.js';
 import { ReplicaHost } from '../../../src/replica/index.js';
 import { OperationQueue } from '../../../src/replica/operation-queue.js';
@@ -188,6 +188,7 @@ describe('order of operations', () => {
     expect(names.every(({ links }) => links === 1)).toBe(true);
     const files = () => disk.list(`/pool/replicas/${volumeA}`).filter((name) => name.endsWith('.seg')).length;
     let ended = false;
+    const free = port.freeBytes();
     const deleting = port.deleteSegments(names).then(() => {
       ended = true;
     });
@@ -198,6 +199,9 @@ describe('order of operations', () => {
     expect([ended, files() > 10]).toEqual([false, true]);
     await port.fence(reignOf(1));
     expect([ended, files() > 2]).toEqual([false, true]);
+    // What has gone so far is room already.
+    await vi.waitFor(() => expect(files()).toBeLessThan(24));
+    expect([ended, port.freeBytes() > free]).toEqual([false, true]);
     await port.cut(maker.seq);
     expect(files()).toBe(1);
     await deleting;
