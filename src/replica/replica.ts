@@ -187,7 +187,7 @@ export class Replica {
     this.#promised = reign;
     const former = this.#port;
     this.#port = port;
-    this.#log.readElsewhere = port.engineElsewhere;
+    this.#log.cache.readElsewhere = port.engineElsewhere;
     port.reign = reign;
     if (former !== null && former !== port) former.lose(superseded(this.volumeId, former.reign, reign));
     return this.#queue.barrier(async () => {
@@ -313,8 +313,9 @@ export class Replica {
   /** See SegmentLog.read(). */
   read(port: PortHandle, ranges: readonly ReadRange[], ended: RangesEnded): void {
     const refusal = this.refusal(port);
-    if (refusal !== null) ended(refusal, null);
-    else this.#log.read(ranges, ended);
+    if (refusal !== null) return ended(refusal, null);
+    this.#log.cache.read();
+    this.#log.read(ranges, ended);
   }
 
   // --- Everything else ------------------------------------------------------------------------------------------------

@@ -21,7 +21,8 @@ import { FileDeletion } from './file-deletion.js';
 import { FileReads, type RowsEnded } from './file-reads.js';
 import { type WalkedFrame, walkFrames } from './frame-walk.js';
 import type { HandleCache } from './handle-cache.js';
-import { UNREAD_SEGMENTS, WRITE_BACK_BYTES } from './limits.js';
+import { WRITE_BACK_BYTES } from './limits.js';
+import { LogCache } from './log-cache.js';
 import { scanLog } from './log-scan.js';
 import { LogSync } from './log-sync.js';
 import type { LogTail } from './log-tail.js';
@@ -81,13 +82,7 @@ const emptyEnd: LogEnd = { epoch: 0, seq: 0, digest: zeroDigest };
 export class SegmentLog {
   readonly directory: string;
   readonly sync: LogSync;
-  /**
-   * Clients read another copy: what nobody read a part of for UNREAD_SEGMENTS is given up as page cache once it is sealed and synced.
-   * The kernel can't tell, and each new byte would take the place of one that somebody reads.
-   */
-  readElsewhere = false;
-  /** Segments sealed and synced since something was read. */
-  #unread = UNREAD_SEGMENTS;
+  readonly cache = new LogCache();
   readonly #disk: Disk;
   readonly #handles: HandleCache;
   #segments: LogSegment[] = [];
@@ -118,11 +113,9 @@ export class SegmentLog {
     this.sync = new LogSync(disk, directory, {
       open: (segment) => this.#handle(segment, false),
       release: (segment) => {
+        this.cache.synced(segment);
         if (segment.removed) handles.close(segment);
-        else {
-          this.#zeroes.trim(segment);
-          if (segment.sealed && !segment.dirty) this.#giveUpCached(segment);
-        }
+        else this.#zeroes.trim(segment);
       },
       waiting: (bytes) => this.#zeroes.write(this.last, bytes),
     });
@@ -267,13 +260,6 @@ export class SegmentLog {
     tail.enter(context, this.#end.seq, this.#end.digest, last.length, last.sealed);
   }
 
-  /** Nothing will be added to the segment, and all of it is on the disk. */
-  #giveUpCached(segment: LogSegment): void {
-    if (!this.readElsewhere) return;
-    if (this.#unread < UNREAD_SEGMENTS) this.#unread++;
-    else segment.file?.dropCached();
-  }
-
   /** Cuts off zeroes that were written ahead: nothing is expected to be appended soon. */
   giveBack(): void {
     if (this.last !== undefined) this.#zeroes.giveBack(this.last);
@@ -301,7 +287,6 @@ export class SegmentLog {
    * for stays in the file that was opened, but for a repair, which verification tells.
    */
   read(ranges: readonly LogRange[], ended: RowsEnded): void {
-    this.#unread = 0;
     this.#handles.hold();
     try {
       const refused = this.#rowsOf(ranges);
