@@ -204,6 +204,8 @@ describe.skipIf(native === null)('records of a native stream', () => {
       await far.until(() => far.closes.length === 1);
       expect(far.bytes).toBe(4);
       expect(far.closes[0]).toMatchObject({ code: 'EPROTO' });
+      // For a reason, and not because something here broke on it.
+      expect(far.closes[0]!.message).not.toMatch(/broken invariant/);
       if (alerts.length > 0) {
         const alert = await peer.next();
         expect(alert?.kind).toBe(kinds.alert);
