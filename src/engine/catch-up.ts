@@ -7,7 +7,7 @@ import { type Reign, type SegmentName, segmentFileName } from '../format/index.j
 import type { MembershipPort } from './engine-api.js';
 import type { FrameTail } from './frame-tail.js';
 import { OPEN_TIMEOUT_MS, RECONNECT_MS } from './limits.js';
-import { commonPoint, copyLog, cutToCommon, missingSegment } from './log-compare.js';
+import { commonPoint, copyLog, cutToCommon, missingSegment, soundFrames } from './log-compare.js';
 import type { LogReader } from './log-reader.js';
 import { digestOf } from './log-writer.js';
 import type { DescribeUpdate, ReplicaConnector, ReplicaPort, ReplicaStatus } from './replica-port.js';
@@ -105,7 +105,8 @@ export class CatchUp {
       if (this.#closed) throw new HoldfastError('UNAVAILABLE', 'the volume is closing', { reason: 'Closed' });
       if (status.superblock.incarnationId !== link.member.incarnationId) return await this.#foreign(link, port, status);
       link.state = 'catching-up';
-      set.attach(link, port, status.end.seq, 0);
+      // Of what is not committed yet, a part may be cut off it before it counts again.
+      set.attach(link, port, Math.min(status.end.seq, set.committed), 0);
       await this.#catchUp(link, port, status, turn);
     } catch (error) {
       turn.failures++;
@@ -152,7 +153,7 @@ export class CatchUp {
     else {
       // A member that may lack what it had acknowledged is marked too: were the engine to end now, it would look whole.
       const mine = await port.segments();
-      position = await commonPoint(source, await source.segments(), port, mine);
+      position = await commonPoint(source, await source.segments(), soundFrames(port), mine);
       const missing = missingSegment(this.#parts.neededSegments(), mine, position);
       if (missing !== undefined) position = missing.firstSeq - 1;
       const short = status.damage !== null || !status.cacheSurvived || position < status.end.seq;
@@ -180,7 +181,7 @@ export class CatchUp {
         throw new HoldfastError('UNAVAILABLE', 'the log moved on while its last member was away');
       const segments = await source.segments();
       const through = segments.at(-1)?.lastSeq ?? 0;
-      position = await copyLog({ source, reader, target: port, logger }, segments, position, through, (seq) =>
+      position = await copyLog({ source, reader, target: port }, segments, position, through, (seq) =>
         this.#reached(link, port, () => link.appendedThrough >= seq),
       );
     }

@@ -201,10 +201,11 @@ export class EngineOrders {
     this.#lastCloneSeq = frame.seq;
     writer.sealSegment();
     const segments = table.entries().filter((entry) => entry.closed && !entry.dropped && !isDead(entry));
-    pipeline.transmit();
+    // Before anything is sent: a commit may let a waiting write into the next segment at once.
     const sealedAt = writer.lastSeq;
     const end = { epoch: this.#parts.reign.epoch, seq: sealedAt, digest: writer.digest.toString('hex') };
     assert(frame.seq < sealedAt, 'the clone entry lies in a sealed segment');
+    pipeline.transmit();
     await durable(sealedAt);
     const names = segments.map(({ epoch, ordinal }) => ({ epoch, ordinal }));
     await Promise.all(

@@ -253,6 +253,7 @@ export class VolumeEngine implements Engine {
       scrubber: this.#scrubber,
       membership: options.membership,
       describe: (update) => this.#describeAll(update),
+      durable: (seq) => this.#durable(seq),
       closed: () => this.closed,
       clock: options.clock,
       logger: options.logger,
@@ -287,8 +288,8 @@ export class VolumeEngine implements Engine {
     this.#pipeline.newest(frame).apply = () => {
       this.#map.sizeBytes = sizeBytes;
     };
-    this.#pipeline.transmit();
     this.opening = { epoch: reign.epoch, seq: frame.seq, digest: this.#writer.digest.toString('hex') };
+    this.#pipeline.transmit();
     await this.#durable(frame.seq);
     if (this.#state === 'failed') throw new HoldfastError('ABORTED', this.#message, { reason: 'StaleReign' });
     this.#state = 'serving';

@@ -1,7 +1,7 @@
 // Brings one replica's log to the state of another's: finds where the two part, cuts what lies beyond, copies what is missing
 // as the same bytes. Used at open (all in-sync replicas to one end) and for a replica that returns.
 
-import { HoldfastError, type Logger, messageOf } from '../base/index.js';
+import { HoldfastError, messageOf } from '../base/index.js';
 import {
   decodeFrame,
   decodeSegmentHeader,
@@ -16,11 +16,14 @@ import type { FrameInfo, ReplicaPort, SegmentInfo } from './replica-port.js';
 
 const keyOf = (segment: SegmentName) => `${segment.epoch}/${segment.ordinal}`;
 
+/** What lists the frames of a log's segments. */
+type Frames = Pick<ReplicaPort, 'frames'>;
+
 /** Seq of the last frame that both logs hold with the same digest; 0 when they share none. */
 export async function commonPoint(
-  source: ReplicaPort,
+  source: Frames,
   sourceSegments: readonly SegmentInfo[],
-  target: ReplicaPort,
+  target: Frames,
   targetSegments: readonly SegmentInfo[],
 ): Promise<number> {
   const bySource = new Map(sourceSegments.map((segment) => [keyOf(segment), segment]));
@@ -30,17 +33,25 @@ export async function commonPoint(
     if (mine.lastSeq >= mine.firstSeq && mine.lastSeq === theirs.lastSeq && mine.lastDigest === theirs.lastDigest)
       return mine.lastSeq;
     const known = new Map((await source.frames(theirs)).map((frame) => [frame.seq, frame.digest]));
-    const frames = await target.frames(mine).catch(soundOnly);
+    const frames = await target.frames(mine);
     for (let i = frames.length - 1; i >= 0; i--)
       if (known.get(frames[i]!.seq) === frames[i]!.digest) return frames[i]!.seq;
   }
   return 0;
 }
 
-/** What the target holds damaged is no common ground: it is cut and sent again. */
-function soundOnly(error: unknown): FrameInfo[] {
-  if (error instanceof HoldfastError && error.code === 'DATA_LOSS') return [];
-  throw error;
+/**
+ * A log of which damaged segments are no common ground: they are cut and sent again. Only for a replica that is marked as joining before it
+ * is cut; one without the mark would look whole when it has been cut and the rest never comes.
+ */
+export function soundFrames(port: ReplicaPort): Frames {
+  return {
+    frames: (segment) =>
+      port.frames(segment).catch((error: unknown) => {
+        if (error instanceof HoldfastError && error.code === 'DATA_LOSS') return [];
+        throw error;
+      }),
+  };
 }
 
 /** The first of the needed segments up to `common` that a replica does not have, or has shorter. */
@@ -80,7 +91,7 @@ interface Stretch {
 
 /** Stretches of about 1 MiB that hold every frame above `after`. */
 async function* stretches(
-  source: ReplicaPort,
+  source: Frames,
   segments: readonly SegmentInfo[],
   after: number,
   through: number,
@@ -129,7 +140,7 @@ function verifyStretch(bytes: Buffer, { segment, offset }: Stretch): string | nu
  * may take the next. Returns the last seq copied.
  */
 export async function copyLog(
-  parts: { source: ReplicaPort; reader: LogReader; target: ReplicaPort; logger: Logger },
+  parts: { source: Frames; reader: Pick<LogReader, 'read'>; target: ReplicaPort },
   segments: readonly SegmentInfo[],
   after: number,
   through: number,

@@ -102,7 +102,7 @@ export class LogReader {
 }
 
 /** The replica answered, but not with what the log says is there. */
-function isDamage(error: unknown): boolean {
+export function isDamage(error: unknown): boolean {
   return (
     error instanceof HoldfastError &&
     (error.code === 'DATA_LOSS' ||

@@ -22,6 +22,8 @@ export interface MaintenanceParts {
   readonly scrubber: Scrubber;
   readonly membership: MembershipPort;
   readonly describe: (update: DescribeUpdate) => Promise<unknown>;
+  /** Resolves when everything through seq is durable on all counting replicas. */
+  readonly durable: (seq: number) => Promise<void>;
   readonly closed: () => boolean;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -120,7 +122,9 @@ export class Maintenance {
 
   /** An idle volume writes down how far it is durable, in the superblocks and in the store. */
   async noteFlushed(): Promise<void> {
-    const { set, writer, reign, membership, logger, describe } = this.#parts;
+    const { set, writer, reign, membership, logger, describe, durable } = this.#parts;
+    // A log that ends with a sealed segment looks as if it had lost the next file, until the superblocks say that this is its end.
+    if (writer.position === undefined && set.synced < writer.lastSeq) await durable(writer.lastSeq);
     const seq = set.synced;
     if (seq <= this.#notedThrough || seq !== writer.lastSeq) return;
     const point = { epoch: reign.epoch, seq, digest: writer.digest.toString('hex') };

@@ -58,8 +58,10 @@ export class Mover {
     const pieces = new PieceList();
     for (let i = from; i < to; i++) {
       const [block, run, word0, word1] = [records.blocks[i]!, records.runs[i]!, records.word0[i]!, records.word1[i]!];
+      // Of those left alone the pages may be what could not be read.
+      if (leftAlone.has(placeSlot(word0))) continue;
       const live = map.liveBlocks(block, run, word0, word1);
-      if (live === 0 || leftAlone.has(placeSlot(word0))) continue;
+      if (live === 0) continue;
       if (live === (1 << run) - 1 || !canReseal) {
         pieces.addPiece(block, run, word0, word1, heat.of(block), false);
         continue;

@@ -14,13 +14,13 @@
 //      or its log ends below what was durable on all    to what is good it would look whole if this open ended half way
 //   d  reached, another incarnation or no replica       lost: leaves the set, marked
 //   e  not reached in time                              leaves the set, unless nobody is left to be a source
+// A source that shows damage only when others are brought to its end is as in c from then on, and the choice is made anew.
 
-import { HoldfastError, messageOf, type NodeId, type VolumeId } from '../base/index.js';
+import { corrupt, HoldfastError, messageOf, type NodeId, type ReplicaId, type VolumeId } from '../base/index.js';
 import type { LogPoint } from '../format/index.js';
+import { bringTo, SourceFailed, SourceLog } from './common-end.js';
 import type { EngineMember, EngineOptions } from './engine-api.js';
 import { LEASE_WAIT_MS, OPEN_TIMEOUT_MS, RECONNECT_MS } from './limits.js';
-import { commonPoint, copyLog, cutToCommon } from './log-compare.js';
-import { LogReader } from './log-reader.js';
 import type { ReplicaEvents, ReplicaPort, ReplicaStatus } from './replica-port.js';
 
 export interface Reached {
@@ -69,11 +69,27 @@ export interface OpenedLog {
 }
 
 export async function openLog(options: EngineOptions): Promise<OpenedLog> {
+  /** What was found damaged only when others were to be brought to its end. Each round finds another one, or ends. */
+  const rotten = new Map<ReplicaId, string>();
+  for (;;) {
+    try {
+      return await openWithout(rotten, options);
+    } catch (error) {
+      if (!(error instanceof SourceFailed)) throw error;
+      const { member } = error.source;
+      if (!error.damaged || rotten.has(member.replicaId)) throw error.cause;
+      options.logger.warn({ node: member.nodeId, error: error.message }, 'the log of another replica is to count');
+      rotten.set(member.replicaId, error.message);
+    }
+  }
+}
+
+async function openWithout(rotten: ReadonlyMap<ReplicaId, string>, options: EngineOptions): Promise<OpenedLog> {
   const reached: Reached[] = [];
   const unreached: { member: EngineMember; error: unknown }[] = [];
   const lost: { member: EngineMember; message: string }[] = [];
   try {
-    await fenceAll(options, reached, unreached, lost);
+    await fenceAll(options, rotten, reached, unreached, lost);
     const durable = durableThrough(reached, options.flushedPoint);
     const { source, rest } = chooseSource(options.volume.volumeId, reached, unreached, lost, durable);
     const leaseOver = waitForLease(options, reached);
@@ -81,9 +97,12 @@ export async function openLog(options: EngineOptions): Promise<OpenedLog> {
     const members = [source];
     for (const other of rest) {
       try {
-        await bringTo(options, source, other, durable);
+        const fault = faultOf(other.status, durable);
+        if (fault !== null) throw corrupt(fault);
+        await bringTo(source, other, durable, options.logger);
         members.push(other);
       } catch (error) {
+        if (error instanceof SourceFailed) throw error;
         options.logger.warn(
           { node: other.member.nodeId, error: messageOf(error) },
           'in-sync replica could not be brought to the common end; it leaves the set',
@@ -104,6 +123,7 @@ export async function openLog(options: EngineOptions): Promise<OpenedLog> {
 
 async function fenceAll(
   options: EngineOptions,
+  rotten: ReadonlyMap<ReplicaId, string>,
   reached: Reached[],
   unreached: { member: EngineMember; error: unknown }[],
   lost: { member: EngineMember; message: string }[],
@@ -113,7 +133,7 @@ async function fenceAll(
   const outcomes = await Promise.allSettled(
     wanted.map(async (member) => {
       try {
-        const found = await fenceOne(options, member);
+        const found = await fenceOne(options, member, rotten.get(member.replicaId));
         if (found.status.superblock.incarnationId === member.incarnationId) reached.push(found);
         else {
           found.port.close();
@@ -134,7 +154,7 @@ async function fenceAll(
 }
 
 /** Connects and fences; a daemon that is just starting gets until the timeout. */
-async function fenceOne(options: EngineOptions, member: EngineMember): Promise<Reached> {
+async function fenceOne(options: EngineOptions, member: EngineMember, damage: string | undefined): Promise<Reached> {
   const { clock, connector } = options;
   const deadline = clock.monotonicMs() + OPEN_TIMEOUT_MS;
   for (;;) {
@@ -143,7 +163,8 @@ async function fenceOne(options: EngineOptions, member: EngineMember): Promise<R
       port = await connector.connect(member, Math.max(1, deadline - clock.monotonicMs()));
       const events = new PortEvents();
       port.listen(events);
-      const status = await port.fence(options.reign);
+      const fenced = await port.fence(options.reign);
+      const status = damage === undefined ? fenced : { ...fenced, damage };
       events.appendedThrough = status.end.seq;
       return { member, port, status, events, fencedMs: clock.monotonicMs() };
     } catch (error) {
@@ -206,7 +227,9 @@ export function chooseSource<T extends SourceCandidate>(
     );
   }
   const proven = whole.filter(({ status }) => status.cacheSurvived);
-  if (proven.length === 0 && (unreached.length > 0 || reached.length > whole.length)) {
+  // One that merely ends early can't know more than these: there is nothing to wait for.
+  const doubtful = reached.some(({ status }) => status.damage !== null || status.superblock.joining);
+  if (proven.length === 0 && (unreached.length > 0 || doubtful)) {
     throw new HoldfastError(
       'UNAVAILABLE',
       `volume ${volume} can't be opened: the replicas that answer may lack the newest writes, by a power loss or a lost file; waiting for ${missing || 'an undamaged one'}`,
@@ -233,36 +256,15 @@ function isLater(a: LogPoint, b: LogPoint): boolean {
 async function checkNotRolledBack(options: EngineOptions, source: Reached): Promise<void> {
   const point = options.flushedPoint;
   if (point === null || point.seq === 0) return;
-  const segment = (await source.port.segments()).find(
-    (info) => info.firstSeq <= point.seq && point.seq <= info.lastSeq,
-  );
+  const log = new SourceLog(source, options.logger);
+  const segment = (await log.segments()).find((info) => info.firstSeq <= point.seq && point.seq <= info.lastSeq);
   if (segment === undefined) return;
-  const frame = (await source.port.frames(segment)).find((info) => info.seq === point.seq);
+  const frame = (await log.frames(segment)).find((info) => info.seq === point.seq);
   if (frame !== undefined && frame.digest !== point.digest)
-    throw new HoldfastError(
-      'DATA_LOSS',
-      `volume ${options.volume.volumeId}: the log on ${source.member.nodeId} holds another frame ${point.seq} than the one that was durable on all in-sync replicas`,
-      { reason: 'Corrupt' },
+    throw new SourceFailed(
+      source,
+      corrupt(`it holds another frame ${point.seq} than the one that was durable on all in-sync replicas`),
     );
-}
-
-async function bringTo(options: EngineOptions, source: Reached, other: Reached, durable: number): Promise<void> {
-  const fault = faultOf(other.status, durable);
-  if (fault !== null) throw new HoldfastError('DATA_LOSS', fault);
-  const theirs = await source.port.segments();
-  const mine = await other.port.segments();
-  const common = await commonPoint(source.port, theirs, other.port, mine);
-  await cutToCommon(other.port, mine, common, false);
-  if (common >= source.status.end.seq) return;
-  const reader = new LogReader(() => [source.port], options.logger);
-  other.events.appendedThrough = common;
-  await copyLog(
-    { source: source.port, reader, target: other.port, logger: options.logger },
-    theirs,
-    common,
-    source.status.end.seq,
-    (seq) => other.events.appendedTo(seq),
-  );
 }
 
 function synced(member: Reached, seq: number): Promise<void> {

@@ -20,6 +20,8 @@ class Volume {
   lastSeq = 1;
   segments = 1;
   holdsMuch = false;
+  /** No segment is open: the log ends with a sealed one. */
+  sealed = false;
   readonly checkpoints: number[] = [];
   readonly notes: number[] = [];
   readonly scrubs: number[] = [];
@@ -38,6 +40,9 @@ class Volume {
       writer: {
         get lastSeq() {
           return volume.lastSeq;
+        },
+        get position() {
+          return volume.sealed ? undefined : {};
         },
         digest: Buffer.alloc(32),
       },
@@ -64,6 +69,9 @@ class Volume {
         },
       },
       describe: async () => {},
+      durable: async (seq: number) => {
+        this.synced = seq;
+      },
       closed: () => this.closed,
       clock: {
         monotonicMs: () => clock.monotonicMs(),
@@ -120,6 +128,15 @@ describe('an open volume', () => {
     await volume.pass(200);
     expect(volume.notes).toEqual([1, 1_000]);
     expect(volume.timers - before).toBe(1);
+  });
+
+  it('makes a log durable that ends with a sealed segment, and notes that this is its end', async () => {
+    await volume.pass(minute);
+    volume.sealed = true;
+    volume.lastSeq = 9;
+    volume.maintenance.noteWork();
+    await volume.pass(3_000);
+    expect(volume.notes).toEqual([1, 9]);
   });
 
   it('does not wait when dead segments hold much, and writes one checkpoint for each time that is found', async () => {

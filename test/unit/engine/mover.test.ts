@@ -63,4 +63,16 @@ describe('what lives of a victim', () => {
     overwrite(1020, 8);
     expect(living(true)).toEqual([[1020, 8, placeWord0(VICTIM, 0), word1(0), false]]);
   });
+
+  it('is not looked for in a segment that is left alone: its pages may be what could not be read', () => {
+    const records = new RecordList();
+    records.add(1020, 1, placeWord0(VICTIM, 0), word1(0));
+    const map = {
+      liveBlocks: () => {
+        throw new Error('the page is not in memory');
+      },
+    };
+    const mover = new Mover({ map, heat: new BlockHeat(() => 1), canReseal: true } as unknown as MoverParts);
+    expect(mover.living(records, 0, 1, new Set([VICTIM])).count).toBe(0);
+  });
 });
