@@ -18,7 +18,7 @@
 
 import { corrupt, HoldfastError, messageOf, type NodeId, type ReplicaId, type VolumeId } from '../base/index.js';
 import type { LogPoint } from '../format/index.js';
-import { bringTo, SourceFailed, SourceLog } from './common-end.js';
+import { bringTo, SourceFailed, SourceLog } from './bring-to-end.js';
 import type { EngineMember, EngineOptions } from './engine-api.js';
 import { LEASE_WAIT_MS, OPEN_TIMEOUT_MS, RECONNECT_MS } from './limits.js';
 import type { ReplicaEvents, ReplicaPort, ReplicaStatus } from './replica-port.js';

@@ -146,8 +146,8 @@ export const plantedBugs: readonly PlantedBug[] = [
     file: 'src/engine/open.ts',
     edits: [
       [
-        '      try {\n        await bringTo(options, source, other, durable);',
-        '      try {\n        if (other.status.end.seq > source.status.end.seq) await bringTo(options, source, other, durable);',
+        '        await bringTo(source, other, durable, options.logger);',
+        '        if (other.status.end.seq > source.status.end.seq) await bringTo(source, other, durable, options.logger);',
       ],
     ],
   },
