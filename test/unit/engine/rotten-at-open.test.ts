@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest';
 import type { NodeId } from '../../../src/base/index.js';
 import { chooseSource, type ReplicaPort, type ReplicaStatus } from '../../../src/engine/index.js';
 import { DiskRig } from '../../lib/disk-rig.js';
-import { eventually, flush, read, rigVolume, write } from '../../lib/engine-rig.js';
+import { eventually, flush, read, request, rigVolume, write } from '../../lib/engine-rig.js';
 
 type Node = DiskRig['nodes'][0];
 const MiB = 1024 * 1024;
@@ -38,7 +38,7 @@ async function partedLogs(count: number): Promise<{ rig: DiskRig; data: Buffer }
   const newest = () => first.disk.contents(`${first.directory}/${first.segmentFiles().at(-1)!}`);
   const before = newest();
   deaf = true;
-  void write(engine, data.length, randomBytes(4096));
+  void request(engine, 'write', data.length, 4096, randomBytes(4096));
   await eventually(() => !newest().equals(before), 'the first node has it');
   engine.depose('test');
   for (const node of others) node.tamper = (port) => port;
