@@ -2,8 +2,7 @@
 
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import type { DevCluster } from './dev-cluster.js';
-import type { LoadedVolume } from './kill-run.js';
+import type { CsiCluster, TestNode, TestVolume } from './csi-cluster.js';
 
 /** Why volumes can't be attached here or which tools are not installed; empty when all is there. */
 export function missingFor(tools: readonly string[]): string {
@@ -38,8 +37,8 @@ export function checkUnmounted(device: string, fsType: 'ext4' | 'xfs'): void {
 
 /** Unmounts a volume while its device stays attached, works on the device, and stages and publishes it again. */
 export async function onDevice(
-  cluster: DevCluster,
-  { volume, node }: Pick<LoadedVolume, 'volume' | 'node'>,
+  cluster: CsiCluster,
+  { volume, node }: { readonly volume: TestVolume; readonly node: TestNode },
   work: (device: string) => void | Promise<void>,
 ): Promise<void> {
   const staging = cluster.staging(node, volume);
