@@ -6,10 +6,12 @@ import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const root = join(dirname(fileURLToPath(import.meta.url)), '../..');
+const tree = join(dirname(fileURLToPath(import.meta.url)), '../..');
+const isCompiled = !existsSync(join(tree, 'package.json'));
+const root = isCompiled ? dirname(tree) : tree;
 
 /** The folder with the compiled tree: `src/` and `test/` lie below it. */
-export const distFolder = join(root, process.env.HOLDFAST_DIST ?? 'dist');
+export const distFolder = isCompiled ? tree : join(root, process.env.HOLDFAST_DIST ?? 'dist');
 
 export default function buildOnce(): void {
   const tsc = join(root, 'node_modules/typescript/bin/tsc');
