@@ -30,14 +30,20 @@ export class Nemesis {
     this.#report = report;
   }
 
-  /** The kinds come in a shuffled deck, so that a run of some length has each of them, the frequent ones more often. */
+  /** Each kind once, in an order that the seed says; then from a shuffled deck in which the frequent ones lie more often. */
   draw(number: number): Fault {
-    const deck: Fault[] = this.#faults.flatMap((fault) => Array.from({ length: fault.weight }, () => fault));
-    const chance = new Chance(this.#seed + 7_919 * Math.floor(number / deck.length));
+    const kinds = this.#faults.length;
+    if (number < kinds) return this.#drawFrom(this.#faults, number, this.#seed);
+    const deck = this.#faults.flatMap((fault) => Array.from({ length: fault.weight }, () => fault));
+    const round = 1 + Math.floor((number - kinds) / deck.length);
+    return this.#drawFrom(deck, (number - kinds) % deck.length, this.#seed + 7_919 * round);
+  }
+
+  #drawFrom(deck: readonly Fault[], number: number, seed: number): Fault {
+    const chance = new Chance(seed);
     const rest = [...deck];
-    let drawn = rest[0]!;
-    for (let i = 0; i <= number % deck.length; i++) drawn = rest.splice(chance.between(0, rest.length), 1)[0]!;
-    return drawn;
+    for (let i = 0; i < number; i++) rest.splice(chance.between(0, rest.length), 1);
+    return rest[chance.between(0, rest.length)]!;
   }
 
   /** The fault with that number, to the end. Throws on any violation but a pause that was too long. */
