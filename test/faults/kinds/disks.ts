@@ -5,7 +5,7 @@ import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { createExportSource } from '../../../src/agent/index.js';
 import { MiB, realClock, type VolumeId } from '../../../src/base/index.js';
-import { NbdClient } from '../../../src/nbd/index.js';
+import { BlockRequestError, NbdClient } from '../../../src/nbd/index.js';
 import { blockCapability, type TestVolume } from '../../lib/csi-cluster.js';
 import { run } from '../../lib/system-needs.js';
 import type { Rig } from '../rig.js';
@@ -42,8 +42,7 @@ async function fill(client: NbdClient, bytes: number): Promise<Map<number, Buffe
       if (waiting.size < 16) continue;
       await client.flush();
     } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code === 'ENOSPC') return flushed;
+      if (error instanceof BlockRequestError && error.blockError === 'ENOSPC') return flushed;
       throw error;
     }
     for (const [where, what] of waiting) flushed.set(where, what);

@@ -176,7 +176,7 @@ describe('node disk', () => {
 
   it('names boot and mount, the oldest mount of a device', () => {
     expect(disk.bootId()).toMatch(/^[0-9a-f-]{36}$/);
-    expect(disk.mountId(directory)).toMatch(/^\d+:\d+\/(\d+|none)$/);
+    expect(disk.mountId(directory)).toMatch(/^\d+:\d+\/(\d+|none)(\/\d+)?$/);
     const table = '36 25 254:0 / /a rw\n29 25 254:0 / / rw\n30 25 0:5 / /p rw\n';
     expect(oldestMount(table, '254:0')).toBe('29');
     expect(oldestMount(table, '9:9')).toBe('none');
