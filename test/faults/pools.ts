@@ -1,6 +1,6 @@
 // The disk of one node: a small filesystem in a loop file, which can be full, fail, and lose what was not synced.
 
-import { closeSync, mkdirSync, openSync, rmSync, statfsSync, truncateSync, writeSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, rmSync, statfsSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { MiB } from '../../src/base/index.js';
 import { run } from '../lib/system-needs.js';
@@ -44,22 +44,15 @@ export class LoopPool {
     this.#mounted = true;
   }
 
-  /** Takes all room but so many bytes. */
+  /** Takes all room but so many bytes, to the next lower MiB: in one call, so that it is full from one moment to the next. */
   fill(leaveBytes: number): void {
     const { bavail, bsize } = statfsSync(this.mountPoint);
     const bytes = Math.floor((bavail * bsize - leaveBytes) / MiB) * MiB;
     if (bytes > 0) run('fallocate', '-l', String(bytes), this.#ballast);
-    if (leaveBytes > 0) return;
-    const fd = openSync(`${this.#ballast}-2`, 'w');
-    try {
-      for (const piece of [Buffer.alloc(64 * 1024), Buffer.alloc(4096)]) while (wrote(fd, piece));
-    } finally {
-      closeSync(fd);
-    }
   }
 
   empty(): void {
-    for (const path of [this.#ballast, `${this.#ballast}-2`]) rmSync(path, { force: true });
+    rmSync(this.#ballast, { force: true });
   }
 
   /** From now on every access ends with an I/O error, and what was not synced is lost, as if the disk's power were cut. */
@@ -86,14 +79,5 @@ export class LoopPool {
       }
     }
     rmSync(this.#image, { force: true });
-  }
-}
-
-function wrote(fd: number, bytes: Buffer): boolean {
-  try {
-    return writeSync(fd, bytes) > 0;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOSPC') return false;
-    throw error;
   }
 }

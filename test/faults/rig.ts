@@ -68,6 +68,12 @@ export class Rig {
     return (await this.cluster.answers()) ? '' : 'controller or a node plugin does not answer';
   }
 
+  async until(what: string, test: () => Promise<boolean>, withinMs = 60_000): Promise<void> {
+    for (const endMs = realClock.monotonicMs() + withinMs; !(await test()); await realClock.sleep(pollMs)) {
+      if (realClock.monotonicMs() > endMs) throw new Error(`not within ${withinMs / 1000} s: ${what}`);
+    }
+  }
+
   /** Empty when the volume serves with all replicas in sync. */
   async notWhole(node: TestNode, volume: TestVolume): Promise<string> {
     const status = await this.cluster.status(node, volume, 1_000).catch((error: Error) => error);
