@@ -103,7 +103,7 @@ export class FaultCluster extends CsiCluster {
   }
 
   #service(place: Place, node: string, role: string, args: readonly string[]): void {
-    const command = [process.execPath, join(distFolder, 'src/main/holdfast.js'), role, ...args];
+    const command = [process.execPath, join(distFolder, 'src/main/holdfast.js'), role, '--insecure', ...args];
     const logFile = join(this.dir, 'logs', `${node === '' ? '' : `${node}-`}${role}.log`);
     const service = new Service({ role, node, command: [...this.network.wrap(place), ...command], logFile });
     this.services.push(service);

@@ -70,7 +70,6 @@ const loseNode: Fault = {
     const silent = chance.hit(0.5);
     const moving = rig.loadsAt(old.id);
     const heirs = moving.map(() => chance.pick(rig.nodes.filter(({ id }) => id !== old.id)));
-    for (const [i, load] of moving.entries()) await load.crash(cluster.target(heirs[i]!, load.volume));
     const place = cluster.placeOf(old.id);
     const all = Array.from({ length: rig.nodes.length + 1 }, (_, one) => one).filter((one) => one !== place);
     const block = (what: 'block' | 'allow') => {
@@ -79,7 +78,10 @@ const loseNode: Fault = {
         cluster.network[what](other, place);
       }
     };
+    // Cut off it may go on for a moment, and must acknowledge nothing that the others lack.
     block('block');
+    if (silent) await rig.sleep(chance.between(50, 900));
+    for (const [i, load] of moving.entries()) await load.crash(cluster.target(heirs[i]!, load.volume));
     await killNodes(rig, [old]);
     const failovers: number[] = [];
     for (const [i, load] of moving.entries()) {
