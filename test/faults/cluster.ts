@@ -173,14 +173,17 @@ export class FaultCluster extends CsiCluster {
     await attempt('network', () => this.network.heal());
     for (const pool of this.pools) await attempt('pool', () => pool.empty());
     for (const service of this.services) service.signal('SIGCONT');
-    await Promise.all(this.services.filter(({ spec }) => spec.role === 'node').map((one) => one.down('SIGTERM')));
-    for (const { runDir } of this.nodes.length > 0 ? this.nodes : []) {
+    await Promise.all(this.services.filter(({ spec }) => spec.role === 'node').map((one) => one.end()));
+    // A volume is detached in good order while its daemon works.
+    for (const service of this.services)
+      if (service.spec.role !== 'node') await attempt('start', () => service.start());
+    for (const { runDir } of this.nodes) {
       if (!existsSync(runDir)) continue;
       const detach = detachEverything(runDir, silentLogger);
       const late = realClock.sleep(detachMs).then(() => process.stderr.write(`still attached in ${runDir}\n`));
       await attempt('attached volumes', () => Promise.race([detach, late]));
     }
-    await Promise.all(this.services.map((one) => one.down('SIGTERM')));
+    await Promise.all(this.services.map((one) => one.end()));
     this.disconnect();
     for (const probe of this.#probes.values()) probe.close();
     for (const pool of this.pools) await attempt('pool', () => pool.close());

@@ -21,6 +21,7 @@ export class Service {
   #watching: Promise<void> = Promise.resolve();
   #wanted = false;
   #starts = 0;
+  #over = false;
 
   constructor(spec: ServiceSpec) {
     this.spec = spec;
@@ -42,8 +43,9 @@ export class Service {
 
   /** Starts it, and again each time it ends by itself. */
   async start(): Promise<void> {
-    if (this.#wanted) return;
+    if (this.#wanted || this.#over) return;
     await this.#watching;
+    if (this.#over) return;
     this.#wanted = true;
     await this.#spawn();
     this.#watching = this.#watch();
@@ -77,5 +79,12 @@ export class Service {
     const killer = realClock.after(endWithinMs, () => this.signal('SIGKILL'));
     await this.#watching;
     killer.cancel();
+  }
+
+  /** Ended in good order, and for good: a fault that is still under way does not bring it back. */
+  async end(): Promise<void> {
+    this.#over = true;
+    this.signal('SIGCONT');
+    await this.down('SIGTERM');
   }
 }
