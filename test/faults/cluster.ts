@@ -12,7 +12,7 @@ import { blockCapability, CsiCluster, type NodePlace } from '../lib/csi-cluster.
 import { NamespaceNetwork } from './namespaces.js';
 import { controllerPlace, type Network, type Place } from './network.js';
 import { LoopPool } from './pools.js';
-import { ProxyNetwork } from './proxies.js';
+import { ProxyNetwork } from './proxy-network.js';
 import { Service } from './service.js';
 
 export interface FaultClusterOptions {
@@ -41,12 +41,7 @@ export class FaultCluster extends CsiCluster {
     // A database server that is not root walks through it.
     for (const name of ['', 'controller', 'logs']) mkdirSync(join(this.dir, name), { recursive: true, mode: 0o755 });
     chmodSync(this.dir, 0o755);
-    this.network =
-      options.network === 'namespaces'
-        ? new NamespaceNetwork(options.nodes)
-        : new ProxyNetwork(options.nodes, (place) =>
-            this.services.filter((one) => this.placeOf(one.spec.node) === place).map(({ pid }) => pid),
-          );
+    this.network = options.network === 'namespaces' ? new NamespaceNetwork(options.nodes) : new ProxyNetwork(this.dir);
   }
 
   static async start(options: FaultClusterOptions): Promise<FaultCluster> {
@@ -177,12 +172,11 @@ export class FaultCluster extends CsiCluster {
     // A volume is detached in good order while its daemon works.
     for (const service of this.services)
       if (service.spec.role !== 'node') await attempt('start', () => service.start());
-    for (const { runDir } of this.nodes) {
-      if (!existsSync(runDir)) continue;
-      const detach = detachEverything(runDir, silentLogger);
-      const late = realClock.sleep(detachMs).then(() => process.stderr.write(`still attached in ${runDir}\n`));
-      await attempt('attached volumes', () => Promise.race([detach, late]));
-    }
+    await Promise.all(
+      this.nodes
+        .filter(({ runDir }) => existsSync(runDir))
+        .map(({ runDir }) => attempt('attached volumes', () => detached(runDir))),
+    );
     await Promise.all(this.services.map((one) => one.end()));
     this.disconnect();
     for (const probe of this.#probes.values()) probe.close();
@@ -190,4 +184,11 @@ export class FaultCluster extends CsiCluster {
     await attempt('network', () => this.network.close());
     rmSync(this.dir, { recursive: true, force: true });
   }
+}
+
+/** Detaches what is attached there. Resolves after a while however that goes. */
+async function detached(runDir: string): Promise<void> {
+  const late = realClock.sleep(detachMs).then(() => Promise.reject(new Error(`still attached in ${runDir}`)));
+  late.catch(() => {});
+  await Promise.race([detachEverything(runDir, silentLogger), late]);
 }

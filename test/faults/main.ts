@@ -25,7 +25,13 @@ async function main(argv: readonly string[]): Promise<number> {
     return 2;
   }
   const stop = new AbortController();
-  for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => stop.abort());
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(name, () => {
+      if (stop.signal.aborted) process.exit(1);
+      say('cleaning up; a second signal leaves everything as it is');
+      stop.abort();
+    });
+  }
   const { violations } = await runFaults(options, say, stop.signal);
   return violations.length === 0 ? 0 : 1;
 }

@@ -122,7 +122,7 @@ export class NamespaceNetwork implements Network {
     else this.#slow.delete(place);
   }
 
-  reset(place: Place): number {
+  async reset(place: Place): Promise<number> {
     const out = run('nsenter', `--net=/run/netns/${this.#name(place)}`, 'ss', '-HKtn', 'state', 'established');
     return out.split('\n').filter((line) => line.trim() !== '').length;
   }

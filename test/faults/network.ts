@@ -21,7 +21,7 @@ export interface Network {
   /** What leaves and reaches the place is slow (some megabits a second, tens of milliseconds), until told otherwise. */
   slow(place: Place, slow: boolean): void;
   /** Every connection of the place is reset. Resolves with how many. */
-  reset(place: Place): number;
+  reset(place: Place): Promise<number>;
   /** Undoes all of the above. */
   heal(): void;
   close(): void;

@@ -1,13 +1,13 @@
-// A TCP proxy before each process, where namespaces can't be had: it knows who connected by the process that owns the other end, so
-// that it can hold back what one place sends to another. It resets connections and delays bytes; packets it can't lose.
+// A TCP proxy before each process: it knows who connected by the process that owns the other end, so that it can hold back what one
+// place sends to another. It resets connections and delays bytes; packets it can't lose. Lives in a thread (proxy-thread.ts).
 
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { createServer, connect as dial, type Server, type Socket } from 'node:net';
 import { realClock } from '../../src/base/index.js';
-import { controllerPlace, type Network, type Place } from './network.js';
+import { controllerPlace, type Place } from './network.js';
 
-const hostOf = (place: Place) => `127.213.0.${place + 1}`;
-const proxyOf = (place: Place) => `127.213.1.${place + 1}`;
+export const hostOf = (place: Place) => `127.213.0.${place + 1}`;
+export const proxyOf = (place: Place) => `127.213.1.${place + 1}`;
 const slowMs = 40;
 /** Bytes that wait in a direction that is held back; more are left to TCP. */
 const heldMax = 1 << 20;
@@ -61,30 +61,16 @@ interface Link {
   readonly lanes: readonly Lane[];
 }
 
-export class ProxyNetwork implements Network {
-  readonly kind = 'TCP proxies';
-  readonly #pidsOf: (place: Place) => readonly number[];
-  readonly #nodes: number;
+export class Proxies {
+  /** Of the cluster: its processes name it in their arguments. */
+  readonly #dir: string;
   readonly #servers: Server[] = [];
   readonly #links = new Set<Link>();
   readonly #blocked = new Set<string>();
   readonly #slow = new Set<Place>();
 
-  constructor(nodes: number, pidsOf: (place: Place) => readonly number[]) {
-    this.#nodes = nodes;
-    this.#pidsOf = pidsOf;
-  }
-
-  wrap(): readonly string[] {
-    return [];
-  }
-
-  host(place: Place): string {
-    return hostOf(place);
-  }
-
-  advertised(place: Place): string {
-    return proxyOf(place);
+  constructor(dir: string) {
+    this.#dir = dir;
   }
 
   async expose(place: Place, port: number): Promise<void> {
@@ -125,10 +111,8 @@ export class ProxyNetwork implements Network {
       .split('\n')
       .find((one) => one.trim().split(/\s+/)[1] === local);
     const inode = line?.trim().split(/\s+/)[9];
-    for (let place = controllerPlace; place <= this.#nodes; place++) {
-      if (this.#pidsOf(place).some((pid) => holds(pid, `socket:[${inode}]`))) return place;
-    }
-    return -1;
+    const owner = processesOf(this.#dir).find(({ pid }) => holds(pid, `socket:[${inode}]`));
+    return owner?.place ?? -1;
   }
 
   block(from: Place, to: Place): void {
@@ -161,10 +145,27 @@ export class ProxyNetwork implements Network {
     this.#slow.clear();
     this.#release();
   }
+}
 
-  close(): void {
-    for (const server of this.#servers) server.close();
-    for (const { sockets } of this.#links) for (const socket of sockets) socket.destroy();
+function processesOf(dir: string): { readonly pid: number; readonly place: Place }[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap((name) => {
+      const words = contentsOf(`/proc/${name}/cmdline`).split('\0');
+      if (!words.some((word) => word.includes(`${dir}/`))) return [];
+      const node = words[words.indexOf('--node-id') + 1] ?? '';
+      return [
+        { pid: Number(name), place: words.includes('--node-id') ? Number(node.replace(/\D/g, '')) : controllerPlace },
+      ];
+    });
+}
+
+/** Empty for a process that has just ended. */
+function contentsOf(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
   }
 }
 

@@ -1,6 +1,6 @@
 // What system tests need of the machine, and what they do to the device under an attached volume.
 
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import type { CsiCluster, TestNode, TestVolume } from './csi-cluster.js';
 
@@ -26,13 +26,31 @@ export function run(program: string, ...args: string[]): string {
   );
 }
 
+/** The same for a program that may wait for a volume: nothing else is held up meanwhile. */
+export async function runBeside(program: string, ...args: string[]): Promise<string> {
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  let [out, said] = ['', ''];
+  child.stdout.on('data', (chunk) => {
+    out = (out + chunk).slice(-(1 << 20));
+  });
+  child.stderr.on('data', (chunk) => {
+    said = (said + chunk).slice(-2_000);
+  });
+  const ended = await new Promise((resolve) => {
+    child.once('error', (error) => resolve(error.message));
+    child.once('close', (code, signal) => resolve(code ?? signal));
+  });
+  if (ended === 0) return out;
+  throw new Error(`${program} ${args.join(' ')} ended with ${ended}: ${`${out}${said}`.slice(-2_000)}`);
+}
+
 /** The device on which a mounted path lies. */
 export const deviceUnder = (path: string): string => run('findmnt', '-n', '-o', 'SOURCE', '--mountpoint', path).trim();
 
 /** The filesystem's own check, which may find nothing to say. */
-export function checkUnmounted(device: string, fsType: 'ext4' | 'xfs'): void {
-  if (fsType === 'ext4') run('e2fsck', '-f', '-n', device);
-  else run('xfs_repair', '-n', device);
+export async function checkUnmounted(device: string, fsType: 'ext4' | 'xfs'): Promise<void> {
+  if (fsType === 'ext4') await runBeside('e2fsck', '-f', '-n', device);
+  else await runBeside('xfs_repair', '-n', device);
 }
 
 /** Unmounts a volume while its device stays attached, works on the device, and stages and publishes it again. */
@@ -44,7 +62,7 @@ export async function onDevice(
   const staging = cluster.staging(node, volume);
   const device = deviceUnder(staging);
   await node.client.NodeUnpublishVolume({ volume_id: volume.id, target_path: cluster.target(node, volume) });
-  run('umount', staging);
+  await runBeside('umount', staging);
   await work(device);
   await cluster.use(node, volume);
 }

@@ -124,7 +124,7 @@ const reset: Fault = {
     const times = chance.between(1, 4);
     let connections = 0;
     for (let i = 0; i < times; i++) {
-      connections += rig.cluster.network.reset(rig.cluster.placeOf(node));
+      connections += await rig.cluster.network.reset(rig.cluster.placeOf(node));
       await rig.sleep(chance.between(10, 600));
     }
     return { what: `${connections} of ${node}`, victims: [node] };

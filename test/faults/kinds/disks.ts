@@ -7,7 +7,7 @@ import { createExportSource } from '../../../src/agent/index.js';
 import { MiB, realClock, type VolumeId } from '../../../src/base/index.js';
 import { BlockRequestError, NbdClient } from '../../../src/nbd/index.js';
 import { blockCapability, type TestVolume } from '../../lib/csi-cluster.js';
-import { run } from '../../lib/system-needs.js';
+import { runBeside } from '../../lib/system-needs.js';
 import type { Chance } from '../chance.js';
 import type { Rig, Struck } from '../rig.js';
 import { type Fault, victim } from './fault.js';
@@ -57,7 +57,8 @@ async function fullDisk(rig: Rig, chance: Chance, byOthers: boolean): Promise<St
   const size = 512 * MiB;
   const { cluster } = rig;
   for (const load of rig.loads) await load.pause();
-  for (const load of rig.loads) if (load.fsType !== null) run('sync', '-f', cluster.staging(load.node, load.volume));
+  for (const load of rig.loads)
+    if (load.fsType !== null) await runBeside('sync', '-f', cluster.staging(load.node, load.volume));
   const volume = await cluster.createVolume({
     bytes: size,
     capability: blockCapability,

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { realClock } from '../../../src/base/index.js';
 import { alignedBuffer } from '../../../src/platform/mount/aligned.js';
 import type { TestNode } from '../../lib/csi-cluster.js';
-import { run } from '../../lib/system-needs.js';
+import { runBeside } from '../../lib/system-needs.js';
 import type { Load } from '../loads/load.js';
 import type { Rig } from '../rig.js';
 import type { Fault } from './fault.js';
@@ -51,7 +51,7 @@ async function firstWrite(load: Load, target: string): Promise<void> {
   const path = isDevice ? target : join(target, 'first-write');
   const file = await open(path, isDevice ? constants.O_RDWR | constants.O_DIRECT : 'w');
   try {
-    const size = isDevice ? Number(run('blockdev', '--getsize64', target)) : 4_096;
+    const size = isDevice ? Number(await runBeside('blockdev', '--getsize64', target)) : 4_096;
     await file.write(alignedBuffer(4_096).subarray(0, 4_096), 0, 4_096, size - 4_096);
     if (!isDevice) await file.sync();
   } finally {
@@ -102,6 +102,50 @@ const loseNode: Fault = {
   },
 };
 
+/** Asks the device for a block that nobody has in memory. Resolves with how that ended. */
+async function readFrom(device: string): Promise<string> {
+  return runBeside('dd', `if=${device}`, 'of=/dev/null', 'bs=4096', 'count=1', 'iflag=direct').then(
+    () => 'answered',
+    (error: Error) => (error.message.includes('Input/output error') ? 'refused' : error.message),
+  );
+}
+
+const deposed: Fault = {
+  kind: 'node stands still, its volume goes on elsewhere, then it wakes',
+  weight: 4,
+  pairs: false,
+  limits: { failoverMs: 5_000 },
+  async strike(rig, chance) {
+    const { cluster } = rig;
+    const load = rig.loads.find(({ name }) => name === 'device')!;
+    const old = load.node;
+    const heir = chance.pick(rig.nodes.filter(({ id }) => id !== old.id));
+    const services = cluster.servicesOf(old.id);
+    for (const service of services) service.signal('SIGSTOP');
+    await rig.sleep(chance.between(0, 1_500));
+    await load.crash(cluster.target(heir, load.volume));
+    await cluster.controller.ControllerUnpublishVolume({ volume_id: load.volume.id, node_id: old.id });
+    const orderedMs = realClock.monotonicMs();
+    const target = await cluster.use(heir, load.volume);
+    await firstWrite(load, target);
+    const failovers = [realClock.monotonicMs() - orderedMs];
+    load.node = heir;
+    await load.revive();
+    // Asked after the new engine serves: whatever the old one still believes, it may not answer with success.
+    const answer = readFrom(cluster.target(old, load.volume));
+    for (const service of services) service.signal('SIGCONT');
+    const said = await answer;
+    if (said !== 'refused') throw new Error(`a read at the device of a deposed engine: ${said}`);
+    await clearNode(rig, old, [load]);
+    return {
+      what: `${old.id} to ${heir.id}`,
+      victims: [old.id],
+      failovers,
+      unjudged: rig.loadsAt(old.id).concat(load),
+    };
+  },
+};
+
 const powerCutAll: Fault = {
   kind: 'power cut of all nodes',
   weight: 3,
@@ -114,7 +158,7 @@ const powerCutAll: Fault = {
     // What is only acknowledged may be lost then: these are flushed before.
     for (const load of others) {
       await load.pause();
-      run('sync', '-d', cluster.target(load.node, load.volume));
+      await runBeside('sync', '-d', cluster.target(load.node, load.volume));
     }
     for (const load of durable) await load.crash(cluster.target(load.node, load.volume));
     await killNodes(rig, rig.nodes);
@@ -134,4 +178,4 @@ const powerCutAll: Fault = {
   },
 };
 
-export const losses = [loseNode, powerCutAll];
+export const losses = [loseNode, deposed, powerCutAll];

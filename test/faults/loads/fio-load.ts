@@ -41,7 +41,7 @@ export class FioLoad implements Load {
       ...['--name=verify', `--filename=${this.#path}`, `--size=${this.#bytes}`, `--io_size=${this.#bytes / 5}`],
       ...['--direct=1', '--ioengine=libaio', '--iodepth=4', '--rw=randwrite', '--bs=4k', '--rate=512k'],
       ...[`--randseed=${this.#seed + round}`, '--fsync=64', '--verify=crc32c', '--verify_backlog=256'],
-      ...['--verify_fatal=1', '--verify_dump=0', '--output-format=json'],
+      ...['--verify_fatal=1', '--verify_dump=0', '--verify_state_save=0', '--output-format=json'],
     ];
     const child = spawn('fio', args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
     let [out, err] = ['', ''];

@@ -38,7 +38,7 @@ export class PostgresLoad implements Load {
   async start(path: string): Promise<void> {
     await this.#server.create(path);
     await this.#server.start();
-    this.#server.run(
+    await this.#server.run(
       'psql',
       '-qAtXc',
       `CREATE EXTENSION amcheck;
@@ -128,9 +128,9 @@ export class PostgresLoad implements Load {
   async revive(): Promise<number> {
     await this.#server.start();
     await this.#checkRows();
-    await this.#server.runBeside('pg_amcheck', '--all', '--heapallindexed');
+    await this.#server.run('pg_amcheck', '--all', '--heapallindexed');
     await this.#server.stop();
-    await this.#server.runBeside('pg_checksums', '--check', '-D', this.#server.data);
+    await this.#server.run('pg_checksums', '--check', '-D', this.#server.data);
     await this.#server.start();
     await this.#runSessions();
     return this.#answers.lastMs;
@@ -141,7 +141,7 @@ export class PostgresLoad implements Load {
     const wrong = `count(*) FILTER (WHERE body <> ${body('session', 'id', 'version')})`;
     for (const [session, had] of this.#committed.entries()) {
       const query = `SELECT count(*), coalesce(max(id), 0), ${wrong} FROM ledger WHERE session = ${session}`;
-      const [count, highest, bad] = this.#server.run('psql', '-qAtXc', query).trim().split('|').map(Number);
+      const [count, highest, bad] = (await this.#server.run('psql', '-qAtXc', query)).trim().split('|').map(Number);
       const problem =
         bad! > 0
           ? `${bad} rows have wrong contents`
@@ -154,10 +154,10 @@ export class PostgresLoad implements Load {
   }
 
   async verify(): Promise<string> {
-    await this.#server.runBeside('pg_checksums', '--check', '-D', this.#server.data);
+    await this.#server.run('pg_checksums', '--check', '-D', this.#server.data);
     await this.#server.start();
     await this.#checkRows();
-    await this.#server.runBeside('pg_amcheck', '--all', '--heapallindexed');
+    await this.#server.run('pg_amcheck', '--all', '--heapallindexed');
     await this.#server.stop();
     return `${this.acknowledged} transactions, checked ${this.#checks} times with pg_amcheck and pg_checksums`;
   }

@@ -67,23 +67,18 @@ export class PostgresServer {
   }
 
   /** Runs one of its programs to the end. Throws with what it said when it fails. */
-  run(name: string, ...args: string[]): string {
-    const program = join(this.#bin, name);
-    const { status, stdout, stderr, error } = spawnSync(program, args, { ...this.#options, encoding: 'utf8' });
-    if (status === 0) return stdout;
-    throw new Error(`${name} ended with ${status ?? error?.message}: ${`${stdout}${stderr}`.slice(-2_000)}`);
-  }
-
-  /** The same without holding up anything else. */
-  async runBeside(name: string, ...args: string[]): Promise<void> {
+  async run(name: string, ...args: string[]): Promise<string> {
     const child = spawn(join(this.#bin, name), args, { ...this.#options, stdio: ['ignore', 'pipe', 'pipe'] });
-    let said = '';
-    for (const stream of [child.stdout, child.stderr])
-      stream.on('data', (chunk) => {
-        said = (said + chunk).slice(-2_000);
-      });
+    let [out, said] = ['', ''];
+    child.stdout.on('data', (chunk) => {
+      out = (out + chunk).slice(-(1 << 20));
+    });
+    child.stderr.on('data', (chunk) => {
+      said = (said + chunk).slice(-2_000);
+    });
     const code = await new Promise((resolve) => child.once('close', resolve));
-    if (code !== 0) throw new Error(`${name} ended with ${code}: ${said}`);
+    if (code === 0) return out;
+    throw new Error(`${name} ended with ${code}: ${`${out}${said}`.slice(-2_000)}`);
   }
 
   spawn(name: string, ...args: string[]): ChildProcess {
@@ -95,7 +90,7 @@ export class PostgresServer {
     this.data = join(path, 'postgres');
     mkdirSync(this.data, { mode: 0o700 });
     chownSync(this.data, this.#as.uid, this.#as.gid);
-    await this.runBeside('initdb', '-D', this.data, '--data-checksums', '-A', 'trust', '-U', 'postgres');
+    await this.run('initdb', '-D', this.data, '--data-checksums', '-A', 'trust', '-U', 'postgres');
   }
 
   async start(): Promise<void> {
@@ -117,8 +112,8 @@ export class PostgresServer {
     this.#ended = new Promise((resolve) => child.once('close', resolve));
     for (const endMs = realClock.monotonicMs() + startMs; ; await realClock.sleep(100)) {
       if (child.exitCode !== null || child.signalCode !== null) throw new Error(`PostgreSQL ended: ${this.#said}`);
-      const { status } = spawnSync(join(this.#bin, 'psql'), ['-qAtXc', 'SELECT 1'], this.#options);
-      if (status === 0) return;
+      const answer = await this.run('psql', '-qAtXc', 'SELECT 1').catch(() => '');
+      if (answer !== '') return;
       if (realClock.monotonicMs() > endMs) throw new Error(`PostgreSQL did not start: ${this.#said}`);
     }
   }
