@@ -59,6 +59,22 @@ async function firstWrite(load: Load, target: string): Promise<void> {
   }
 }
 
+/** Nothing that the node sends or is sent arrives, or all of it again. */
+function silence(rig: Rig, node: TestNode, silent: boolean): void {
+  const { network } = rig.cluster;
+  const place = rig.cluster.placeOf(node.id);
+  for (let other = 0; other <= rig.nodes.length; other++) {
+    if (other === place) continue;
+    for (const [from, to] of [
+      [place, other],
+      [other, place],
+    ] as const) {
+      if (silent) network.block(from, to);
+      else network.allow(from, to);
+    }
+  }
+}
+
 const loseNode: Fault = {
   kind: 'node lost, its volumes go on elsewhere',
   weight: 6,
@@ -70,17 +86,11 @@ const loseNode: Fault = {
     const silent = chance.hit(0.5);
     const moving = rig.loadsAt(old.id);
     const heirs = moving.map(() => chance.pick(rig.nodes.filter(({ id }) => id !== old.id)));
-    const place = cluster.placeOf(old.id);
-    const all = Array.from({ length: rig.nodes.length + 1 }, (_, one) => one).filter((one) => one !== place);
-    const block = (what: 'block' | 'allow') => {
-      for (const other of silent ? all : []) {
-        cluster.network[what](place, other);
-        cluster.network[what](other, place);
-      }
-    };
     // Cut off it may go on for a moment, and must acknowledge nothing that the others lack.
-    block('block');
-    if (silent) await rig.sleep(chance.between(50, 900));
+    if (silent) {
+      silence(rig, old, true);
+      await rig.sleep(chance.between(50, 900));
+    }
     for (const [i, load] of moving.entries()) await load.crash(cluster.target(heirs[i]!, load.volume));
     await killNodes(rig, [old]);
     const failovers: number[] = [];
@@ -93,7 +103,7 @@ const loseNode: Fault = {
       load.node = heirs[i]!;
       await load.revive();
     }
-    block('allow');
+    if (silent) silence(rig, old, false);
     for (const service of cluster.servicesOf(old.id)) await service.start();
     await clearNode(rig, old, moving);
     const names = moving.map(({ name, node }) => `${name} to ${node.id}`).join(', ');
@@ -111,7 +121,7 @@ async function readFrom(device: string): Promise<string> {
 }
 
 const deposed: Fault = {
-  kind: 'node stands still, its volume goes on elsewhere, then it wakes',
+  kind: 'node set aside, its volume goes on elsewhere, then it is back',
   weight: 4,
   pairs: false,
   limits: { failoverMs: 5_000 },
@@ -120,8 +130,14 @@ const deposed: Fault = {
     const load = rig.loads.find(({ name }) => name === 'device')!;
     const old = load.node;
     const heir = chance.pick(rig.nodes.filter(({ id }) => id !== old.id));
+    // Stopped it hears of its end as soon as it goes on; cut off it must know by its lease.
+    const stopped = chance.hit(0.3);
     const services = cluster.servicesOf(old.id);
-    for (const service of services) service.signal('SIGSTOP');
+    const setAside = (aside: boolean) => {
+      if (stopped) for (const service of services) service.signal(aside ? 'SIGSTOP' : 'SIGCONT');
+      else silence(rig, old, aside);
+    };
+    setAside(true);
     await rig.sleep(chance.between(0, 1_500));
     await load.crash(cluster.target(heir, load.volume));
     await cluster.controller.ControllerUnpublishVolume({ volume_id: load.volume.id, node_id: old.id });
@@ -133,16 +149,13 @@ const deposed: Fault = {
     await load.revive();
     // Asked after the new engine serves: whatever the old one still believes, it may not answer with success.
     const answer = readFrom(cluster.target(old, load.volume));
-    for (const service of services) service.signal('SIGCONT');
+    await Promise.race([answer, rig.sleep(1_500)]);
+    setAside(false);
     const said = await answer;
     if (said !== 'refused') throw new Error(`a read at the device of a deposed engine: ${said}`);
     await clearNode(rig, old, [load]);
-    return {
-      what: `${old.id} to ${heir.id}`,
-      victims: [old.id],
-      failovers,
-      unjudged: rig.loadsAt(old.id).concat(load),
-    };
+    const how = `${old.id} ${stopped ? 'stopped' : 'cut off'}, ${load.name} to ${heir.id}`;
+    return { what: how, victims: [old.id], failovers, unjudged: rig.loadsAt(old.id).concat(load) };
   },
 };
 
