@@ -24,6 +24,8 @@ async function main(argv: readonly string[]): Promise<number> {
     process.stderr.write(`real processes under faults can't be had here: ${missing}\n`);
     return 2;
   }
+  // Whoever reads along may be gone before everything is cleaned up.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
   const stop = new AbortController();
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(name, () => {
