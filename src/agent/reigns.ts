@@ -16,7 +16,7 @@ import {
 } from '../base/index.js';
 import type { EngineMember, EngineVolume, QosLimits } from '../engine/index.js';
 import type { LogPoint, Reign } from '../format/index.js';
-import type { Publication, Qos, VolumeRecord, WrappedKeyRecord } from '../meta/index.js';
+import { mayBeInSync, type Publication, type Qos, type VolumeRecord, type WrappedKeyRecord } from '../meta/index.js';
 
 /** What an engine is opened for. */
 export type Purpose = 'attached' | 'maintenance';
@@ -118,7 +118,7 @@ export function changeSet(
   if (record.setVersion !== change.expectedSetVersion) return 'conflict';
   for (const id of change.inSync) {
     const replica = record.replicas.find((one) => one.id === id);
-    if (replica?.state !== 'ok') {
+    if (replica === undefined || !mayBeInSync(replica, record.inSync.includes(id))) {
       throw precondition(`replica ${id} of volume ${record.id} is ${replica?.state ?? 'unknown'}: it can't be in sync`);
     }
   }
@@ -134,7 +134,7 @@ export function markLost(
 ): VolumeRecord | undefined {
   if (!isOurs(record, reign)) return undefined;
   const replica = record.replicas.find((one) => one.id === replicaId);
-  if (!replica || replica.state === 'lost') return undefined;
+  if (!replica || replica.state === 'lost' || replica.state === 'leaving') return undefined;
   const lost = { ...replica, state: 'lost' as const, message: message.slice(0, 500) };
   return { ...record, replicas: record.replicas.map((one) => (one === replica ? lost : one)) };
 }
@@ -171,16 +171,17 @@ export function qosLimits(qos: Qos): QosLimits {
   };
 }
 
-/** Replicas that are still being made are no members. */
+/** Replicas that are still being made are no members, nor are those that have left already. */
 export function engineMembers(record: VolumeRecord): EngineMember[] {
   return record.replicas
-    .filter((replica) => replica.state !== 'creating' || record.inSync.includes(replica.id))
+    .filter(({ id, state }) => record.inSync.includes(id) || (state !== 'creating' && state !== 'leaving'))
     .map((replica) => ({
       replicaId: replica.id,
       incarnationId: replica.incarnationId,
       nodeId: replica.nodeId,
       inSync: record.inSync.includes(replica.id),
       lost: replica.state === 'lost',
+      leaving: replica.state === 'leaving',
     }));
 }
 

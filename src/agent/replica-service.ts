@@ -71,6 +71,7 @@ async function create(
       incarnationId: parseUuid<IncarnationId>(member.incarnation_id, 'member incarnation id'),
     })),
     setVersion: request.set_version,
+    joining: request.joining,
   };
   await options.workerFor(volumeId).call('createReplica', order, createTimeoutMs);
   return {};

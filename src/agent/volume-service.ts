@@ -13,6 +13,7 @@ import {
   type SnapshotId,
   type VolumeId,
 } from '../base/index.js';
+import type { EngineReplicaState } from '../engine/index.js';
 import { type Handlers, type holdfast, holdfastServices, implement, type ServiceBinding } from '../rpc/index.js';
 import { qosLimits } from './reigns.js';
 import type { OpenVolumeStatus, Volumes } from './volumes.js';
@@ -63,6 +64,10 @@ export function volumeService(volumes: Volumes, options: { readonly acceptsKeys:
       const qos = qosOf(request.qos);
       await ifOpen(() => volumes.orderIfOpen(volumeOf(request), 'setQos', { qos }, orderTimeoutMs));
       return {};
+    },
+    async Members(request) {
+      const replicas = await volumes.followMembers(volumeOf(request), orderTimeoutMs);
+      return { replicas: replicas.map(replicaState) };
     },
     async DeleteSnapshot(request) {
       const snapshotId = parseUuid<SnapshotId>(request.snapshot_id, 'snapshot id');
@@ -202,6 +207,17 @@ function qosOf(qos: holdfast.Qos__Output | null) {
   });
 }
 
+function replicaState(replica: EngineReplicaState): holdfast.ReplicaState {
+  return {
+    replica_id: replica.replicaId,
+    node_id: replica.nodeId,
+    state: replica.state,
+    message: replica.message,
+    appended_through: replica.appendedThrough,
+    behind_bytes: replica.behindBytes,
+  };
+}
+
 function statusOf(open: OpenVolumeStatus): holdfast.VolumeStatus {
   const { engine } = open;
   const common = { volume_id: open.volumeId, epoch: open.epoch, exported: open.exported, socket_path: open.socketPath };
@@ -213,14 +229,7 @@ function statusOf(open: OpenVolumeStatus): holdfast.VolumeStatus {
     size_bytes: engine.sizeBytes,
     allocated_bytes: engine.allocatedBytes,
     stored_bytes: engine.storedBytes,
-    replicas: engine.replicas.map((replica) => ({
-      replica_id: replica.replicaId,
-      node_id: replica.nodeId,
-      state: replica.state,
-      message: replica.message,
-      appended_through: replica.appendedThrough,
-      behind_bytes: replica.behindBytes,
-    })),
+    replicas: engine.replicas.map(replicaState),
     snapshot_count: engine.snapshotCount,
     counters: {
       reads: engine.counters.reads,

@@ -17,6 +17,7 @@ import {
   type TimerHandle,
   type VolumeId,
 } from '../base/index.js';
+import type { EngineReplicaState } from '../engine/index.js';
 import type { Reign } from '../format/index.js';
 import type { VolumeRecord } from '../meta/index.js';
 import { closeTimeoutMs, type EngineStartParts, startEngine } from './engine-start.js';
@@ -25,6 +26,7 @@ import {
   checkMaintainable,
   clearEngine,
   deposed,
+  engineMembers,
   formerEngineGone,
   grantReign,
   isOurs,
@@ -84,6 +86,7 @@ export class Volumes {
   readonly #open = new Map<VolumeId, OpenVolume>();
   readonly #opening = new Map<VolumeId, { readonly epoch: number; readonly purpose: Purpose; ended: boolean }>();
   readonly #queues = new SerialQueues();
+  readonly #following = new SerialQueues();
   readonly #idleMs: number;
   #stopping = false;
 
@@ -133,25 +136,57 @@ export class Volumes {
     params: Omit<WorkerMethods[Method]['params'], keyof Addressed>,
     options: { readonly timeoutMs: number; readonly keepOpenMs?: number },
   ): Promise<WorkerMethods[Method]['result']> {
-    const open = await this.#serially(volumeId, async () => {
+    const open = await this.#take(volumeId);
+    try {
+      const full = { ...params, ...this.#address(open) } as WorkerMethods[Method]['params'];
+      return await this.#options.workerFor(volumeId).call(method, full, options.timeoutMs);
+    } catch (error) {
+      this.#forgetIfGone(open, error);
+      throw error;
+    } finally {
+      this.#giveBack(open, options.keepOpenMs ?? 0);
+    }
+  }
+
+  #take(volumeId: VolumeId): Promise<OpenVolume> {
+    return this.#serially(volumeId, async () => {
       const found = await this.#openOrMaintain(volumeId);
       found.users++;
       found.idleTimer?.cancel();
       return found;
     });
+  }
+
+  #giveBack(open: OpenVolume, keepMs: number): void {
+    open.users--;
+    open.busyUntilMs = Math.max(open.busyUntilMs, this.#options.clock.monotonicMs() + keepMs);
+    this.#armIdle(open);
+  }
+
+  /** The worker has no such engine: whoever comes next must not be sent there again. */
+  #forgetIfGone(open: OpenVolume, error: unknown): void {
+    if (error instanceof HoldfastError && error.code === 'ABORTED' && error.reason === 'StaleReign') this.#forget(open);
+  }
+
+  /**
+   * Gives the volume's engine, a maintenance engine if need be, the replicas that the record names now. Read and given one after
+   * the other, so that an older list never comes after a newer one.
+   */
+  async followMembers(volumeId: VolumeId, timeoutMs: number): Promise<readonly EngineReplicaState[]> {
+    const open = await this.#take(volumeId);
     try {
-      const full = { ...params, ...this.#address(open) } as WorkerMethods[Method]['params'];
-      return await this.#options.workerFor(volumeId).call(method, full, options.timeoutMs);
+      return await this.#following.run(volumeId, async () => {
+        const record = await this.#record(volumeId);
+        if (!isOurs(record, open.reign)) throw deposed(volumeId, open.reign);
+        const order = { members: engineMembers(record), minReplicas: record.parameters.minReplicas };
+        const worker = this.#options.workerFor(volumeId);
+        return await worker.call('follow', { ...order, ...this.#address(open) }, timeoutMs);
+      });
     } catch (error) {
-      // The worker has no such engine: whoever comes next must not be sent there again.
-      if (error instanceof HoldfastError && error.code === 'ABORTED' && error.reason === 'StaleReign')
-        this.#forget(open);
+      this.#forgetIfGone(open, error);
       throw error;
     } finally {
-      open.users--;
-      const keepMs = options.keepOpenMs ?? 0;
-      open.busyUntilMs = Math.max(open.busyUntilMs, this.#options.clock.monotonicMs() + keepMs);
-      this.#armIdle(open);
+      this.#giveBack(open, 0);
     }
   }
 

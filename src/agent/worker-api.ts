@@ -15,6 +15,7 @@ import type {
   ChangedExtents,
   CloneTarget,
   EngineMember,
+  EngineReplicaState,
   EngineStatus,
   EngineVolume,
   QosLimits,
@@ -50,6 +51,7 @@ export interface CreateReplicaOrder {
   readonly parameters: Readonly<Record<string, string>>;
   readonly members: readonly Member[];
   readonly setVersion: number;
+  readonly joining?: boolean;
 }
 
 export interface ReplicaReport {
@@ -122,6 +124,11 @@ export interface WorkerMethods {
   resize: {
     readonly params: Addressed & { readonly sizeBytes: number };
     readonly result: { readonly sizeBytes: number };
+  };
+  /** See Engine.follow. */
+  follow: {
+    readonly params: Addressed & { readonly members: readonly EngineMember[]; readonly minReplicas: number };
+    readonly result: readonly EngineReplicaState[];
   };
   setQos: { readonly params: Addressed & { readonly qos: QosLimits }; readonly result: null };
   deleteSnapshot: { readonly params: Addressed & { readonly snapshotId: SnapshotId }; readonly result: null };

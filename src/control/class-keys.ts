@@ -110,10 +110,14 @@ const keyProvider: KeyParser = (value, draft, key) => {
   put(draft, 'keyProvider', value, key);
 };
 
-/** Fixed when the volume is made, or not to be changed in this release. */
-export const fixedKeys: Readonly<Record<string, KeyParser>> = {
+/** Can be given at creation and changed later: the replicas follow. */
+export const copiesKeys: Readonly<Record<string, KeyParser>> = {
   replicas: (value, draft, key) => put(draft, 'replicas', copies(key, value), key),
   minReplicas: (value, draft, key) => put(draft, 'minReplicas', copies(key, value), key),
+};
+
+/** Fixed when the volume is made, or not to be changed in this release. */
+export const fixedKeys: Readonly<Record<string, KeyParser>> = {
   failureDomain,
   dataLocality: oneOf('dataLocality', ['disabled', 'preferred', 'required']),
   nodeSelector: tagList('nodeSelector'),
@@ -128,13 +132,13 @@ export const fixedKeys: Readonly<Record<string, KeyParser>> = {
   snapshotSchedule: planned('take snapshots by VolumeSnapshot objects'),
   snapshotRetain: planned('it belongs to snapshotSchedule'),
   quiesce: planned('snapshots are crash-consistent'),
-  rebuildMaxBps: planned('there is no rebuild yet'),
+  rebuildMaxBps: planned('a rebuild gives way to clients by itself'),
 };
 
 /** Keys of other drivers, understood so that their classes carry over. */
 export const aliasKeys: Readonly<Record<string, KeyParser>> = {
-  numberOfReplicas: fixedKeys.replicas!,
-  repl: fixedKeys.replicas!,
+  numberOfReplicas: copiesKeys.replicas!,
+  repl: copiesKeys.replicas!,
   // There it counts the copies beside the first one.
   'storageos.com/replicas': (value, draft, key) => {
     if (!/^[0-4]$/.test(value)) bad(key, value, `a whole number from 0 to ${REPLICAS_MAX - 1} (extra copies)`);

@@ -3,8 +3,10 @@
 import type { Clock, Logger, Random } from '../base/index.js';
 import type { MetadataStore, VolumeRecord } from '../meta/index.js';
 import { KeyedLocks } from '../rpc/index.js';
+import { LossAcceptance } from './accept-loss.js';
 import { ChangedBlocks } from './changed-blocks.js';
 import type { Daemons } from './daemons.js';
+import { Drains } from './drains.js';
 import { EngineOrders } from './engine-orders.js';
 import { Groups } from './groups.js';
 import { type HealthEntry, healthOf } from './health.js';
@@ -14,6 +16,8 @@ import { resolveClass, type VolumeClass } from './parameters.js';
 import { type Capacity, capacityFor } from './placement.js';
 import { Reconciler } from './reconcile.js';
 import { Records } from './records.js';
+import { Repairs } from './repairs.js';
+import { ReplicaSteps } from './replica-steps.js';
 import { SerialQueue } from './serial-queue.js';
 import { Snapshots } from './snapshots.js';
 import { Tombstones } from './tombstones.js';
@@ -32,6 +36,8 @@ export interface ControlOptions {
   readonly maxVolumesPerNode: number;
   /** How many times its size a pool may be promised to volumes; at least 1. */
   readonly overcommit: number;
+  /** A node that was silent for so long is taken for gone, and its replicas are replaced; 0: never. */
+  readonly goneAfterMs: number;
 }
 
 export interface Control {
@@ -42,6 +48,9 @@ export interface Control {
   readonly groups: Groups;
   readonly changedBlocks: ChangedBlocks;
   readonly reconciler: Reconciler;
+  readonly repairs: Repairs;
+  readonly drains: Drains;
+  readonly lossAcceptance: LossAcceptance;
   /** Of each record, in their order. */
   health(records: readonly VolumeRecord[]): Promise<HealthEntry[][]>;
   /** Room for new volumes of this class; the class's defaults are those of the moment. */
@@ -70,7 +79,9 @@ export function createControl(options: ControlOptions): Control {
     logger,
   });
   const common = { records, orders, tombstones, locks, intents, clock, random, logger };
-  const volumes = new Volumes({ ...common, nodes, maxVolumesPerNode, overcommit });
+  const steps = new ReplicaSteps({ ...common, nodes, daemons, overcommit });
+  const repairs = new Repairs({ records, nodes, steps, goneAfterMs: options.goneAfterMs, clock, logger });
+  const volumes = new Volumes({ ...common, nodes, steps, repairs, maxVolumesPerNode, overcommit });
   const snapshots = new Snapshots(common);
   const groups = new Groups(common);
   const reconciler = new Reconciler({ ...common, nodes, daemons, creation, snapshots, groups });
@@ -82,9 +93,12 @@ export function createControl(options: ControlOptions): Control {
     groups,
     changedBlocks: new ChangedBlocks(snapshots, orders),
     reconciler,
+    repairs,
+    drains: new Drains({ ...common, nodes, daemons, steps, repairs, wallMs: () => clock.wallMs() }),
+    lossAcceptance: new LossAcceptance({ ...common, nodes, daemons, wallMs: () => clock.wallMs() }),
     async health(volumeRecords) {
       const known = await nodes.list();
-      return volumeRecords.map((record) => healthOf(record, known));
+      return volumeRecords.map((record) => healthOf(record, known, repairs.noteOf(record.id)));
     },
     async capacity(volumeClass, wish) {
       const known = await nodes.forPlacement();

@@ -3,6 +3,7 @@
 
 import type { VolumeRecord } from '../meta/index.js';
 import type { NodeView } from './nodes.js';
+import type { RepairNote } from './repairs.js';
 
 export interface HealthEntry {
   readonly status: 'DEGRADED' | 'INACCESSIBLE' | 'DATA_LOSS';
@@ -13,7 +14,7 @@ export interface HealthEntry {
 }
 
 /** Empty: healthy. No two entries have the same status and reason. */
-export function healthOf(record: VolumeRecord, nodes: readonly NodeView[]): HealthEntry[] {
+export function healthOf(record: VolumeRecord, nodes: readonly NodeView[], note?: RepairNote): HealthEntry[] {
   const alive = new Set(nodes.filter((node) => node.silentMs === undefined).map((node) => node.id));
   const wanted = record.parameters.replicas;
   const lost = record.replicas.filter((replica) => replica.state === 'lost');
@@ -43,13 +44,18 @@ export function healthOf(record: VolumeRecord, nodes: readonly NodeView[]): Heal
       message: `${lost.length} of ${wanted} replicas are lost (${messages.join('; ')})`,
     });
   }
-  const behind = record.replicas.filter((replica) => !record.inSync.includes(replica.id) && replica.state !== 'lost');
+  const behind = record.replicas.filter(
+    ({ id, state }) => !record.inSync.includes(id) && state !== 'lost' && state !== 'leaving',
+  );
   if (behind.length > 0) {
     found.push({
       status: 'DEGRADED',
       reason: 'ReplicaOutOfSync',
       message: `${inSync.length} of ${wanted} replicas are in sync; behind on ${on(behind)}`,
     });
+  }
+  if (note?.reason === 'NoPlace') {
+    found.push({ status: 'DEGRADED', reason: 'NoPlaceForReplica', message: `no place for a replica: ${note.message}` });
   }
   const silent = inSync.filter((replica) => !alive.has(replica.nodeId));
   if (silent.length > 0 && reachable.length > 0) {

@@ -46,5 +46,18 @@ export const RECONCILE_EVERYTHING_MS = 3_600_000;
 export const RECONCILE_BACKOFF_MAX_MS = 60_000;
 /** Extents of changed blocks asked of an engine and sent to a caller at once: 100 KB, some milliseconds of work. */
 export const CHANGED_PART_EXTENTS = 4_096;
+/**
+ * A node that has been silent for so long is taken for gone and its replicas are made anew elsewhere: longer than a reboot or an upgrade of its
+ * system takes. A replica that returns costs only what changed meanwhile (decision 033).
+ */
+export const GONE_AFTER_MS = 30 * 60_000;
+/** How often it is looked whether a node is gone, and whether a replica's return makes progress: often enough to keep its engine open. */
+export const REPAIR_LOOK_MS = 10_000;
+/** Volumes that get new replicas at the same time, of the whole cluster: more would only make each of them wait longer for its redundancy. */
+export const REBUILDS_MAX = 8;
+/** Volumes looked at beside each other: a daemon that does not answer holds up one of them. */
+export const REPAIRS_AT_ONCE = 4;
+/** Steps taken for one volume before the others have their turn: each names, makes or ends one replica. */
+export const REPAIR_STEPS_MAX = 24;
 /** Entries read from the store at once. */
 export const PAGE_ENTRIES = 500;

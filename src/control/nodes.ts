@@ -96,13 +96,20 @@ export class Nodes {
     }
     return nodes.map((node) => ({
       ...node,
-      pools: node.pools.map((pool) => ({ ...pool, promisedBytes: promised.get(`${node.id} ${pool.id}`) ?? 0 })),
+      ...(isDrained(node, null) ? { unfit: 'is being drained' } : {}),
+      pools: node.pools
+        .filter((pool) => !isDrained(node, pool.id))
+        .map((pool) => ({ ...pool, promisedBytes: promised.get(`${node.id} ${pool.id}`) ?? 0 })),
     }));
   }
 
   async #write(record: NodeRecord): Promise<void> {
     const key = keyOf.node(record.id);
-    if (!(await this.#records.create(key, record))) await this.#records.change<NodeRecord>(key, () => record);
+    if (!(await this.#records.create(key, record))) {
+      await this.#records.change<NodeRecord>(key, ({ drains }) =>
+        drains === undefined ? record : { ...record, drains },
+      );
+    }
     const now = this.#clock.monotonicMs();
     this.#signs.set(record.id, { record, heardMs: now, writtenMs: now });
   }
@@ -110,7 +117,8 @@ export class Nodes {
   #view(stored: NodeRecord): NodeView {
     const sign = this.#signs.get(stored.id);
     const silentMs = this.#clock.monotonicMs() - (sign?.heardMs ?? this.#startedMs);
-    const record = sign?.record ?? stored;
+    const { drains: _, ...described } = sign?.record ?? stored;
+    const record = stored.drains === undefined ? described : { ...described, drains: stored.drains };
     return silentMs > NODE_SILENT_MS ? { ...record, silentMs } : record;
   }
 
@@ -135,6 +143,11 @@ export class Nodes {
       storeVersionSeen: description.store_version_seen,
     };
   }
+}
+
+/** Whether the pool, or with null the whole node, is to be left. */
+export function isDrained(node: Pick<NodeRecord, 'drains'>, poolId: PoolId | null): boolean {
+  return node.drains?.some((drain) => drain.poolId === null || drain.poolId === poolId) ?? false;
 }
 
 function poolOf(pool: holdfast.Pool__Output, node: NodeId): PoolRecord {

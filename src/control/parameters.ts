@@ -7,6 +7,7 @@ import {
   aliasKeys,
   aliasOf,
   type ClassDraft,
+  copiesKeys,
   fixedKeys,
   fsTypes,
   type KeyParser,
@@ -29,7 +30,13 @@ const RESERVED_PREFIX = 'csi.storage.k8s.io/';
 const FSTYPE_KEY = `${RESERVED_PREFIX}fstype`;
 const FIELD_BYTES_MAX = 64 * 1024;
 
-const classKeys: Readonly<Record<string, KeyParser>> = { ...fixedKeys, ...qosKeys, ...aliasKeys };
+const classKeys: Readonly<Record<string, KeyParser>> = { ...fixedKeys, ...copiesKeys, ...qosKeys, ...aliasKeys };
+const aliasesOfCopies = Object.entries(aliasKeys).filter(([key]) => aliasOf[key] === 'replicas');
+const mutableKeys: Readonly<Record<string, KeyParser>> = {
+  ...qosKeys,
+  ...copiesKeys,
+  ...Object.fromEntries(aliasesOfCopies),
+};
 
 function unknownKey(key: string, known: readonly string[], where: string): HoldfastError {
   const nearest = nearestKey(key, known);
@@ -46,24 +53,31 @@ function checkAmount(parameters: Readonly<Record<string, string>>, what: string)
 
 const emptyDraft = (): ClassDraft => ({ parameters: {}, qos: {}, nodeSelector: [], diskSelector: [] });
 
+/** What may change on a living volume; undefined where nothing was said. */
+export interface MutableChange {
+  readonly qos: Qos;
+  readonly copies: Partial<Pick<VolumeParameters, 'replicas' | 'minReplicas'>>;
+}
+
 /** Mutable parameters: only what may change on a living volume. Throws INVALID_ARGUMENT for everything else. */
-export function parseMutable(parameters: Readonly<Record<string, string>>): Qos {
+export function parseMutable(parameters: Readonly<Record<string, string>>): MutableChange {
   checkAmount(parameters, 'mutable parameters');
   const draft = emptyDraft();
   for (const [key, value] of Object.entries(parameters)) {
-    const parse = Object.hasOwn(qosKeys, key) ? qosKeys[key] : undefined;
+    const parse = Object.hasOwn(mutableKeys, key) ? mutableKeys[key] : undefined;
     if (parse !== undefined) parse(value, draft, key);
-    else if (key === 'replicas' || aliasOf[key] === 'replicas') {
+    else if (Object.hasOwn(classKeys, key)) {
       throw invalid(
-        `${key} can't be changed on an existing volume in this release: making another copy needs rebuild, which comes later`,
+        `${key} is fixed when a volume is made and can't be changed; changeable are ${Object.keys(mutableKeys).join(', ')}`,
       );
-    } else if (Object.hasOwn(classKeys, key)) {
-      throw invalid(
-        `${key} is fixed when a volume is made and can't be changed; changeable are ${Object.keys(qosKeys).join(', ')}`,
-      );
-    } else throw unknownKey(key, Object.keys(qosKeys), 'mutable parameter');
+    } else throw unknownKey(key, Object.keys(mutableKeys), 'mutable parameter');
   }
-  return draft.qos;
+  return { qos: draft.qos, copies: draft.parameters };
+}
+
+/** Throws INVALID_ARGUMENT when writes would need more copies than there are to be. */
+export function checkCopies({ replicas, minReplicas }: Pick<VolumeParameters, 'replicas' | 'minReplicas'>): void {
+  if (minReplicas > replicas) throw invalid(`minReplicas (${minReplicas}) is above replicas (${replicas})`);
 }
 
 export interface ClassRequest {
@@ -96,13 +110,13 @@ export function parseClass(request: ClassRequest): VolumeClass {
   const reserved = request.parameters[FSTYPE_KEY] ?? '';
   const fsType = request.fsType !== '' ? request.fsType : reserved;
   if (fsType !== '') draft.parameters.fsType = checkFsType(fsType);
-  const { replicas, minReplicas } = draft.parameters;
-  if (replicas !== undefined && minReplicas !== undefined && minReplicas > replicas) {
-    throw invalid(`minReplicas (${minReplicas}) is above replicas (${replicas})`);
-  }
+  const mutable = parseMutable(request.mutableParameters);
+  const explicit = { ...draft.parameters, ...mutable.copies };
+  const { replicas, minReplicas } = explicit;
+  if (replicas !== undefined && minReplicas !== undefined) checkCopies({ replicas, minReplicas });
   return {
-    explicit: draft.parameters,
-    qos: { ...draft.qos, ...parseMutable(request.mutableParameters) },
+    explicit,
+    qos: { ...draft.qos, ...mutable.qos },
     nodeSelector: draft.nodeSelector,
     diskSelector: draft.diskSelector,
     notices,
@@ -120,9 +134,7 @@ export interface ClusterFacts {
 export function resolveClass(volumeClass: VolumeClass, facts: ClusterFacts, hasKey: boolean): VolumeParameters {
   const { explicit } = volumeClass;
   const replicas = explicit.replicas ?? Math.max(explicit.minReplicas ?? 1, Math.min(3, facts.usableNodes), 1);
-  if ((explicit.minReplicas ?? 1) > replicas) {
-    throw invalid(`minReplicas (${explicit.minReplicas}) is above replicas (${replicas})`);
-  }
+  checkCopies({ replicas, minReplicas: explicit.minReplicas ?? 1 });
   return {
     replicas,
     minReplicas: explicit.minReplicas ?? 1,

@@ -106,7 +106,7 @@ function survey(nodes: readonly PlacementNode[], rules: PlacementRules, sizeByte
       excluded.push(`${node.id}: room for ${formatBytes(top.room)} (${free}), ${formatBytes(sizeBytes)} needed`);
       continue;
     }
-    const domain = rules.failureDomain === 'node' ? node.id : labelOf(node, rules.failureDomain)!;
+    const domain = domainOf(node, rules)!;
     const candidate: Candidate = {
       nodeId: node.id,
       poolId: top.pool.id,
@@ -131,15 +131,58 @@ const wanted = (requisite: readonly Segments[]) => requisite.map(describeSegment
  * failure domains are needed and usable and what excluded each node.
  */
 export function place(nodes: readonly PlacementNode[], rules: PlacementRules, sizeBytes: number): Place[] {
+  return choose(
+    nodes,
+    rules,
+    sizeBytes,
+    (domains) => `${rules.replicas} replicas need ${rules.replicas} different ${domains}`,
+  );
+}
+
+/**
+ * Chooses places for `rules.replicas` more replicas of a volume that has some: `beside` those that stay, on no node of `closed`, which
+ * hold others of its replicas. Throws as place() does.
+ */
+export function placeMore(
+  nodes: readonly PlacementNode[],
+  rules: PlacementRules,
+  sizeBytes: number,
+  held: { readonly beside: readonly NodeId[]; readonly closed: readonly NodeId[] },
+): Place[] {
+  const staying = nodes.filter((node) => held.beside.includes(node.id));
+  const taken = new Set(staying.map((node) => domainOf(node, rules)));
+  const fit = (node: PlacementNode): PlacementNode => {
+    if (held.beside.includes(node.id) || held.closed.includes(node.id))
+      return { ...node, unfit: 'holds a replica of the volume already' };
+    const domain = domainOf(node, rules);
+    if (domain === undefined || !taken.has(domain)) return node;
+    return { ...node, unfit: `${rules.failureDomain} ${domain} holds a replica of the volume already` };
+  };
+  const near = reachable(staying, rules.wish.requisite);
+  const dataLocality = rules.dataLocality === 'required' && near ? 'preferred' : rules.dataLocality;
+  const wanted =
+    rules.replicas === 1 ? 'another replica needs another' : `${rules.replicas} more replicas need as many other`;
+  return choose(nodes.map(fit), { ...rules, dataLocality }, sizeBytes, (domains) => `${wanted} ${domains}`);
+}
+
+/** The value of the failure domain's label at a node, or undefined. */
+function domainOf(node: Located, rules: Pick<PlacementRules, 'failureDomain'>): string | undefined {
+  return rules.failureDomain === 'node' ? node.id : labelOf(node, rules.failureDomain);
+}
+
+function choose(
+  nodes: readonly PlacementNode[],
+  rules: PlacementRules,
+  sizeBytes: number,
+  need: (domains: string) => string,
+): Place[] {
   const { requisite } = rules.wish;
   if (!reachable(nodes, requisite)) throw exhausted(`no node lies in the required topology (${wanted(requisite)})`);
   const { candidates, excluded } = survey(nodes, rules, sizeBytes);
   if (candidates.length < rules.replicas) {
-    const domain = rules.failureDomain === 'node' ? 'nodes' : `values of ${rules.failureDomain}`;
+    const domains = rules.failureDomain === 'node' ? 'nodes' : `values of ${rules.failureDomain}`;
     const why = excluded.length > 0 ? ` (${excluded.join('; ')})` : '';
-    throw exhausted(
-      `${rules.replicas} replicas need ${rules.replicas} different ${domain}, there are ${candidates.length} that can take one${why}`,
-    );
+    throw exhausted(`${need(domains)}, there are ${candidates.length} that can take one${why}`);
   }
   const chosen = candidates.slice(0, rules.replicas);
   if (rules.dataLocality === 'required') {
@@ -173,7 +216,7 @@ export function capacityFor(nodes: readonly PlacementNode[], rules: PlacementRul
   for (const node of nodes) {
     const pools = allowedPools(node, rules);
     if (typeof pools === 'string') continue;
-    const domain = rules.failureDomain === 'node' ? node.id : labelOf(node, rules.failureDomain)!;
+    const domain = domainOf(node, rules)!;
     const near = rules.dataLocality !== 'required' || reachable([node], rules.wish.requisite);
     for (const pool of pools) {
       const room = roomOf(pool, rules.overcommit);

@@ -193,6 +193,7 @@ export class VolumePlanner {
       }),
     );
     const { requisite } = order.wish;
+    const { nodeSelector, diskSelector } = order.volumeClass;
     return {
       id,
       name: order.name,
@@ -202,6 +203,9 @@ export class VolumePlanner {
       parameters,
       qos: order.volumeClass.qos,
       ...(requisite.length === 0 ? {} : { topology: [...requisite] }),
+      ...(nodeSelector.length + diskSelector.length === 0
+        ? {}
+        : { selectors: { nodes: nodeSelector, disks: diskSelector } }),
       replicas,
       inSync: [],
       setVersion: 0,

@@ -20,9 +20,11 @@ import { ORDER_DEADLINE_MS } from './limits.js';
 import { nameHash } from './names.js';
 import type { Nodes } from './nodes.js';
 import { type Page, type PageRequest, pageOf } from './paging.js';
-import { parseMutable } from './parameters.js';
+import { checkCopies, parseMutable } from './parameters.js';
 import { roomOf } from './placement.js';
 import type { Records } from './records.js';
+import type { Repairs } from './repairs.js';
+import type { ReplicaSteps } from './replica-steps.js';
 import type { SerialQueue } from './serial-queue.js';
 import { chooseSize, type SizeRange } from './size.js';
 import type { Tombstones } from './tombstones.js';
@@ -41,6 +43,8 @@ export interface VolumesOptions {
   readonly nodes: Nodes;
   readonly orders: EngineOrders;
   readonly tombstones: Tombstones;
+  readonly steps: ReplicaSteps;
+  readonly repairs: Repairs;
   readonly locks: KeyedLocks;
   readonly intents: SerialQueue;
   readonly clock: Clock;
@@ -65,6 +69,18 @@ export class Volumes {
     const { records } = this.#options;
     const where = { store: records.store, prefix: 'volume/' };
     return pageOf(where, request, (record: VolumeRecord) => record.state === 'ready');
+  }
+
+  /** In whatever state. Throws NOT_FOUND. */
+  async find(id: string): Promise<VolumeRecord> {
+    const record = isUuid(id) ? await this.#options.records.volume(id as VolumeId) : undefined;
+    if (record === undefined) throw notFound(`volume ${printable(id)} does not exist`);
+    return record;
+  }
+
+  /** In whatever state. */
+  listAll(request: PageRequest): Promise<Page<VolumeRecord>> {
+    return pageOf({ store: this.#options.records.store, prefix: 'volume/' }, request, () => true);
   }
 
   /** Resolves once the deletion is certain to happen. An id that names nothing is no error. */
@@ -229,19 +245,32 @@ export class Volumes {
     await this.#options.locks.run('ControllerModifyVolume', `volume ${id}`, async () => {
       const { records, orders } = this.#options;
       const present = await readyVolume(records, id);
-      const { replicas: copies, ...others } = parameters;
-      // Naming the number of copies a volume has is no change.
-      const qos = parseMutable(copies === String(present.parameters.replicas) ? others : parameters);
+      const change = parseMutable(parameters);
+      checkCopies({ ...present.parameters, ...change.copies });
+      await this.#refuseNoPlace(present, change.copies.replicas);
       const done = await records.change<VolumeRecord>(keyOf.volume(present.id), (now) => {
         stillReady(now);
-        return { ...now, qos: { ...now.qos, ...qos } };
+        const copies = { ...now.parameters, ...change.copies };
+        checkCopies(copies);
+        return { ...now, qos: { ...now.qos, ...change.qos }, parameters: copies };
       });
       if (done === undefined) throw notFound(`volume ${present.id} does not exist any more`);
+      const what = `the change of volume ${done.id}`;
       const request = { volume_id: done.id, qos: qosMessage(done.qos) };
-      await orders.giveIfOpen(done, `the change of volume ${done.id}`, (engine) =>
-        engine.SetQos(request, { deadlineMs: ORDER_DEADLINE_MS }),
-      );
+      await orders.giveIfOpen(done, what, (engine) => engine.SetQos(request, { deadlineMs: ORDER_DEADLINE_MS }));
+      // More or fewer copies are made by the repair loop; how many of them writes need counts from now on.
+      if (done.parameters.minReplicas === present.parameters.minReplicas) return;
+      const members = { volume_id: done.id };
+      await orders.giveIfOpen(done, what, (engine) => engine.Members(members, { deadlineMs: ORDER_DEADLINE_MS }));
     });
+  }
+
+  /** More copies than there are places for are refused before anything is changed. Throws RESOURCE_EXHAUSTED. */
+  async #refuseNoPlace(present: VolumeRecord, wanted = 0): Promise<void> {
+    const more = wanted - Math.max(present.parameters.replicas, present.replicas.length);
+    if (more <= 0) return;
+    const { steps, repairs } = this.#options;
+    await steps.findPlaces(present, more, await repairs.facts());
   }
 }
 

@@ -10,8 +10,9 @@ import { OPEN_TIMEOUT_MS, RECONNECT_MS } from './limits.js';
 import { commonPoint, copyLog, cutToCommon, missingSegment, soundFrames } from './log-compare.js';
 import type { LogReader } from './log-reader.js';
 import { digestOf } from './log-writer.js';
+import type { Link } from './replica-link.js';
 import type { DescribeUpdate, ReplicaConnector, ReplicaPort, ReplicaStatus } from './replica-port.js';
-import type { Link, ReplicaSet } from './replica-set.js';
+import type { ReplicaSet } from './replica-set.js';
 import type { TableEntry } from './segment-table.js';
 
 export interface CatchUpParts {
@@ -103,6 +104,7 @@ export class CatchUp {
       port.listen(set.eventsOf(link, () => port));
       const status = await port.fence(reign);
       if (this.#closed) throw new HoldfastError('UNAVAILABLE', 'the volume is closing', { reason: 'Closed' });
+      if (link.state === 'gone') throw new HoldfastError('UNAVAILABLE', link.message, { reason: 'Closed' });
       if (status.superblock.incarnationId !== link.member.incarnationId) return await this.#foreign(link, port, status);
       link.state = 'catching-up';
       // Of what is not committed yet, a part may be cut off it before it counts again.
@@ -129,6 +131,7 @@ export class CatchUp {
   }
 
   async #lost(link: Link, message: string): Promise<void> {
+    if (link.state === 'gone') return;
     link.state = 'lost';
     link.message = message;
     this.#parts.logger.error(

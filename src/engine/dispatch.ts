@@ -22,7 +22,7 @@ export interface DispatchParts {
   readonly readOnly: boolean;
   /** The volume is encrypted, and its key is not here. */
   readonly keyless: boolean;
-  readonly minReplicas: number;
+  readonly minReplicas: () => number;
   readonly qos: QosLimits;
   readonly clock: Clock;
   readonly closed: () => boolean;
@@ -124,7 +124,7 @@ export class Dispatch {
 
   #flush(request: BlockRequest): void {
     const { set, minReplicas, pipeline, gate, counters } = this.#parts;
-    if (set.inSyncCount < minReplicas) {
+    if (set.inSyncCount < minReplicas()) {
       this.#waitingFlushes.push(request);
       return;
     }

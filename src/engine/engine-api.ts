@@ -29,6 +29,8 @@ export interface EngineMember extends Member {
   readonly inSync: boolean;
   /** Known to have come back empty: shown, never connected. */
   readonly lost: boolean;
+  /** Is to leave the in-sync set. Of no use as a source once it has left. */
+  readonly leaving?: boolean;
 }
 
 export interface EngineVolume {
@@ -98,6 +100,7 @@ export interface EngineReplicaState {
   readonly state: 'in-sync' | 'catching-up' | 'unreachable' | 'lost';
   readonly message: string;
   readonly appendedThrough: number;
+  /** Of log that it may still have to be sent, counted in whole segments. */
   readonly behindBytes: number;
 }
 
@@ -172,6 +175,12 @@ export interface Engine extends BlockDevice {
   /** Grows; a size at or below the current one is no change. */
   resize(sizeBytes: number): Promise<void>;
   setQos(qos: QosLimits): void;
+  /**
+   * Takes over the replicas and the number of them that writes need, as the volume's record has them now. A new one is brought up to
+   * date beside the foreground and then joins; one that leaves, or is not named any more, is taken out of the set first and counts
+   * until the store has confirmed that. Returns at once with how they are now.
+   */
+  follow(members: readonly EngineMember[], minReplicas: number): readonly EngineReplicaState[];
   /** A snapshot that does not exist is no error. */
   deleteSnapshot(snapshotId: SnapshotId): Promise<void>;
   /**

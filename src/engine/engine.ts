@@ -10,7 +10,7 @@ import { CatchUp } from './catch-up.js';
 import { Checkpointer } from './checkpointer.js';
 import { emptyCounters } from './counters.js';
 import { Dispatch } from './dispatch.js';
-import type { Engine, EngineOptions, EngineStatus, QosLimits } from './engine-api.js';
+import type { Engine, EngineMember, EngineOptions, EngineReplicaState, EngineStatus, QosLimits } from './engine-api.js';
 import { EngineOrders } from './engine-orders.js';
 import { EntrySource } from './entry-source.js';
 import { FrameTail } from './frame-tail.js';
@@ -23,8 +23,9 @@ import type { LoadedLog } from './open-engine.js';
 import { readPagesFrom } from './page-source.js';
 import { Pipeline } from './pipeline.js';
 import { ReadPath } from './read-path.js';
+import { newLink } from './replica-link.js';
 import type { DescribeUpdate } from './replica-port.js';
-import { newLink, ReplicaSet } from './replica-set.js';
+import { ReplicaSet } from './replica-set.js';
 import { ReplyGate } from './reply-gate.js';
 import { Scrubber } from './scrubber.js';
 import type { SegmentTable } from './segment-table.js';
@@ -60,6 +61,7 @@ export class VolumeEngine implements Engine {
   readonly #scrubber: Scrubber;
   readonly #counters = emptyCounters();
   readonly #dropped: readonly SegmentName[];
+  #minReplicas: number;
   #state: 'serving' | 'paused' | 'failed' | 'closed' = 'paused';
   #message = 'opening';
   #closedListeners: (() => void)[] = [];
@@ -71,6 +73,7 @@ export class VolumeEngine implements Engine {
     this.reign = options.reign;
     this.opening = log.end;
     this.readOnly = options.readOnly;
+    this.#minReplicas = options.volume.minReplicas;
     this.#logger = options.logger;
     this.#map = replayed.map;
     this.#table = table;
@@ -160,7 +163,7 @@ export class VolumeEngine implements Engine {
       set: this.#set,
       clock: options.clock,
       logger: options.logger,
-      minReplicas: options.volume.minReplicas,
+      minReplicas: () => this.#minReplicas,
       clearRange: (block, count) => {
         this.#map.clearRange(block, count);
         this.#space.noteFreed();
@@ -176,7 +179,7 @@ export class VolumeEngine implements Engine {
       counters: this.#counters,
       readOnly: options.readOnly,
       keyless: options.volume.cipher !== 'none' && options.dataKey === null,
-      minReplicas: options.volume.minReplicas,
+      minReplicas: () => this.#minReplicas,
       qos: options.volume.qos,
       clock: options.clock,
       closed: () => this.closed,
@@ -209,8 +212,7 @@ export class VolumeEngine implements Engine {
       keys,
       heat,
       canReseal: options.volume.cipher === 'none' || options.dataKey !== null,
-      mayWrite: () =>
-        this.#state === 'serving' && !this.readOnly && this.#set.inSyncCount >= options.volume.minReplicas,
+      mayWrite: () => this.#state === 'serving' && !this.readOnly && this.#set.inSyncCount >= this.#minReplicas,
       durable: (seq) => this.#durable(seq),
       deleteSegments: (segments) => this.#deleteSegments(segments),
       won: () => this.#writes.retry(),
@@ -297,6 +299,7 @@ export class VolumeEngine implements Engine {
     await this.#space.start(this.#dropped);
     await this.#catchUp.loseIncomplete();
     for (const link of this.#set.links) if (link.state === 'unreachable') void this.#catchUp.bringBack(link);
+    this.#set.follow(this.#options.members, this.#minReplicas);
     this.#maintenance.start();
     this.#logger.info(
       { epoch: reign.epoch, end: frame.seq, inSync: this.#set.inSync, allocatedBlocks: this.#map.allocatedBlocks },
@@ -421,6 +424,14 @@ export class VolumeEngine implements Engine {
   setQos(qos: QosLimits): void {
     this.#dispatch.setQos(qos);
   }
+  follow(members: readonly EngineMember[], minReplicas: number): readonly EngineReplicaState[] {
+    this.#mustServe();
+    this.#minReplicas = minReplicas;
+    this.#set.follow(members, minReplicas);
+    this.#writes.retry();
+    this.#dispatch.retry();
+    return this.#set.states((seq) => this.#table.bytesAfter(seq));
+  }
 
   deleteSnapshot(snapshotId: SnapshotId): Promise<void> {
     return this.#orders.deleteSnapshot(snapshotId);
@@ -435,16 +446,16 @@ export class VolumeEngine implements Engine {
   }
 
   status(): EngineStatus {
-    const paused = this.#state === 'serving' && this.#set.inSyncCount < this.#options.volume.minReplicas;
+    const paused = this.#state === 'serving' && this.#set.inSyncCount < this.#minReplicas;
     return {
       state: paused ? 'paused' : this.#state,
       message: paused
-        ? `${this.#set.inSyncCount} replicas in sync, ${this.#options.volume.minReplicas} needed to accept writes`
+        ? `${this.#set.inSyncCount} replicas in sync, ${this.#minReplicas} needed to accept writes`
         : this.#message,
       sizeBytes: this.sizeBytes,
       allocatedBytes: this.#map.allocatedBlocks * BLOCK_SIZE,
       storedBytes: this.#table.storedBytes,
-      replicas: this.#set.states(this.#writer.lastSeq),
+      replicas: this.#set.states((seq) => this.#table.bytesAfter(seq)),
       snapshotIds: [...this.#map.snapshots].map((snapshot) => snapshot.snapshotId),
       counters: {
         ...this.#counters,

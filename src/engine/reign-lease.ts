@@ -6,8 +6,8 @@
 // A frame's acknowledgement confirms the reign as of when the frame was sent, so whoever writes asks nothing extra.
 
 import { type Clock, HoldfastError } from '../base/index.js';
+import type { Link } from './replica-link.js';
 import type { ReplicaPort } from './replica-port.js';
-import type { Link } from './replica-set.js';
 
 /** While a member is away: until the set was settled without it, or it is back. */
 const RETRY_MS = 20;

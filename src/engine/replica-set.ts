@@ -9,9 +9,7 @@
 //   change has been confirmed (the store writes anew for each, so the unknown one can't take effect after that).
 // - The in-sync set is never empty: when the last members are lost, the volume pauses until one is back.
 //
-//   unreachable ──connect──▶ catching-up ──reached the tail──▶ counting ──synced, CAS──▶ in-sync ──lost──▶ unreachable
-//        │                        └──────────────lost──────────────┴───────────────────────────────────────▲
-//        └──other incarnation──▶ lost (never connected again)
+// The states of one replica stand in replica-link.ts.
 
 import { type Clock, HoldfastError, type Logger, messageOf, type ReplicaId } from '../base/index.js';
 import type { Member } from '../format/index.js';
@@ -20,48 +18,8 @@ import { STORE_RETRY_MS } from './limits.js';
 import type { Frame } from './log-writer.js';
 import type { OpenedLog } from './open.js';
 import { ReignLease } from './reign-lease.js';
+import { type Link, newLink, shownState } from './replica-link.js';
 import type { DescribeUpdate, ReplicaPort } from './replica-port.js';
-
-export interface Link {
-  readonly member: EngineMember;
-  state: 'in-sync' | 'counting' | 'catching-up' | 'unreachable' | 'lost';
-  port: ReplicaPort | undefined;
-  appendedThrough: number;
-  syncedThrough: number;
-  /** Seq of the sync call under way, 0 for none. */
-  syncing: number;
-  /** While counting: everything up to the join is durable on it and its superblock says so; it may join the set. */
-  ready: boolean;
-  /** Its acknowledgements count: a member of the set, of a proposed one, or one that is joining. Kept by the replica set. */
-  counted: boolean;
-  /** Called when appendedThrough or syncedThrough rose, or when the port was lost. */
-  onProgress: (() => void) | undefined;
-  /** When the newest question or frame that this replica answered was sent, as far as the lease knows. */
-  confirmedMs: number;
-  /** Last of the frames whose acknowledgement confirms the reign as of `questionMs`, when they were sent; 0: none is awaited. */
-  questionSeq: number;
-  questionMs: number;
-  message: string;
-}
-
-/** Of a member before anything is known of it. */
-export function newLink(member: EngineMember): Link {
-  return {
-    member,
-    state: member.lost ? 'lost' : 'unreachable',
-    port: undefined,
-    appendedThrough: 0,
-    syncedThrough: 0,
-    syncing: 0,
-    ready: false,
-    counted: false,
-    onProgress: undefined,
-    confirmedMs: Number.NEGATIVE_INFINITY,
-    questionSeq: 0,
-    questionMs: 0,
-    message: member.lost ? 'its disk came back empty or foreign' : '',
-  };
-}
 
 export interface ReplicaSetEvents {
   /** Every counting replica has appended up to seq. Rises. */
@@ -76,13 +34,16 @@ export interface ReplicaSetEvents {
 }
 
 export class ReplicaSet {
-  readonly links: readonly Link[];
+  /** The lease looks at the same array: it is changed in place. */
+  readonly #links: Link[];
   readonly lease: ReignLease;
   readonly #membership: MembershipPort;
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #events: ReplicaSetEvents;
   readonly #joining = new Set<Link>();
+  /** Those that are to leave stay while fewer others are in sync. */
+  #least = 1;
   /** Members of a set that was proposed and whose outcome is not known yet: they count like members. */
   #proposed = new Set<ReplicaId>();
   #inSync: Set<ReplicaId>;
@@ -102,7 +63,7 @@ export class ReplicaSet {
     start: { inSync: readonly ReplicaId[]; setVersion: number; committed: number; synced: number },
     parts: { membership: MembershipPort; leaseMs: number; clock: Clock; logger: Logger; events: ReplicaSetEvents },
   ) {
-    this.links = links;
+    this.#links = [...links];
     this.#inSync = new Set(start.inSync);
     this.#setVersion = start.setVersion;
     this.#committed = start.committed;
@@ -112,7 +73,7 @@ export class ReplicaSet {
     this.#clock = parts.clock;
     this.#logger = parts.logger;
     this.#events = parts.events;
-    this.lease = new ReignLease(links, {
+    this.lease = new ReignLease(this.#links, {
       clock: parts.clock,
       leaseMs: parts.leaseMs,
       failed: (link, port, error) => this.lose(link, port, error),
@@ -120,6 +81,9 @@ export class ReplicaSet {
     this.#mark();
   }
 
+  get links(): readonly Link[] {
+    return this.#links;
+  }
   get inSync(): ReplicaId[] {
     return [...this.#inSync];
   }
@@ -372,6 +336,49 @@ export class ReplicaSet {
     void this.settle();
   }
 
+  /**
+   * Takes over who the replicas are to be, as the store's record has it: new ones are looked for, those that are to leave, or are not
+   * named any more, leave the set and are then forgotten; not while fewer than `least` others are in sync.
+   */
+  follow(members: readonly EngineMember[], least: number): void {
+    this.#least = Math.max(1, least);
+    for (const member of members) {
+      const known = this.#links.find((link) => link.member.replicaId === member.replicaId);
+      if (known === undefined && member.leaving !== true) this.#welcome(member);
+    }
+    for (const link of this.#links) {
+      const member = members.find((candidate) => candidate.replicaId === link.member.replicaId);
+      if (member === undefined || member.leaving === true) link.leaving = true;
+      if (member?.lost && link.state === 'unreachable') link.state = 'lost';
+      if (link.leaving) this.#joining.delete(link);
+    }
+    this.#mark();
+    this.#forgetLeft();
+    this.recount();
+    void this.settle();
+  }
+
+  #welcome(member: EngineMember): void {
+    const link = newLink(member);
+    this.#links.push(link);
+    this.#logger.info({ node: member.nodeId, replica: member.replicaId }, 'new replica');
+    if (link.state !== 'lost') this.#events.lost(link);
+  }
+
+  /** Those that were to leave and do not count any more, neither in the set nor in one whose outcome is unknown. */
+  #forgetLeft(): void {
+    for (const link of this.#links.filter((one) => one.leaving && !one.counted)) {
+      this.#links.splice(this.#links.indexOf(link), 1);
+      link.state = 'gone';
+      link.message = 'it has left';
+      const { port } = link;
+      link.port = undefined;
+      port?.close();
+      link.onProgress?.();
+      this.#logger.info({ node: link.member.nodeId, replica: link.member.replicaId }, 'replica has left');
+    }
+  }
+
   /** Asks the store for the set as it should be, until store and engine agree. */
   async settle(): Promise<void> {
     if (this.#settling || this.#closed) return;
@@ -412,14 +419,17 @@ export class ReplicaSet {
   /** The set the engine wants, or undefined when the store already has it or it would be empty. */
   #wanted(): { members: ReplicaId[]; reason: string } | undefined {
     const here = (link: Link) => link.state === 'in-sync' || link.state === 'counting';
-    const stay = this.links.filter((link) => this.#inSync.has(link.member.replicaId) && here(link));
-    const join = this.links.filter((link) => this.#joining.has(link) && link.ready && !stay.includes(link));
+    const present = this.links.filter((link) => this.#inSync.has(link.member.replicaId) && here(link));
+    const join = this.links.filter((link) => this.#joining.has(link) && link.ready && !present.includes(link));
+    const staying = present.filter((link) => !link.leaving);
+    // As many as writes need are kept, and the last one always, whatever was ordered.
+    const stay = staying.length + join.length >= this.#least ? staying : present;
     const members = [...stay, ...join].map((link) => link.member.replicaId);
     const same = members.length === this.#inSync.size && members.every((id) => this.#inSync.has(id));
     if (members.length === 0 || (same && this.#proposed.size === 0)) return undefined;
-    const left = this.links.filter((link) => this.#inSync.has(link.member.replicaId) && !here(link));
+    const left = this.links.filter((link) => this.#inSync.has(link.member.replicaId) && !stay.includes(link));
     const reason = [
-      ...left.map((link) => `without ${link.member.nodeId}: ${link.message}`),
+      ...left.map((link) => `without ${link.member.nodeId}: ${link.leaving ? 'it is to leave' : link.message}`),
       ...join.map((link) => `with ${link.member.nodeId}: caught up`),
     ].join('; ');
     return { members, reason };
@@ -434,19 +444,21 @@ export class ReplicaSet {
       if (member && link.ready && this.#joining.delete(link)) link.state = 'in-sync';
     }
     this.#mark();
+    this.#forgetLeft();
     this.#logger.info({ setVersion, members }, 'in-sync set changed');
     this.#events.setChanged();
     this.recount();
   }
 
-  states(lastSeq: number): EngineReplicaState[] {
+  /** `bytesAfter`: how much log there is above a seq. */
+  states(bytesAfter: (seq: number) => number): EngineReplicaState[] {
     return this.links.map((link) => ({
       replicaId: link.member.replicaId,
       nodeId: link.member.nodeId,
-      state: link.state === 'counting' ? 'catching-up' : link.state,
+      state: shownState(link),
       message: link.message,
       appendedThrough: link.appendedThrough,
-      behindBytes: link.state === 'in-sync' ? 0 : Math.max(0, lastSeq - link.appendedThrough),
+      behindBytes: link.state === 'in-sync' ? 0 : bytesAfter(link.appendedThrough),
     }));
   }
 

@@ -43,6 +43,12 @@ export class SegmentTable {
   get storedBytes(): number {
     return this.#restBytes + (this.#growing?.length ?? 0);
   }
+  /** Of the segments with frames above `seq`: what a replica that ends there has to be sent at most. */
+  bytesAfter(seq: number): number {
+    let bytes = 0;
+    for (const { lastSeq, length } of this.#bySlot.values()) if (lastSeq > seq) bytes += length;
+    return bytes;
+  }
   bySlot(slot: number): TableEntry | undefined {
     return this.#bySlot.get(slot);
   }

@@ -35,7 +35,7 @@ export interface WriteParts {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly unsynced: UnsyncedBound;
-  readonly minReplicas: number;
+  readonly minReplicas: () => number;
   readonly clearRange: (block: number, count: number) => void;
   /** Too much of the map waits for a checkpoint, which was asked for. */
   readonly mapFull: () => boolean;
@@ -132,7 +132,7 @@ export class WritePath {
   /** What keeps a request from being sequenced now. */
   #obstacle(request: BlockRequest): 'replicas' | 'in-flight' | 'map' | 'unsynced' | 'space' | null {
     const { set, pipeline, minReplicas } = this.#parts;
-    if (set.inSyncCount < minReplicas) return 'replicas';
+    if (set.inSyncCount < minReplicas()) return 'replicas';
     const pending = pipeline.bytesInFlight + this.#batchBytes;
     if (pending > IN_FLIGHT_MAX) return 'in-flight';
     if (this.#parts.mapFull()) return 'map';

@@ -3,7 +3,15 @@
 
 import { once } from 'node:events';
 import { createLogger, invalid, type Logger, printable, realClock, realRandom } from '../base/index.js';
-import { type Control, createControl, createDaemons, type Daemons, nodeService } from '../control/index.js';
+import {
+  type Control,
+  createControl,
+  createDaemons,
+  type Daemons,
+  GONE_AFTER_MS,
+  nodeService,
+  operatorService,
+} from '../control/index.js';
 import { controllerService, groupControllerService, identityService, snapshotMetadataService } from '../csi/index.js';
 import { type MetadataStore, metadataService, openSqliteStore } from '../meta/index.js';
 import { createServer, type Server } from '../rpc/index.js';
@@ -30,10 +38,13 @@ export interface ControllerConfig {
   readonly maxVolumesPerNode: number;
   readonly overcommit: number;
   readonly tls: TlsDirectory;
+  /** 0 = never. */
+  readonly goneAfterMs: number;
 }
 
 const MAX_VOLUMES_PER_NODE = 1024;
 const OVERCOMMIT_MAX = 1000;
+const REPLACE_AFTER_MAX_S = 30 * 24 * 3600;
 
 export const controllerUsage = `holdfast controller: decides where volumes live and serves CSI
 
@@ -42,6 +53,8 @@ export const controllerUsage = `holdfast controller: decides where volumes live 
   --database FILE              SQLite file of all metadata             HOLDFAST_DATABASE
   --max-volumes-per-node N     0 = no limit (default)                  HOLDFAST_MAX_VOLUMES_PER_NODE
   --overcommit FACTOR          promise pools so many times (10)        HOLDFAST_OVERCOMMIT
+  --replace-after SECONDS      make a silent node's replicas anew      HOLDFAST_REPLACE_AFTER
+                               elsewhere (1800); 0 = only by order
 ${securityUsage}  --log-level LEVEL            debug, info, warn, error or silent      HOLDFAST_LOG_LEVEL
 `;
 
@@ -51,6 +64,7 @@ const flagSpec: FlagSpec = {
   database: { type: 'string', env: 'HOLDFAST_DATABASE' },
   'max-volumes-per-node': { type: 'string', env: 'HOLDFAST_MAX_VOLUMES_PER_NODE' },
   overcommit: { type: 'string', env: 'HOLDFAST_OVERCOMMIT' },
+  'replace-after': { type: 'string', env: 'HOLDFAST_REPLACE_AFTER' },
   'log-level': { type: 'string', env: 'HOLDFAST_LOG_LEVEL' },
   ...securityFlags,
 };
@@ -77,6 +91,7 @@ export function parseControllerConfig(
     maxVolumesPerNode: flags.integer('max-volumes-per-node', 0, 0, MAX_VOLUMES_PER_NODE),
     overcommit: overcommitFrom(flags.text('overcommit', '10')),
     tls,
+    goneAfterMs: flags.integer('replace-after', GONE_AFTER_MS / 1000, 0, REPLACE_AFTER_MAX_S) * 1000,
   };
 }
 
@@ -99,7 +114,7 @@ async function listen(
     ...common,
     address: config.controlAddress,
     trust,
-    services: [metadataService(store), nodeService(control.nodes, store)],
+    services: [metadataService(store), nodeService(control.nodes, store), operatorService(control)],
   });
   try {
     const ready = async () => (await store.version()) >= 0;
@@ -133,8 +148,9 @@ export async function runController(argv: string[], signal: AbortSignal): Promis
   const end = AbortSignal.any([signal, stop.signal]);
   let broken: unknown;
   try {
-    const { maxVolumesPerNode, overcommit } = config;
-    const options = { store, daemons, clock: realClock, random: realRandom, logger, maxVolumesPerNode, overcommit };
+    const { maxVolumesPerNode, overcommit, goneAfterMs } = config;
+    const placing = { maxVolumesPerNode, overcommit, goneAfterMs };
+    const options = { store, daemons, clock: realClock, random: realRandom, logger, ...placing };
     const control = createControl(options);
     // A broken assertion is a bug: better to stop and start afresh from the store than to go on.
     const onUnexpected = (error: unknown) => {
@@ -143,7 +159,7 @@ export async function runController(argv: string[], signal: AbortSignal): Promis
       stop.abort();
     };
     const servers = await listen(config, { store, daemons, control, trust: certificates, logger }, onUnexpected);
-    const reconciling = control.reconciler.run(end);
+    const reconciling = Promise.all([control.reconciler.run(end), control.repairs.run(end)]);
     if (!end.aborted) await once(end, 'abort');
     for (const server of servers) await server.close();
     daemons.close();

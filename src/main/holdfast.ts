@@ -45,6 +45,21 @@ const commands: Readonly<Record<string, Command>> = {
     run: async (argv) => (await import('./attach.js')).attachCommand(argv),
     usage: async () => 'holdfast attach --volume ID --run-dir DIR --daemon unix:///path\n',
   },
+  status: {
+    summary: 'shows nodes and volumes, and why they are not as they should be',
+    run: async (argv, signal) => (await import('./operator.js')).runStatus(argv, signal),
+    usage: async () => (await import('./operator.js')).statusUsage,
+  },
+  drain: {
+    summary: 'moves all replicas off a node or a pool, or takes that order back',
+    run: async (argv, signal) => (await import('./operator.js')).runDrain(argv, signal),
+    usage: async () => (await import('./operator.js')).drainUsage,
+  },
+  'accept-loss': {
+    summary: 'lets a volume go on without replicas that are missing for good',
+    run: async (argv, signal) => (await import('./operator.js')).runAcceptLoss(argv, signal),
+    usage: async () => (await import('./operator.js')).acceptLossUsage,
+  },
   rescue: {
     summary: 'reads volumes, and rebuilds the metadata, out of pools alone',
     run: async (argv, signal) => (await import('./rescue.js')).runRescue(argv, signal),

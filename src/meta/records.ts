@@ -14,6 +14,8 @@ import type {
   VolumeId,
 } from '../base/index.js';
 
+export type ReplicaState = 'creating' | 'ok' | 'lost' | 'leaving';
+
 export const keyOf = {
   volume: (id: VolumeId) => `volume/${id}`,
   /** `hash` is the first 32 hex digits of SHA-256 of the CSI name. */
@@ -23,6 +25,8 @@ export const keyOf = {
   group: (id: GroupId) => `group/${id}`,
   groupName: (hash: string) => `group-name/${hash}`,
   node: (id: NodeId) => `node/${id}`,
+  /** What was ordered that gave data up; for people, never changed. */
+  audit: (atMs: number, id: VolumeId) => `audit/${String(atMs).padStart(15, '0')}-${id}`,
   /** How and out of what the volume's record was rebuilt; for people. */
   rescue: (id: VolumeId) => `rescue/${id}`,
 } as const;
@@ -62,12 +66,9 @@ export interface ReplicaRecord {
   readonly poolId: PoolId;
   /** Set when the replica was formatted; a replica that shows another one is not this replica. */
   readonly incarnationId: IncarnationId;
-  /**
-   * ok: in the in-sync set or able to return to it. lost: its disk came back empty or foreign; never re-admitted.
-   * Whether it is in sync is said by VolumeRecord.inSync alone.
-   */
-  readonly state: 'creating' | 'ok' | 'lost';
-  /** Sentence for people when state is lost. */
+  /** See replica-states.ts. Whether it is in sync is said by VolumeRecord.inSync alone. */
+  readonly state: ReplicaState;
+  /** Sentence for people when state is lost or leaving. */
   readonly message?: string;
 }
 
@@ -100,6 +101,8 @@ export interface VolumeRecord {
   readonly qos: Qos;
   /** Topology requirement it was placed under, for repeats and for display. */
   readonly topology?: Readonly<Record<string, string>>[];
+  /** Tags that nodes and pools of its replicas must carry. Absent: none. */
+  readonly selectors?: { readonly nodes: readonly string[]; readonly disks: readonly string[] };
   readonly replicas: readonly ReplicaRecord[];
   /** Never empty once ready. */
   readonly inSync: readonly ReplicaId[];
@@ -150,7 +153,29 @@ export interface PoolRecord {
   readonly problem?: string;
 }
 
-/** What a node's daemon says of itself at Register and each Heartbeat. */
+/** Who gave up what, written before it was done. */
+export interface AuditRecord {
+  readonly what: 'accept-loss';
+  readonly volumeId: VolumeId;
+  readonly by: string;
+  readonly atMs: number;
+  /** Sentences. */
+  readonly givenUp: readonly string[];
+  readonly survivors: readonly NodeId[];
+  readonly loss: string;
+  readonly before: Pick<VolumeRecord, 'inSync' | 'epoch' | 'setVersion' | 'flushedPoint'>;
+}
+
+/** By an operator's order: no new replicas go there, and those that are there go elsewhere. */
+export interface DrainRecord {
+  /** Null: the whole node. */
+  readonly poolId: PoolId | null;
+  readonly sinceMs: number;
+  /** Who ordered it, as told. */
+  readonly by: string;
+}
+
+/** What a node's daemon says of itself at Register and each Heartbeat, and what was ordered for it. */
 export interface NodeRecord {
   readonly id: NodeId;
   /** gRPC address of the storage daemon's control API, host:port. */
@@ -165,4 +190,6 @@ export interface NodeRecord {
   readonly heartbeatMs: number;
   /** Highest store version this daemon ever saw. */
   readonly storeVersionSeen: number;
+  /** Kept over registrations. */
+  readonly drains?: readonly DrainRecord[];
 }

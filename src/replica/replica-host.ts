@@ -70,6 +70,8 @@ export interface CreateReplica {
   readonly parameters: Readonly<Record<string, string>>;
   readonly members: readonly Member[];
   readonly setVersion: number;
+  /** It has to be brought up to date before it counts as anything. */
+  readonly joining?: boolean;
 }
 
 export interface ReplicaReport {
@@ -316,7 +318,7 @@ function emptySuperblock(order: CreateReplica, pool: Pool): Superblock {
     flushed: null,
     checkpoint: null,
     previousCheckpoint: null,
-    joining: false,
+    joining: order.joining ?? false,
     retired: false,
     // It is empty and synced: nothing of it can have been lost with a page cache.
     cache: cacheIdentity(pool),

@@ -23,6 +23,11 @@ export const holdfastServices = {
       'holdfast.v1.Metadata',
     ),
   node: () => loadService<holdfast.NodeDefinition, holdfast.NodeHandlers>('holdfast/v1/node.proto', 'holdfast.v1.Node'),
+  operator: () =>
+    loadService<holdfast.OperatorDefinition, holdfast.OperatorHandlers>(
+      'holdfast/v1/operator.proto',
+      'holdfast.v1.Operator',
+    ),
   replica: () =>
     loadService<holdfast.ReplicaDefinition, holdfast.ReplicaHandlers>(
       'holdfast/v1/replica.proto',

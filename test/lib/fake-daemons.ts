@@ -59,6 +59,8 @@ export class FakeDaemons implements Daemons {
   hook: CallHook = () => {};
   /** Blocks that one answer of Changed looks at, and extents it holds at most. */
   changedLimits = { blocks: 64, extents: 5 };
+  /** Replicas that do not catch up. */
+  readonly behind = new Set<string>();
   readonly #store: MetadataStore;
   readonly #clock: Clock;
 
@@ -128,7 +130,11 @@ export class FakeDaemons implements Daemons {
 
   volume(address: DaemonAddress): VolumeCalls {
     const node = this.nodes.get(address.id)!;
-    const order = <T>(name: string, volumeId: string | undefined, work: (volume: FakeVolume) => T): Promise<T> =>
+    const order = <T>(
+      name: string,
+      volumeId: string | undefined,
+      work: (volume: FakeVolume) => T | Promise<T>,
+    ): Promise<T> =>
       this.#call(name, node, async () => {
         await this.#open((volumeId ?? '') as VolumeId, node);
         return work(this.#volume(volumeId ?? ''));
@@ -175,6 +181,8 @@ export class FakeDaemons implements Daemons {
           volume.qos = { ...request.qos } as Record<string, number>;
           return {};
         }),
+      Members: (request) =>
+        order('Members', request.volume_id, async () => ({ replicas: await this.#follow(request.volume_id ?? '') })),
       DeleteSnapshot: (request) =>
         order('DeleteSnapshot', request.volume_id, (volume) => {
           volume.snapshots.delete(request.snapshot_id ?? '');
@@ -184,6 +192,37 @@ export class FakeDaemons implements Daemons {
       Changed: (request) => order('Changed', request.volume_id, (volume) => this.#changed(volume, request)),
       Status: () => this.#call('VolumeStatus', node, () => ({ volumes: [] })),
     };
+  }
+
+  /** As an engine does: takes out what leaves or is away, takes in what is there and has caught up. */
+  async #follow(volumeId: string) {
+    const isThere = ({ nodeId, id, incarnationId }: VolumeRecord['replicas'][number]) => {
+      const node = this.nodes.get(nodeId);
+      return node?.up === true && node.replicas.get(id)?.incarnationId === incarnationId;
+    };
+    const { value } = await update<VolumeRecord>(
+      this.#store,
+      keyOf.volume(volumeId as VolumeId),
+      (now) => {
+        if (now === undefined) return 'unchanged';
+        const stay = now.replicas.filter((one) => now.inSync.includes(one.id) && one.state === 'ok' && isThere(one));
+        const join = now.replicas.filter(
+          (one) => !now.inSync.includes(one.id) && one.state === 'ok' && isThere(one) && !this.behind.has(one.id),
+        );
+        const inSync = [...stay, ...join].map(({ id }) => id);
+        if (inSync.length === 0 || inSync.join() === now.inSync.join()) return 'unchanged';
+        return { ...now, inSync, setVersion: now.setVersion + 1 };
+      },
+      { clock: this.#clock },
+    );
+    return (value?.replicas ?? []).map((one) => ({
+      replica_id: one.id as string,
+      node_id: one.nodeId as string,
+      state: value!.inSync.includes(one.id) ? 'in-sync' : 'catching-up',
+      message: '',
+      appended_through: 0,
+      behind_bytes: 0,
+    }));
   }
 
   #freeze(volume: FakeVolume, snapshotId: string, token: string) {

@@ -117,6 +117,7 @@ const volume = implement(holdfastServices.volume(), {
   Clone: unused,
   Resize: unused,
   SetQos: unused,
+  Members: unused,
   DeleteSnapshot: unused,
   Changed: unused as never,
   Status: unused,

@@ -113,6 +113,9 @@ export class FakeEngine extends MemoryDevice implements Engine {
     if (sizeBytes > this.sizeBytes) this.grow(sizeBytes);
   }
   setQos() {}
+  follow() {
+    return [];
+  }
   async deleteSnapshot() {}
   async scrub() {
     return { verifiedBytes: 0, repairs: 0, damage: [] };

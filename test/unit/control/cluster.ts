@@ -93,6 +93,7 @@ export interface TestOptions {
   readonly nodes?: readonly TestNode[];
   readonly maxVolumesPerNode?: number;
   readonly overcommit?: number;
+  readonly goneAfterMs?: number;
 }
 
 const threeNodes: readonly TestNode[] = [{ id: 'n1' }, { id: 'n2' }, { id: 'n3' }];
@@ -142,6 +143,7 @@ export class TestCluster {
       logger: silentLogger,
       maxVolumesPerNode: this.#options.maxVolumesPerNode ?? 0,
       overcommit: this.#options.overcommit ?? 10,
+      goneAfterMs: this.#options.goneAfterMs ?? 0,
     });
   }
 

@@ -108,14 +108,22 @@ describe('a storage class', () => {
 describe('mutable parameters', () => {
   it('are the limits of the volume, as quantities', () => {
     expect(parseMutable({ maxReadIops: '5k', maxWriteBps: '100Mi' })).toEqual({
-      maxReadIops: 5000,
-      maxWriteBps: 104857600,
+      qos: { maxReadIops: 5000, maxWriteBps: 104857600 },
+      copies: {},
     });
-    expect(parseMutable({ maxReadIops: '0' })).toEqual({ maxReadIops: 0 });
+    expect(parseMutable({ maxReadIops: '0' }).qos).toEqual({ maxReadIops: 0 });
+  });
+
+  it('are the numbers of copies, by every name they have', () => {
+    expect(parseMutable({ replicas: '2', minReplicas: '2' })).toEqual({
+      qos: {},
+      copies: { replicas: 2, minReplicas: 2 },
+    });
+    expect(parseMutable({ numberOfReplicas: '4' }).copies).toEqual({ replicas: 4 });
+    expect(refusal(() => parseMutable({ replicas: '6' }))).toContain('from 1 to 5');
   });
 
   it('refuse what is fixed, with the reason', () => {
-    expect(refusal(() => parseMutable({ replicas: '2' }))).toContain('rebuild');
     expect(refusal(() => parseMutable({ compression: 'none' }))).toContain('fixed');
     expect(refusal(() => parseMutable({ maxReadIop: '2' }))).toContain('did you mean maxReadIops?');
   });

@@ -249,7 +249,8 @@ describe('growing and changing a volume', () => {
     expect((await failure(cluster.control.volumes.modify(id, { maxReadIops: '12', nonsense: '1' }))).code).toBe(
       'INVALID_ARGUMENT',
     );
-    expect((await failure(cluster.control.volumes.modify(id, { replicas: '2' }))).message).toContain('rebuild');
+    expect((await failure(cluster.control.volumes.modify(id, { minReplicas: '4' }))).code).toBe('INVALID_ARGUMENT');
+    expect((await failure(cluster.control.volumes.modify(id, { replicas: '4' }))).code).toBe('RESOURCE_EXHAUSTED');
     await cluster.control.volumes.modify(id, { replicas: '3' });
     expect((await cluster.control.volumes.get(id)).qos).toEqual({ maxReadIops: 11, maxWriteIops: 20 });
   });

@@ -5,7 +5,7 @@ import type { Clock, ReplicaId } from '../../../src/base/index.js';
 import { HoldfastError, realClock } from '../../../src/base/index.js';
 import type { ReplicaPort } from '../../../src/engine/index.js';
 import { ReignLease } from '../../../src/engine/reign-lease.js';
-import { type Link, newLink } from '../../../src/engine/replica-set.js';
+import { type Link, newLink } from '../../../src/engine/replica-link.js';
 import { EngineRig, flush, read, request, write } from '../../lib/engine-rig.js';
 import { ManualClock } from '../nbd/manual-clock.js';
 

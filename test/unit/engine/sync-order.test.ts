@@ -4,8 +4,9 @@ import { describe, expect, it } from 'vitest';
 import { realClock, silentLogger } from '../../../src/base/index.js';
 import type { EngineMember, MembershipPort } from '../../../src/engine/engine-api.js';
 import type { Frame } from '../../../src/engine/log-writer.js';
+import { newLink } from '../../../src/engine/replica-link.js';
 import type { ReplicaPort } from '../../../src/engine/replica-port.js';
-import { newLink, ReplicaSet } from '../../../src/engine/replica-set.js';
+import { ReplicaSet } from '../../../src/engine/replica-set.js';
 
 function started(acknowledgesAtOnce: boolean, local = true) {
   const member = {

@@ -1,0 +1,127 @@
+// Emptying a node or a pool by command. The order is a field of the node's record and nothing else: placement keeps away from the place, and
+// the repair loop moves what lies there, one volume at a time, a new replica in sync before the old one leaves. Taken back, the loop goes on
+// from what it finds.
+
+import { HoldfastError, type Logger, type NodeId, notFound, type PoolId, printable } from '../base/index.js';
+import { type DrainRecord, keyOf, type NodeRecord, type VolumeRecord } from '../meta/index.js';
+import type { Daemons } from './daemons.js';
+import { isUnreachable } from './engine-orders.js';
+import { ORDER_DEADLINE_MS } from './limits.js';
+import { isKept, type MembershipFacts, nextStep } from './membership-plan.js';
+import type { Nodes, NodeView } from './nodes.js';
+import type { Records } from './records.js';
+import type { Repairs } from './repairs.js';
+import type { ReplicaSteps } from './replica-steps.js';
+
+export interface DrainsOptions {
+  readonly records: Records;
+  readonly nodes: Nodes;
+  readonly daemons: Daemons;
+  readonly repairs: Repairs;
+  readonly steps: ReplicaSteps;
+  readonly wallMs: () => number;
+  readonly logger: Logger;
+}
+
+export interface DrainPlace {
+  readonly nodeId: string;
+  /** Id or path; empty: the whole node. */
+  readonly pool: string;
+}
+
+export interface DrainMove {
+  readonly volume: VolumeRecord;
+  readonly storedBytes: number;
+  /** Why it can't be moved now; empty when it can. */
+  readonly blocked: string;
+  readonly attached: boolean;
+}
+
+export class Drains {
+  readonly #options: DrainsOptions;
+
+  constructor(options: DrainsOptions) {
+    this.#options = options;
+  }
+
+  /** What lies on the place and has to go elsewhere, whether that is ordered or not. Throws NOT_FOUND for a place that does not exist. */
+  async plan(place: DrainPlace): Promise<{ moves: DrainMove[]; ordered: boolean }> {
+    const { node, poolId } = await this.#find(place);
+    const ordered = node.drains?.some((drain) => drain.poolId === poolId) ?? false;
+    const drain: DrainRecord = { poolId, sinceMs: 0, by: '' };
+    const facts = await this.#options.repairs.facts();
+    const nodes = facts.nodes.map((one) =>
+      one.id === node.id ? { ...one, drains: [...(one.drains ?? []), drain] } : one,
+    );
+    const drained = { ...facts, nodes };
+    const stored = await this.#storedBytes(node);
+    const moves: DrainMove[] = [];
+    for (const volume of await this.#options.records.volumes()) {
+      const held = volume.replicas.find((one) => one.nodeId === node.id && (poolId === null || one.poolId === poolId));
+      if (held === undefined || !isKept(volume)) continue;
+      moves.push({
+        volume,
+        storedBytes: stored.get(volume.id) ?? 0,
+        blocked: held.state === 'leaving' ? '' : await this.#obstacle(volume, drained),
+        attached: volume.publications.some(({ nodeId }) => nodeId === node.id),
+      });
+    }
+    return { moves, ordered };
+  }
+
+  async order(place: DrainPlace, by: string): Promise<void> {
+    const { node, poolId } = await this.#find(place);
+    const drain: DrainRecord = { poolId, sinceMs: this.#options.wallMs(), by };
+    await this.#change(node.id, (drains) =>
+      drains.some((one) => one.poolId === poolId) ? drains : [...drains, drain],
+    );
+    this.#options.logger.warn({ node: node.id, pool: poolId, by }, 'to be drained by order');
+  }
+
+  async undo(place: DrainPlace, by: string): Promise<void> {
+    const { node, poolId } = await this.#find(place);
+    await this.#change(node.id, (drains) => drains.filter((one) => one.poolId !== poolId));
+    this.#options.logger.warn({ node: node.id, pool: poolId, by }, 'no longer to be drained, by order');
+  }
+
+  async #change(id: NodeId, step: (drains: readonly DrainRecord[]) => readonly DrainRecord[]): Promise<void> {
+    await this.#options.records.change<NodeRecord>(keyOf.node(id), ({ drains = [], ...node }) => {
+      const next = step(drains);
+      return next.length === 0 ? node : { ...node, drains: next };
+    });
+    this.#options.repairs.lookSoon();
+  }
+
+  async #find(place: DrainPlace): Promise<{ node: NodeView; poolId: PoolId | null }> {
+    const node = (await this.#options.nodes.list()).find(({ id }) => id === place.nodeId);
+    if (node === undefined) throw notFound(`node ${printable(place.nodeId)} does not exist`);
+    if (place.pool === '') return { node, poolId: null };
+    const pool = node.pools.find(({ id, path }) => id === place.pool || path === place.pool);
+    if (pool === undefined) throw notFound(`node ${node.id} has no pool ${printable(place.pool)}`);
+    return { node, poolId: pool.id };
+  }
+
+  async #obstacle(volume: VolumeRecord, drained: MembershipFacts): Promise<string> {
+    const step = nextStep(volume, drained);
+    if (step.kind === 'wait') return step.message;
+    if (step.kind !== 'grow') return '';
+    try {
+      await this.#options.steps.findPlaces(volume, step.count, drained);
+      return '';
+    } catch (error) {
+      if (error instanceof HoldfastError && error.code === 'RESOURCE_EXHAUSTED') return error.message;
+      throw error;
+    }
+  }
+
+  async #storedBytes(node: NodeView): Promise<Map<string, number>> {
+    try {
+      const all = { volume_id: '' };
+      const { replicas } = await this.#options.daemons.replica(node).Status(all, { deadlineMs: ORDER_DEADLINE_MS });
+      return new Map(replicas.map((one) => [one.volume_id, one.stored_bytes]));
+    } catch (error) {
+      if (isUnreachable(error)) return new Map();
+      throw error;
+    }
+  }
+}

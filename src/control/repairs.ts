@@ -1,0 +1,336 @@
+// The loop that gives every volume the replicas it should have: after `replicas` was changed, after a replica was lost, after a node has
+// gone for good, while a node or pool is drained. It decides from the store and the nodes' signs of life alone, by membership-plan.ts, and
+// each step may be repeated. What it remembers (whom to look at, since when something does not work) may be lost at any time.
+// Owner: the controller. What may fail: every step, for one volume; it is tried again after a pause that doubles.
+
+import { type Clock, HoldfastError, type Logger, messageOf, type NodeId, type VolumeId } from '../base/index.js';
+import type { MetaEntry, VolumeRecord, WatchEvent } from '../meta/index.js';
+import type { holdfast } from '../rpc/index.js';
+import { Backoff } from './backoff.js';
+import {
+  REBUILDS_MAX,
+  RECONCILE_BACKOFF_MAX_MS,
+  RECONCILE_INTERVAL_MS,
+  REPAIR_LOOK_MS,
+  REPAIR_STEPS_MAX,
+  REPAIRS_AT_ONCE,
+} from './limits.js';
+import {
+  doomOf,
+  isAmiss,
+  isKept,
+  type MembershipFacts,
+  type MembershipStep,
+  nextStep,
+  replicasToRetire,
+} from './membership-plan.js';
+import type { Nodes } from './nodes.js';
+import type { Records } from './records.js';
+import type { ReplicaSteps } from './replica-steps.js';
+
+export interface RepairsOptions {
+  readonly records: Records;
+  readonly nodes: Nodes;
+  readonly steps: ReplicaSteps;
+  /** See MembershipFacts. */
+  readonly goneAfterMs: number;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/** Why a volume has not the replicas it should have, yet. */
+export interface RepairNote {
+  /** CamelCase, for programs. */
+  readonly reason: 'NoPlace' | 'Waiting' | 'Queued' | 'Rebuilding' | 'Retiring' | 'Failed';
+  readonly message: string;
+  /** Of log that new replicas have still to be sent. */
+  readonly behindBytes: number;
+  readonly sinceMs: number;
+}
+
+interface Pass {
+  readonly facts: MembershipFacts;
+  /** Volumes that may grow though copies are missing nowhere: one of each drained node. */
+  readonly turns: ReadonlySet<VolumeId>;
+  /** How many more volumes may get new replicas. */
+  rebuildsLeft: number;
+}
+
+export class Repairs {
+  readonly #options: RepairsOptions;
+  readonly #backoff = new Backoff(RECONCILE_INTERVAL_MS, RECONCILE_BACKOFF_MAX_MS);
+  readonly #pending = new Set<VolumeId>();
+  readonly #notes = new Map<VolumeId, RepairNote>();
+  /** Replicas that are behind, and since when they did not come nearer. */
+  readonly #stalls = new Map<string, { readonly appendedThrough: number; readonly sinceMs: number }>();
+  #scanned = false;
+  #changed = false;
+  #wake = () => {};
+
+  constructor(options: RepairsOptions) {
+    this.#options = options;
+  }
+
+  /** Why the volume lacks replicas, as of the last look. */
+  noteOf(id: VolumeId): RepairNote | undefined {
+    return this.#notes.get(id);
+  }
+
+  async facts(): Promise<MembershipFacts> {
+    const { nodes, goneAfterMs, clock } = this.#options;
+    const stalled = new Set<string>();
+    for (const [id, { sinceMs }] of this.#stalls)
+      if (goneAfterMs > 0 && clock.monotonicMs() - sinceMs > goneAfterMs) stalled.add(id);
+    return { nodes: await nodes.list(), goneAfterMs, stalled };
+  }
+
+  /** Looks after the volumes until the signal aborts. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock, logger } = this.#options;
+    const watching = this.#watch(signal);
+    while (!signal.aborted) {
+      this.#changed = false;
+      try {
+        await this.#look(signal);
+      } catch (error) {
+        this.#scanned = false;
+        logger.warn({ error: messageOf(error) }, 'a look at the replicas failed');
+      }
+      if (signal.aborted) break;
+      const woken = new AbortController();
+      this.#wake = () => woken.abort();
+      if (!this.#changed) await clock.sleep(REPAIR_LOOK_MS, AbortSignal.any([signal, woken.signal])).catch(() => {});
+    }
+    await watching;
+  }
+
+  /** Something was ordered that a look should find. */
+  lookSoon(): void {
+    this.#rescan();
+  }
+
+  /** One look at every volume, whatever was seen before. */
+  async round(): Promise<void> {
+    this.#scanned = false;
+    await this.#look();
+  }
+
+  async #watch(signal: AbortSignal): Promise<void> {
+    const { records, clock, logger } = this.#options;
+    while (!signal.aborted) {
+      try {
+        const version = await records.store.version();
+        const watching = records.store.watch('', version, (events) => this.#note(events), signal);
+        this.#rescan();
+        await watching;
+        return;
+      } catch (error) {
+        logger.warn({ error: messageOf(error) }, 'changes of the metadata are not seen, they will be looked for');
+        await clock.sleep(RECONCILE_INTERVAL_MS, signal).catch(() => {});
+      }
+    }
+  }
+
+  #note(events: readonly WatchEvent[]): void {
+    for (const event of events) {
+      if (event.type === 'resync') this.#rescan();
+      else if (event.type === 'put' && event.entry.key.startsWith('node/')) this.#noteNode(event.entry);
+      else if (event.type === 'put' && event.entry.key.startsWith('volume/')) {
+        const record = event.entry.value as unknown as VolumeRecord;
+        if (!isAmiss(record) && !this.#pending.has(record.id)) continue;
+        this.#pending.add(record.id);
+        this.#noteChange();
+      }
+    }
+  }
+
+  /** A drain may have begun or ended. */
+  #noteNode({ value }: MetaEntry): void {
+    if (value.drains !== undefined) this.#noteChange();
+  }
+
+  #rescan(): void {
+    this.#scanned = false;
+    this.#noteChange();
+  }
+
+  #noteChange(): void {
+    this.#changed = true;
+    this.#wake();
+  }
+
+  async #look(signal?: AbortSignal): Promise<void> {
+    const { records, clock } = this.#options;
+    const facts = await this.facts();
+    const doomed = facts.nodes.some(
+      (node) => (node.drains?.length ?? 0) > 0 || (facts.goneAfterMs > 0 && (node.silentMs ?? 0) > facts.goneAfterMs),
+    );
+    if (!this.#scanned || doomed) {
+      this.#scanned = true;
+      for (const record of await records.volumes()) if (isConcerned(record, facts)) this.#pending.add(record.id);
+    }
+    const keys = new Set([...this.#pending].map(String));
+    this.#backoff.keepOnly(keys);
+    for (const id of this.#notes.keys()) if (!this.#pending.has(id)) this.#notes.delete(id);
+    const due = [...this.#pending].filter((id) => this.#backoff.readyMs(id) <= clock.monotonicMs()).sort();
+    if (due.length === 0) return;
+    const pass = await this.#plan(facts, due);
+    const queue = due.values();
+    const work = async () => {
+      for (const id of queue) if (!signal?.aborted) await this.#attend(id, pass);
+    };
+    await Promise.all(Array.from({ length: REPAIRS_AT_ONCE }, work));
+  }
+
+  /** Who may get new replicas in this look: a bounded number, and of each drained node one volume at a time. */
+  async #plan(facts: MembershipFacts, due: readonly VolumeId[]): Promise<Pass> {
+    const turns = new Map<NodeId, VolumeId>();
+    let rebuilding = 0;
+    const waiting: VolumeRecord[] = [];
+    for (const id of this.#pending) {
+      const record = await this.#options.records.volume(id);
+      if (record === undefined || !isKept(record)) continue;
+      const isBeingMade = record.replicas.some(
+        (replica) => replica.state === 'creating' || (replica.state === 'ok' && !record.inSync.includes(replica.id)),
+      );
+      if (isBeingMade) rebuilding++;
+      const moving = drainedNodes(record, facts);
+      if (nextStep(record, facts).kind !== 'grow') for (const node of moving) turns.set(node, id);
+      else if (due.includes(id)) waiting.push(record);
+    }
+    for (const record of waiting.sort((a, b) => (a.id < b.id ? -1 : 1)))
+      for (const node of drainedNodes(record, facts)) if (!turns.has(node)) turns.set(node, record.id);
+    return { facts, turns: new Set(turns.values()), rebuildsLeft: Math.max(0, REBUILDS_MAX - rebuilding) };
+  }
+
+  async #attend(id: VolumeId, pass: Pass): Promise<void> {
+    const { clock, logger } = this.#options;
+    try {
+      for (let taken = 0; taken < REPAIR_STEPS_MAX; taken++) if (!(await this.#step(id, pass))) return;
+    } catch (error) {
+      this.#backoff.failed(id, clock.monotonicMs());
+      // Somebody is at it right now: that is progress, not trouble.
+      if (error instanceof HoldfastError && error.code === 'ABORTED') return;
+      const full = error instanceof HoldfastError && error.code === 'RESOURCE_EXHAUSTED';
+      const isNew = this.#tell(id, full ? 'NoPlace' : 'Failed', messageOf(error));
+      if (isNew) logger.warn({ volume: id, error: messageOf(error) }, 'replicas are not as they should be yet');
+    }
+  }
+
+  /** One step. True when the record has changed and more may be done at once. */
+  async #step(id: VolumeId, pass: Pass): Promise<boolean> {
+    const record = await this.#options.records.volume(id);
+    if (record === undefined || !isKept(record)) {
+      this.#forget(id);
+      return false;
+    }
+    const left = replicasToRetire(record);
+    const [first] = left;
+    let stuck: unknown;
+    if (first !== undefined) {
+      try {
+        await this.#options.steps.retire(record, first);
+        return true;
+      } catch (error) {
+        // A node that is gone must not keep the volume from getting its replicas.
+        stuck = error;
+      }
+    }
+    const goesOn = await this.#carryOut(record, nextStep(record, pass.facts), pass);
+    if (goesOn || stuck === undefined) return goesOn;
+    const note = this.#notes.get(id);
+    this.#backoff.failed(id, this.#options.clock.monotonicMs());
+    this.#pending.add(id);
+    if (note === undefined) this.#tell(id, 'Retiring', messageOf(stuck));
+    return false;
+  }
+
+  async #carryOut(record: VolumeRecord, step: MembershipStep, pass: Pass): Promise<boolean> {
+    const { steps, records, clock } = this.#options;
+    const { id } = record;
+    switch (step.kind) {
+      case 'none':
+        this.#forget(id);
+        return false;
+      case 'wait':
+        this.#tell(id, 'Waiting', step.message);
+        this.#backoff.failed(id, clock.monotonicMs());
+        return false;
+      case 'grow':
+        return this.#grow(record, step, pass);
+      case 'create':
+        await steps.create(id, step.replica.id);
+        return true;
+      case 'leave':
+        await steps.leave(id, step.replica.id, pass.facts);
+        return true;
+      case 'follow': {
+        const states = await steps.follow(id);
+        for (const state of states) this.#noteProgress(state);
+        const behind = states.reduce((sum, { behind_bytes }) => sum + behind_bytes, 0);
+        const trouble = states.flatMap(({ node_id, message }) => (message === '' ? [] : [`${node_id}: ${message}`]));
+        this.#tell(id, 'Rebuilding', trouble.join('; ') || 'replicas are being brought up to date', behind);
+        return (await records.volume(id))?.setVersion !== record.setVersion;
+      }
+    }
+  }
+
+  async #grow(record: VolumeRecord, step: { count: number; urgent: boolean }, pass: Pass): Promise<boolean> {
+    const { steps } = this.#options;
+    const { id } = record;
+    if (!step.urgent && !pass.turns.has(id)) {
+      this.#tell(id, 'Queued', 'another volume of the drained place is moved first');
+      return false;
+    }
+    if (pass.rebuildsLeft <= 0) {
+      this.#tell(id, 'Queued', `${REBUILDS_MAX} volumes are getting new replicas, this one comes after them`);
+      return false;
+    }
+    pass.rebuildsLeft--;
+    try {
+      await steps.grow(id, step.count, pass.facts);
+      return true;
+    } catch (error) {
+      pass.rebuildsLeft++;
+      if (!(error instanceof HoldfastError && error.code === 'RESOURCE_EXHAUSTED')) throw error;
+      // A place of which nothing is left can be used again.
+      if (await steps.dropEmpty(record)) return true;
+      const other = nextStep(record, { ...pass.facts, noPlace: true });
+      if (other.kind !== 'none' && other.kind !== 'wait' && (await this.#carryOut(record, other, pass))) return true;
+      throw error;
+    }
+  }
+
+  /** A replica whose disk does not answer is as good as gone, though its node is there. */
+  #noteProgress({ replica_id, state, appended_through }: holdfast.ReplicaState__Output): void {
+    const before = this.#stalls.get(replica_id);
+    if (state === 'in-sync') this.#stalls.delete(replica_id);
+    else if (before === undefined || before.appendedThrough !== appended_through)
+      this.#stalls.set(replica_id, { appendedThrough: appended_through, sinceMs: this.#options.clock.monotonicMs() });
+  }
+
+  #tell(id: VolumeId, reason: RepairNote['reason'], message: string, behindBytes = 0): boolean {
+    const before = this.#notes.get(id);
+    const same = before?.reason === reason && before.message === message;
+    const sinceMs = before?.reason === reason ? before.sinceMs : this.#options.clock.wallMs();
+    this.#notes.set(id, { reason, message, behindBytes, sinceMs });
+    return !same;
+  }
+
+  #forget(id: VolumeId): void {
+    this.#pending.delete(id);
+    this.#notes.delete(id);
+  }
+}
+
+/** Nodes that the volume is to leave by order. */
+function drainedNodes(record: VolumeRecord, facts: MembershipFacts): NodeId[] {
+  return record.replicas
+    .filter((replica) => replica.state !== 'leaving' && doomOf(replica, facts) === 'drained')
+    .map(({ nodeId }) => nodeId);
+}
+
+function isConcerned(record: VolumeRecord, facts: MembershipFacts): boolean {
+  if (!isKept(record)) return false;
+  return isAmiss(record) || record.replicas.some((replica) => doomOf(replica, facts) !== null);
+}

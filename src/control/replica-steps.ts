@@ -1,0 +1,230 @@
+// Carries out the steps of membership-plan.ts on one volume: names new replicas, has them made, has the engine follow the record, ends
+// those that have left. No state of its own: each step reads the record, changes it by compare-and-swap, and may be repeated or cut short
+// anywhere.
+//
+// Invariant: data is deleted only of a replica that is `leaving` in a record whose in-sync set does not name it. From there it can't come
+// back into the set: the agents refuse it (replica-states.ts).
+
+import {
+  HoldfastError,
+  type IncarnationId,
+  type Logger,
+  messageOf,
+  type Random,
+  type ReplicaId,
+  unavailable,
+  type VolumeId,
+} from '../base/index.js';
+import { hasLeft, keyOf, type LeaveReason, moved, type ReplicaRecord, type VolumeRecord } from '../meta/index.js';
+import type { holdfast, KeyedLocks } from '../rpc/index.js';
+import type { Daemons } from './daemons.js';
+import { type EngineOrders, isUnreachable } from './engine-orders.js';
+import { ORDER_DEADLINE_MS } from './limits.js';
+import { doomOf, isKept, type MembershipFacts, nextStep } from './membership-plan.js';
+import type { Nodes, NodeView } from './nodes.js';
+import { type Place, placeMore } from './placement.js';
+import type { Records } from './records.js';
+import type { SerialQueue } from './serial-queue.js';
+import { NODE_LABEL } from './topology.js';
+import { superblockParameters } from './volume-state.js';
+
+export interface ReplicaStepsOptions {
+  readonly records: Records;
+  readonly nodes: Nodes;
+  readonly daemons: Daemons;
+  readonly orders: EngineOrders;
+  readonly locks: KeyedLocks;
+  readonly intents: SerialQueue;
+  readonly random: Random;
+  readonly overcommit: number;
+  readonly logger: Logger;
+}
+
+const sentences: Readonly<Record<LeaveReason, string>> = {
+  surplus: 'the volume has more replicas than it should have',
+  drained: 'its place is being drained',
+  replaced: 'another replica has taken its place',
+  'given-up': 'it could not be made',
+  empty: 'nothing of it is left on its node',
+};
+
+export class ReplicaSteps {
+  readonly #options: ReplicaStepsOptions;
+
+  constructor(options: ReplicaStepsOptions) {
+    this.#options = options;
+  }
+
+  /** Finds places for `count` more and names them in the record. Throws RESOURCE_EXHAUSTED when there are none. */
+  grow(id: VolumeId, count: number, facts: MembershipFacts): Promise<void> {
+    // Room is counted and promised in one step.
+    return this.#options.intents.run(async () => {
+      const record = await this.#options.records.volume(id);
+      if (record === undefined) return;
+      const places = await this.findPlaces(record, count, facts);
+      await this.#options.records.change<VolumeRecord>(keyOf.volume(id), (now) => {
+        const step = isKept(now) ? nextStep(now, facts) : undefined;
+        if (step?.kind !== 'grow' || step.count < count) return 'unchanged';
+        if (places.some((at) => now.replicas.some((replica) => replica.nodeId === at.nodeId))) return 'unchanged';
+        return { ...now, replicas: [...now.replicas, ...places.map((at) => this.#named(at))] };
+      });
+      const nodes = places.map((at) => at.nodeId);
+      this.#options.logger.info({ volume: id, nodes }, 'places for new replicas found');
+    });
+  }
+
+  /** Where `count` more could go now; throws RESOURCE_EXHAUSTED that says why not. */
+  async findPlaces(record: VolumeRecord, count: number, facts: MembershipFacts): Promise<Place[]> {
+    const { nodes, overcommit } = this.#options;
+    const { parameters, selectors, topology = [], publications } = record;
+    const staying = record.replicas.filter((replica) => replica.state !== 'leaving' && doomOf(replica, facts) === null);
+    const rules = {
+      replicas: count,
+      failureDomain: parameters.failureDomain,
+      dataLocality: parameters.dataLocality,
+      nodeSelector: selectors?.nodes ?? [],
+      diskSelector: selectors?.disks ?? [],
+      // Where the volume is used a copy serves reads without the network.
+      wish: { requisite: topology, preferred: publications.map(({ nodeId }) => ({ [NODE_LABEL]: nodeId })) },
+      overcommit,
+    };
+    return placeMore(await nodes.forPlacement(), rules, record.sizeBytes, {
+      beside: staying.map(({ nodeId }) => nodeId),
+      closed: record.replicas.map(({ nodeId }) => nodeId),
+    });
+  }
+
+  #named(at: Place): ReplicaRecord {
+    const { random } = this.#options;
+    return {
+      id: random.uuid() as ReplicaId,
+      nodeId: at.nodeId,
+      poolId: at.poolId,
+      incarnationId: random.uuid() as IncarnationId,
+      state: 'creating',
+    };
+  }
+
+  /** Has a named replica formatted. What no repetition mends gives the place up. */
+  async create(id: VolumeId, replicaId: ReplicaId): Promise<void> {
+    try {
+      // Nothing may begin to delete the volume between the look at its record and the end of the call.
+      await this.#options.locks.run('a new replica', `volume ${id}`, () => this.#create(id, replicaId));
+    } catch (error) {
+      if (isUnreachable(error) || (error instanceof HoldfastError && error.code === 'ABORTED')) throw error;
+      await this.#change(id, replicaId, (replica) =>
+        replica.state === 'creating'
+          ? moved(replica, 'leaving', `${sentences['given-up']}: ${messageOf(error)}`)
+          : null,
+      );
+      throw error;
+    }
+  }
+
+  async #create(id: VolumeId, replicaId: ReplicaId): Promise<void> {
+    const { records, nodes, daemons, logger } = this.#options;
+    const record = await records.volume(id);
+    const replica = record?.replicas.find((one) => one.id === replicaId);
+    if (record === undefined || !isKept(record) || replica?.state !== 'creating') return;
+    const node = await nodes.get(replica.nodeId);
+    if (node === undefined) throw unavailable(`node ${replica.nodeId} is not registered`);
+    const members = record.replicas.filter((one) => record.inSync.includes(one.id));
+    const request = {
+      volume_id: id,
+      lineage_id: record.lineageId,
+      replica_id: replicaId,
+      incarnation_id: replica.incarnationId,
+      pool_id: replica.poolId,
+      size_bytes: record.sizeBytes,
+      parameters: superblockParameters(record),
+      members: members.map((one) => ({ replica_id: one.id, incarnation_id: one.incarnationId })),
+      set_version: record.setVersion,
+      joining: true,
+    };
+    await daemons.replica(node).Create(request, { deadlineMs: ORDER_DEADLINE_MS });
+    await this.#change(id, replicaId, (now) => (now.state === 'creating' ? moved(now, 'ok') : null));
+    logger.info({ volume: id, node: node.id, replica: replicaId }, 'new replica made, to be brought up to date');
+  }
+
+  /** Tells a replica to leave, if that is still what the record asks for. */
+  async leave(id: VolumeId, replicaId: ReplicaId, facts: MembershipFacts): Promise<void> {
+    await this.#options.records.change<VolumeRecord>(keyOf.volume(id), (now) => {
+      const step = isKept(now) ? nextStep(now, facts) : undefined;
+      if (step?.kind !== 'leave' || step.replica.id !== replicaId) return 'unchanged';
+      return withReplica(now, moved(step.replica, 'leaving', sentences[step.reason]));
+    });
+    this.#options.logger.info({ volume: id, replica: replicaId }, 'replica is to leave');
+  }
+
+  /** Lets lost replicas go of which the node says that nothing is there. True when one went. */
+  async dropEmpty(record: VolumeRecord): Promise<boolean> {
+    let dropped = false;
+    for (const replica of record.replicas) {
+      if (replica.state !== 'lost' || record.inSync.includes(replica.id)) continue;
+      const node = await this.#options.nodes.get(replica.nodeId);
+      if (node === undefined || !(await this.#isEmpty(record, node))) continue;
+      await this.#options.records.change<VolumeRecord>(keyOf.volume(record.id), (now) => {
+        const current = now.replicas.find((one) => one.id === replica.id);
+        if (!isKept(now) || current?.state !== 'lost' || now.inSync.includes(replica.id)) return 'unchanged';
+        return withReplica(now, moved(current, 'leaving', sentences.empty));
+      });
+      dropped = true;
+    }
+    return dropped;
+  }
+
+  /** Whether a node certainly has no replica of the volume. A pool that is not open may hold one. */
+  async #isEmpty(record: VolumeRecord, node: NodeView): Promise<boolean> {
+    if (node.silentMs !== undefined || node.pools.some(({ problem }) => problem !== undefined)) return false;
+    const request = { volume_id: record.id };
+    const { replicas } = await this.#options.daemons.replica(node).Status(request, { deadlineMs: ORDER_DEADLINE_MS });
+    return replicas.length === 0 || replicas.every(({ volume_id }) => volume_id !== record.id);
+  }
+
+  /** Has the engine, a maintenance engine if need be, follow the record. Resolves with how the replicas are. */
+  async follow(id: VolumeId): Promise<readonly holdfast.ReplicaState__Output[]> {
+    const answer = await this.#options.orders.give(id, 'the change of replicas', (engine) =>
+      engine.Members({ volume_id: id }, { deadlineMs: ORDER_DEADLINE_MS }),
+    );
+    return answer.replicas;
+  }
+
+  /** Deletes a replica that has left, then its name. Throws UNAVAILABLE when its node does not answer. */
+  async retire(record: VolumeRecord, replica: ReplicaRecord): Promise<void> {
+    const { nodes, orders, daemons, logger } = this.#options;
+    const node = await nodes.get(replica.nodeId);
+    if (node?.silentMs !== undefined) throw unavailable(`node ${node.id}, where a replica is to be deleted, is silent`);
+    const members = { volume_id: record.id };
+    // An engine that still looks for it would find it gone and call it lost.
+    await orders.giveIfOpen(record, 'the change of replicas', (engine) =>
+      engine.Members(members, { deadlineMs: ORDER_DEADLINE_MS }),
+    );
+    // A node that was forgotten by command has nothing to be deleted.
+    if (node !== undefined) {
+      const request = { volume_id: record.id, replica_id: replica.id };
+      await daemons.replica(node).Retire(request, { deadlineMs: ORDER_DEADLINE_MS });
+    }
+    await this.#options.records.change<VolumeRecord>(keyOf.volume(record.id), (now) => {
+      const current = now.replicas.find((one) => one.id === replica.id);
+      if (current === undefined || !hasLeft(now, current)) return 'unchanged';
+      return { ...now, replicas: now.replicas.filter((one) => one !== current) };
+    });
+    logger.info({ volume: record.id, node: replica.nodeId, replica: replica.id }, 'replica deleted');
+  }
+
+  async #change(
+    id: VolumeId,
+    replicaId: ReplicaId,
+    step: (replica: ReplicaRecord) => ReplicaRecord | null,
+  ): Promise<void> {
+    await this.#options.records.change<VolumeRecord>(keyOf.volume(id), (now) => {
+      const replica = now.replicas.find((one) => one.id === replicaId);
+      const next = replica === undefined || !isKept(now) ? null : step(replica);
+      return next === null ? 'unchanged' : withReplica(now, next);
+    });
+  }
+}
+
+function withReplica(record: VolumeRecord, replica: ReplicaRecord): VolumeRecord {
+  return { ...record, replicas: record.replicas.map((one) => (one.id === replica.id ? replica : one)) };
+}
