@@ -12,7 +12,7 @@ import {
   unavailable,
   type VolumeId,
 } from '../base/index.js';
-import { keyOf, type VolumeRecord } from '../meta/index.js';
+import { keyOf, type ReplicaRecord, type VolumeRecord } from '../meta/index.js';
 import type { KeyedLocks } from '../rpc/index.js';
 import { changedMeanwhile, claimName } from './claim-name.js';
 import type { Daemons } from './daemons.js';
@@ -106,10 +106,14 @@ export class VolumeCreation {
 
   /** Whether a place of an unfinished volume went silent: it is then made again elsewhere. */
   async #mustMove(record: VolumeRecord): Promise<boolean> {
+    if (record.state !== 'creating') return false;
     const nodes = await this.#options.nodes.list();
+    const origin = record.source === undefined ? null : await this.#options.planner.findOrigin(record.source);
     return record.replicas.some((replica) => {
       const node = nodes.find((known) => known.id === replica.nodeId);
-      return node === undefined || node.silentMs !== undefined;
+      if (node === undefined || node.silentMs !== undefined) return true;
+      // A clone is made out of what its source has there, which may have moved away.
+      return origin !== null && sourceAt(origin.volume, replica) === undefined;
     });
   }
 
@@ -177,13 +181,11 @@ export class VolumeCreation {
     const snapshotId = source.kind === 'snapshot' ? (source.id as SnapshotId) : cloneSnapshotId(record.id);
     const what = `clone ${record.id}`;
     if (source.kind === 'volume') await this.#freezeForClone(record, origin);
-    const targets = record.replicas.map((replica) => ({
-      source_replica_id: origin.volume.replicas.find(
-        (held) => held.nodeId === replica.nodeId && held.poolId === replica.poolId,
-      )!.id,
-      replica_id: replica.id,
-      incarnation_id: replica.incarnationId,
-    }));
+    const targets = record.replicas.map((replica) => {
+      const held = sourceAt(origin.volume, replica);
+      if (held === undefined) throw abandoned(record.name);
+      return { source_replica_id: held.id, replica_id: replica.id, incarnation_id: replica.incarnationId };
+    });
     const clone = {
       volume_id: origin.volume.id,
       snapshot_id: snapshotId,
@@ -233,6 +235,11 @@ export class VolumeCreation {
 
 function lockOf(name: string): string {
   return `volume name ${name}`;
+}
+
+/** The replica of a clone's source that its own is made out of. */
+function sourceAt(source: VolumeRecord, { nodeId, poolId }: ReplicaRecord): ReplicaRecord | undefined {
+  return source.replicas.find((held) => held.nodeId === nodeId && held.poolId === poolId && held.state !== 'leaving');
 }
 
 /** What keeps a repeated request from meaning this volume, or undefined. */

@@ -141,20 +141,17 @@ export class VolumePlanner {
     const holders = volume.replicas.filter((replica) => volume.inSync.includes(replica.id) && replica.state === 'ok');
     const { failureDomain, keyProvider, encryption } = volume.parameters;
     const explicit = { failureDomain, keyProvider, ...order.volumeClass.explicit, encryption };
-    const replicas = explicit.replicas ?? Math.min(volume.parameters.replicas, holders.length);
-    if (replicas > holders.length) {
-      throw precondition(
-        `a clone starts on its source's in-sync replicas, of which there are ${holders.length}; ${replicas} replicas need rebuild, which comes later: ask for fewer`,
-        'TooFewReplicas',
-      );
-    }
+    const replicas = explicit.replicas ?? volume.parameters.replicas;
     const inherited: VolumeClass = { ...order.volumeClass, explicit: { ...explicit, replicas } };
     const parameters = resolveClass(inherited, clusterFacts(nodes), false);
     const candidates = nodes.map((node) => {
       const pools = node.pools.filter((pool) => holders.some((at) => at.nodeId === node.id && at.poolId === pool.id));
       return pools.length > 0 ? { ...node, pools } : { ...node, unfit: 'holds no in-sync replica of the source' };
     });
-    const places = place(candidates, rulesFor(inherited, parameters, order.wish, this.#options.overcommit), sizeBytes);
+    // It starts where its source lies; copies beyond those are made when it exists, as for any volume that lacks some.
+    const rules = rulesFor(inherited, parameters, order.wish, this.#options.overcommit);
+    const first = { ...rules, replicas: Math.max(1, Math.min(replicas, holders.length)) };
+    const places = place(candidates, first, sizeBytes);
     return {
       ...this.#common(order, id, sizeBytes, parameters, places),
       lineageId: volume.lineageId,

@@ -59,6 +59,9 @@ export class FakeDaemons implements Daemons {
   hook: CallHook = () => {};
   /** Blocks that one answer of Changed looks at, and extents it holds at most. */
   changedLimits = { blocks: 64, extents: 5 };
+  /** Replicas that say of themselves that they are not whole, and volumes whose engine says that it serves. */
+  readonly joining = new Set<string>();
+  readonly open = new Set<string>();
   /** Replicas that do not catch up. */
   readonly behind = new Set<string>();
   readonly #store: MetadataStore;
@@ -121,7 +124,7 @@ export class FakeDaemons implements Daemons {
             stored_bytes: 4096,
             shared_bytes: 0,
             promised_epoch: 1,
-            joining: false,
+            joining: this.joining.has(replica.replicaId),
             problem: '',
           })),
         })),
@@ -190,7 +193,12 @@ export class FakeDaemons implements Daemons {
           return {};
         }),
       Changed: (request) => order('Changed', request.volume_id, (volume) => this.#changed(volume, request)),
-      Status: () => this.#call('VolumeStatus', node, () => ({ volumes: [] })),
+      Status: () =>
+        this.#call('VolumeStatus', node, () => ({
+          volumes: [...this.open].map(
+            (volume_id) => ({ volume_id, state: 'serving' }) as holdfast.VolumeStatus__Output,
+          ),
+        })),
     };
   }
 

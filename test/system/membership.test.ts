@@ -116,10 +116,11 @@ describe('membership', () => {
     const { volume, node } = await loaded(3);
     await realClock.sleep(1_000);
     const victim = holders(volume).find((one) => one.id !== node.id)!;
-    const [storage] = (processes = [new NodeProcesses(cluster, victim.id)]);
-    await storage!.signal('SIGKILL', ['storage']);
+    const storage = new NodeProcesses(cluster, victim.id);
+    processes = [storage];
+    await storage.signal('SIGKILL', ['storage']);
     rmSync(dataOf(victim, volume), { recursive: true });
-    storage!.start('storage');
+    storage.start('storage');
     const ms = await settled(node, volume, 3, victim.id);
     say(
       `replaced after ${ms} ms on ${holders(volume)

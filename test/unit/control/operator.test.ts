@@ -1,0 +1,156 @@
+// Orders of people: a drain that says what is in its way and can be taken back, and the acceptance of loss, which is never silent and never
+// happens to a volume that misses nothing.
+
+import { describe, expect, it } from 'vitest';
+import type { NodeId, VolumeId } from '../../../src/base/index.js';
+import { type AuditRecord, keyOf, type VolumeRecord } from '../../../src/meta/index.js';
+import { failure, TestCluster } from './cluster.js';
+
+const place = (nodeId: string) => ({ nodeId, pool: '' });
+
+async function recordOf(cluster: TestCluster, id: VolumeId): Promise<VolumeRecord> {
+  return (await cluster.store.get<VolumeRecord>(keyOf.volume(id)))!.value;
+}
+
+async function change(cluster: TestCluster, id: VolumeId, step: (record: VolumeRecord) => VolumeRecord): Promise<void> {
+  const { value, version } = (await cluster.store.get<VolumeRecord>(keyOf.volume(id)))!;
+  expect((await cluster.store.compareAndSwap(keyOf.volume(id), version, step(value))).ok).toBe(true);
+}
+
+async function audits(cluster: TestCluster): Promise<AuditRecord[]> {
+  return (await cluster.store.list<AuditRecord>('audit/')).entries.map(({ value }) => value);
+}
+
+const accept = (cluster: TestCluster, volumeId: string, confirmed: boolean, giveUpNodes: string[] = []) =>
+  cluster.control.lossAcceptance.accept({ volumeId, confirmed, by: 'somebody@here', giveUpNodes });
+
+describe('a drain', () => {
+  it('says what can not go anywhere, what is attached, how much there is, and changes nothing by that', async () => {
+    const cluster = await TestCluster.make({ nodes: ['n1', 'n2', 'n3'].map((id) => ({ id })) });
+    const two = await cluster.create('two', { parameters: { replicas: '2' } });
+    const three = await cluster.create('three', { parameters: { replicas: '3' } });
+    const at = two.replicas[0]!.nodeId;
+    await cluster.daemons.attach(two.id, at);
+    const { moves, ordered } = await cluster.control.drains.plan(place(at));
+    expect(ordered).toBe(false);
+    expect(moves.map(({ volume }) => volume.id).sort()).toEqual([two.id, three.id].sort());
+    const of = (id: VolumeId) => moves.find(({ volume }) => volume.id === id)!;
+    expect(of(two.id)).toMatchObject({ blocked: '', attached: true, storedBytes: 4096 });
+    expect(of(three.id).blocked).toContain('there are 0 that can take one');
+    await cluster.control.repairs.round();
+    expect((await recordOf(cluster, two.id)).replicas.map(({ nodeId }) => nodeId)).toContain(at);
+  });
+
+  it('moves what it can when ordered, and is over when it is taken back', async () => {
+    const cluster = await TestCluster.make({ nodes: ['n1', 'n2', 'n3', 'n4'].map((id) => ({ id })) });
+    const first = await cluster.create('first');
+    const second = await cluster.create('second');
+    const at = first.replicas.find(({ nodeId }) => second.replicas.some((one) => one.nodeId === nodeId))!.nodeId;
+    await cluster.control.drains.order(place(at), 'somebody');
+    await cluster.control.drains.order(place(at), 'somebody');
+    await cluster.control.repairs.round();
+    const left = (await cluster.control.drains.plan(place(at))).moves.map(({ volume }) => volume.id);
+    expect(left).toHaveLength(1);
+    await cluster.control.drains.undo(place(at), 'somebody');
+    await cluster.control.repairs.round();
+    expect((await cluster.control.drains.plan(place(at))).ordered).toBe(false);
+    expect((await recordOf(cluster, left[0]!)).replicas.map(({ nodeId }) => nodeId)).toContain(at);
+    expect(cluster.control.repairs.noteOf(left[0]!)).toBeUndefined();
+  });
+
+  it('is of a place that exists', async () => {
+    const cluster = await TestCluster.make();
+    expect((await failure(cluster.control.drains.order(place('n9'), 'me'))).code).toBe('NOT_FOUND');
+    expect((await failure(cluster.control.drains.order({ nodeId: 'n1', pool: '/x' }, 'me'))).code).toBe('NOT_FOUND');
+    await cluster.control.drains.order({ nodeId: 'n1', pool: '/pools/n1' }, 'me');
+    expect((await failure(cluster.create('vol', { parameters: { replicas: '3' } }))).message).toContain(
+      'n1: has no pool',
+    );
+  });
+});
+
+describe('accepting a loss', () => {
+  /** Three replicas of which only the first was in sync, and is now down. */
+  async function lastIsDown() {
+    const cluster = await TestCluster.make();
+    const { id, replicas } = await cluster.create('vol');
+    await change(cluster, id, (now) => ({ ...now, inSync: [replicas[0]!.id], setVersion: 7, epoch: 3 }));
+    cluster.daemons.nodes.get(replicas[0]!.nodeId)!.up = false;
+    return { cluster, id, replicas };
+  }
+
+  it('says what is missing and changes nothing until it is confirmed', async () => {
+    const { cluster, id, replicas } = await lastIsDown();
+    const before = await recordOf(cluster, id);
+    const asked = await accept(cluster, id, false);
+    expect(asked).toMatchObject({ done: false, auditKey: '', survivors: replicas.slice(1).map((one) => one.nodeId) });
+    expect(asked.givenUp).toEqual([`${replicas[0]!.nodeId}: replica ${replicas[0]!.id}, its node does not answer`]);
+    expect(asked.loss).toContain('everything written and flushed since');
+    expect(await recordOf(cluster, id)).toEqual(before);
+    expect(await audits(cluster)).toEqual([]);
+  });
+
+  it('leaves a record of who, when and what, grants the next epoch to nobody, and lets the missing one go', async () => {
+    const { cluster, id, replicas } = await lastIsDown();
+    const done = await accept(cluster, id, true);
+    expect(done.done).toBe(true);
+    const record = await recordOf(cluster, id);
+    expect(record).toMatchObject({ epoch: 4, reignId: null, engine: null, setVersion: 8, flushedPoint: null });
+    expect(record.inSync).toEqual(replicas.slice(1).map((one) => one.id));
+    expect(record.replicas[0]).toMatchObject({ state: 'leaving', message: 'given up by somebody@here: loss accepted' });
+    const [audit] = await audits(cluster);
+    expect(audit).toMatchObject({ by: 'somebody@here', volumeId: id, before: { epoch: 3, inSync: [replicas[0]!.id] } });
+    expect((await cluster.store.get(done.auditKey))?.value).toEqual(audit);
+    // Back, it is deleted and made anew.
+    cluster.daemons.nodes.get(replicas[0]!.nodeId)!.up = true;
+    await cluster.control.repairs.round();
+    const after = await recordOf(cluster, id);
+    expect(after.inSync).toHaveLength(3);
+    expect(after.replicas.map((one) => one.id)).not.toContain(replicas[0]!.id);
+  });
+
+  it('is recorded before it is done: a controller that dies in between has not done it silently', async () => {
+    for (let step = 0; ; step++) {
+      const { cluster, id } = await lastIsDown();
+      cluster.point.arm(step);
+      await accept(cluster, id, true).catch(() => {});
+      const changed = (await recordOf(cluster, id)).epoch !== 3;
+      if (changed) expect(await audits(cluster)).toHaveLength(1);
+      if (!cluster.point.dead) return;
+    }
+  });
+
+  it('is refused where nothing is missing, and to a volume that is open', async () => {
+    const cluster = await TestCluster.make();
+    const { id, replicas } = await cluster.create('vol');
+    expect((await failure(accept(cluster, id, true))).message).toContain('misses nothing');
+    cluster.daemons.nodes.get(replicas[0]!.nodeId)!.up = false;
+    await cluster.daemons.attach(id, replicas[1]!.nodeId);
+    cluster.daemons.open.add(id);
+    expect((await failure(accept(cluster, id, true))).message).toContain('is open on node');
+    expect((await recordOf(cluster, id)).inSync).toHaveLength(3);
+    expect(await audits(cluster)).toEqual([]);
+  });
+
+  it('never goes on from a copy that is not whole', async () => {
+    const { cluster, id, replicas } = await lastIsDown();
+    for (const one of replicas.slice(1)) cluster.daemons.joining.add(one.id);
+    expect((await failure(accept(cluster, id, true))).message).toContain('are not whole');
+    cluster.daemons.joining.delete(replicas[2]!.id);
+    expect((await accept(cluster, id, false)).survivors).toEqual([replicas[2]!.nodeId]);
+    cluster.daemons.nodes.get(replicas[2]!.nodeId as NodeId)!.replicas.clear();
+    expect((await failure(accept(cluster, id, true))).message).toContain('no replica is left');
+  });
+
+  it('keeps the in-sync replicas that are left, and gives up one that answers only when it is named', async () => {
+    const cluster = await TestCluster.make();
+    const { id, replicas } = await cluster.create('vol');
+    cluster.daemons.nodes.get(replicas[0]!.nodeId)!.up = false;
+    const asked = await accept(cluster, id, false, [replicas[1]!.nodeId]);
+    expect(asked.givenUp).toHaveLength(2);
+    expect(asked.givenUp[1]).toContain('given up by order');
+    expect(asked.survivors).toEqual([replicas[2]!.nodeId]);
+    expect(asked.loss).toContain('nothing that was flushed');
+    expect((await failure(accept(cluster, id, true, ['n9']))).code).toBe('INVALID_ARGUMENT');
+  });
+});
