@@ -39,6 +39,7 @@ export class Controller implements Served {
       logger,
       maxVolumesPerNode: 0,
       overcommit: OVERCOMMIT,
+      goneAfterMs: 0,
     });
     this.services = [nodeService(this.control.nodes, metadata)];
     // It ends with the process: nothing that it waits for comes any more.
