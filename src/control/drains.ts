@@ -3,11 +3,11 @@
 // from what it finds.
 
 import { HoldfastError, type Logger, type NodeId, notFound, type PoolId, printable } from '../base/index.js';
-import { type DrainRecord, keyOf, type NodeRecord, type VolumeRecord } from '../meta/index.js';
+import { type DrainRecord, keyOf, type NodeRecord, type ReplicaRecord, type VolumeRecord } from '../meta/index.js';
 import type { Daemons } from './daemons.js';
 import { isUnreachable } from './engine-orders.js';
 import { ORDER_DEADLINE_MS } from './limits.js';
-import { isKept, type MembershipFacts, nextStep } from './membership-plan.js';
+import { isBound, isKept, type MembershipFacts, nextStep } from './membership-plan.js';
 import type { Nodes, NodeView } from './nodes.js';
 import type { Records } from './records.js';
 import type { Repairs } from './repairs.js';
@@ -62,7 +62,7 @@ export class Drains {
       moves.push({
         volume,
         storedBytes: stored.get(volume.id) ?? 0,
-        blocked: held.state === 'leaving' ? '' : await this.#obstacle(volume, drained),
+        blocked: held.state === 'leaving' ? '' : await this.#obstacle(volume, held, drained),
         attached: volume.publications.some(({ nodeId }) => nodeId === node.id),
       });
     }
@@ -101,7 +101,8 @@ export class Drains {
     return { node, poolId: pool.id };
   }
 
-  async #obstacle(volume: VolumeRecord, drained: MembershipFacts): Promise<string> {
+  async #obstacle(volume: VolumeRecord, held: ReplicaRecord, drained: MembershipFacts): Promise<string> {
+    if (isBound(volume, held)) return 'it is attached there and has dataLocality required: detach it first';
     const step = nextStep(volume, drained);
     if (step.kind === 'wait') return step.message;
     if (step.kind !== 'grow') return '';

@@ -54,6 +54,14 @@ export function healthOf(record: VolumeRecord, nodes: readonly NodeView[], note?
       message: `${inSync.length} of ${wanted} replicas are in sync; behind on ${on(behind)}`,
     });
   }
+  const named = record.replicas.filter(({ state }) => state !== 'lost' && state !== 'leaving').length;
+  if (named + lost.length < wanted) {
+    found.push({
+      status: 'DEGRADED',
+      reason: 'ReplicaMissing',
+      message: `${named + lost.length} of ${wanted} replicas exist, the others are still to be made`,
+    });
+  }
   if (note?.reason === 'NoPlace') {
     found.push({ status: 'DEGRADED', reason: 'NoPlaceForReplica', message: `no place for a replica: ${note.message}` });
   }

@@ -53,6 +53,8 @@ export const CHANGED_PART_EXTENTS = 4_096;
 export const GONE_AFTER_MS = 30 * 60_000;
 /** How often it is looked whether a node is gone, and whether a replica's return makes progress: often enough to keep its engine open. */
 export const REPAIR_LOOK_MS = 10_000;
+/** The same while no volume lacks anything. */
+export const REPAIR_IDLE_LOOK_MS = 60_000;
 /** Volumes that get new replicas at the same time, of the whole cluster: more would only make each of them wait longer for its redundancy. */
 export const REBUILDS_MAX = 8;
 /** Volumes looked at beside each other: a daemon that does not answer holds up one of them. */

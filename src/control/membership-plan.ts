@@ -55,14 +55,19 @@ export function isKept({ state }: VolumeRecord): boolean {
   return state === 'ready' || state === 'snapshots-only';
 }
 
-export function doomOf(replica: ReplicaRecord, facts: MembershipFacts): Doom | null {
+export function doomOf(record: VolumeRecord, replica: ReplicaRecord, facts: MembershipFacts): Doom | null {
   if (replica.state === 'lost') return 'lost';
   const node = facts.nodes.find((known) => known.id === replica.nodeId);
   if (node === undefined) return 'gone';
-  if (isDrained(node, replica.poolId)) return 'drained';
+  if (isDrained(node, replica.poolId) && !isBound(record, replica)) return 'drained';
   const silent = facts.goneAfterMs > 0 && (node.silentMs ?? 0) > facts.goneAfterMs;
   const gone = silent || (facts.stalled?.has(replica.id) ?? false);
   return gone ? 'gone' : null;
+}
+
+/** It may only be used where it has a replica, and is used there. */
+export function isBound({ parameters, publications }: VolumeRecord, { nodeId }: ReplicaRecord): boolean {
+  return parameters.dataLocality === 'required' && publications.some((one) => one.nodeId === nodeId);
 }
 
 /** `record` must be one that isKept(). */
@@ -79,11 +84,11 @@ export function nextStep(record: VolumeRecord, facts: MembershipFacts): Membersh
     return { kind: 'wait', message: `no sign of life from ${namesOf(sources)}, where all acknowledged data lies` };
 
   const unmade = here.filter(({ state }) => state === 'creating');
-  const futile = unmade.find((replica) => doomOf(replica, facts) !== null || !isAlive(replica));
+  const futile = unmade.find((replica) => doomOf(record, replica, facts) !== null || !isAlive(replica));
   if (futile !== undefined) return { kind: 'leave', replica: futile, reason: 'given-up' };
 
-  const staying = here.filter((replica) => doomOf(replica, facts) === null);
-  const drained = here.filter((replica) => doomOf(replica, facts) === 'drained' && isInSync(replica));
+  const staying = here.filter((replica) => doomOf(record, replica, facts) === null);
+  const drained = here.filter((replica) => doomOf(record, replica, facts) === 'drained' && isInSync(replica));
   const missing = wanted - staying.length;
   if (missing > 0 && facts.noPlace !== true)
     return { kind: 'grow', count: missing, urgent: staying.length + drained.length < wanted };
@@ -116,9 +121,9 @@ function firstToLeave(
 ): MembershipStep | undefined {
   const wanted = record.parameters.replicas;
   const here = record.replicas.filter(({ state }) => state !== 'leaving');
-  const doomed = here.find((replica) => doomOf(replica, facts) !== null);
+  const doomed = here.find((replica) => doomOf(record, replica, facts) !== null);
   if (doomed !== undefined) {
-    const reason = doomOf(doomed, facts) === 'drained' ? 'drained' : 'replaced';
+    const reason = doomOf(record, doomed, facts) === 'drained' ? 'drained' : 'replaced';
     return { kind: 'leave', replica: doomed, reason };
   }
   if (here.length <= wanted) return undefined;

@@ -11,6 +11,7 @@ import {
   REBUILDS_MAX,
   RECONCILE_BACKOFF_MAX_MS,
   RECONCILE_INTERVAL_MS,
+  REPAIR_IDLE_LOOK_MS,
   REPAIR_LOOK_MS,
   REPAIR_STEPS_MAX,
   REPAIRS_AT_ONCE,
@@ -99,7 +100,8 @@ export class Repairs {
       if (signal.aborted) break;
       const woken = new AbortController();
       this.#wake = () => woken.abort();
-      if (!this.#changed) await clock.sleep(REPAIR_LOOK_MS, AbortSignal.any([signal, woken.signal])).catch(() => {});
+      const pauseMs = this.#pending.size > 0 ? REPAIR_LOOK_MS : REPAIR_IDLE_LOOK_MS;
+      if (!this.#changed) await clock.sleep(pauseMs, AbortSignal.any([signal, woken.signal])).catch(() => {});
     }
     await watching;
   }
@@ -326,11 +328,11 @@ export class Repairs {
 /** Nodes that the volume is to leave by order. */
 function drainedNodes(record: VolumeRecord, facts: MembershipFacts): NodeId[] {
   return record.replicas
-    .filter((replica) => replica.state !== 'leaving' && doomOf(replica, facts) === 'drained')
+    .filter((replica) => replica.state !== 'leaving' && doomOf(record, replica, facts) === 'drained')
     .map(({ nodeId }) => nodeId);
 }
 
 function isConcerned(record: VolumeRecord, facts: MembershipFacts): boolean {
   if (!isKept(record)) return false;
-  return isAmiss(record) || record.replicas.some((replica) => doomOf(replica, facts) !== null);
+  return isAmiss(record) || record.replicas.some((replica) => doomOf(record, replica, facts) !== null);
 }

@@ -77,7 +77,9 @@ export class ReplicaSteps {
   async findPlaces(record: VolumeRecord, count: number, facts: MembershipFacts): Promise<Place[]> {
     const { nodes, overcommit } = this.#options;
     const { parameters, selectors, topology = [], publications } = record;
-    const staying = record.replicas.filter((replica) => replica.state !== 'leaving' && doomOf(replica, facts) === null);
+    const staying = record.replicas.filter(
+      (replica) => replica.state !== 'leaving' && doomOf(record, replica, facts) === null,
+    );
     const rules = {
       replicas: count,
       failureDomain: parameters.failureDomain,

@@ -247,6 +247,7 @@ function reporter(json: boolean, layout: DevLayout): Reporter {
         `Holdfast is up with ${layout.nodes.length} ${layout.nodes.length === 1 ? 'node' : 'nodes'} in ${layout.dir}`,
       );
       line(`  controller  ${layout.controllerCsi}`);
+      line(`  operators   holdfast status --controller ${layout.controlAddress}`);
       for (const node of layout.nodes)
         line(`  ${node.id.padEnd(10)}  ${node.csi}${node.zone ? `  zone ${node.zone}` : ''}`);
       if (problem !== '') line(`  ${problem}`);

@@ -2,7 +2,7 @@
 
 import { spawnSync } from 'node:child_process';
 import { randomInt } from 'node:crypto';
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { MiB, realClock } from '../../src/base/index.js';
@@ -133,8 +133,10 @@ describe('membership', () => {
 
   /** `holdfast COMMAND ...` of the operator. */
   function holdfast(...args: string[]): { code: number | null; text: string } {
-    const command = readFileSync(`/proc/${cluster.pid('storage', 'node-1')}/cmdline`, 'utf8').split('\0');
-    const controller = command[command.indexOf('--controller') + 1]!;
+    const ready = cluster.events.find(({ event }) => event === 'ready') as
+      | { controller?: { control: string } }
+      | undefined;
+    const controller = ready!.controller!.control;
     const program = join(distFolder, 'src/main/holdfast.js');
     const { status, stdout, stderr } = spawnSync(process.execPath, [program, ...args, '--controller', controller], {
       encoding: 'utf8',

@@ -58,6 +58,20 @@ describe('a drain', () => {
     expect(cluster.control.repairs.noteOf(left[0]!)).toBeUndefined();
   });
 
+  it('leaves a volume alone that may only be used where it has a replica, while it is used there', async () => {
+    const cluster = await TestCluster.make({ nodes: ['n1', 'n2', 'n3', 'n4'].map((id) => ({ id })) });
+    const { id, replicas } = await cluster.create('vol', { parameters: { replicas: '2', dataLocality: 'required' } });
+    const at = replicas[0]!.nodeId;
+    await cluster.daemons.attach(id, at);
+    expect((await cluster.control.drains.plan(place(at))).moves[0]!.blocked).toContain('dataLocality required');
+    await cluster.control.drains.order(place(at), 'me');
+    await cluster.control.repairs.round();
+    expect((await recordOf(cluster, id)).replicas.map((one) => one.id)).toEqual(replicas.map((one) => one.id));
+    await change(cluster, id, (now) => ({ ...now, publications: [], engine: null }));
+    await cluster.control.repairs.round();
+    expect((await recordOf(cluster, id)).replicas.map(({ nodeId }) => nodeId)).not.toContain(at);
+  });
+
   it('is of a place that exists', async () => {
     const cluster = await TestCluster.make();
     expect((await failure(cluster.control.drains.order(place('n9'), 'me'))).code).toBe('NOT_FOUND');

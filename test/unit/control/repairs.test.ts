@@ -267,6 +267,25 @@ describe('a node that is gone', () => {
     expect(nodesOf(await recordOf(cluster, id))).toContain(away);
   });
 
+  it('is not the only thing that is replaced: a disk that does not answer is, too, though its node does', async () => {
+    const cluster = await TestCluster.make({ nodes: fourNodes, goneAfterMs });
+    const { id, replicas } = await cluster.create('vol');
+    const bad = replicas[1]!;
+    cluster.daemons.behind.add(bad.id);
+    await change(cluster, id, (now) => ({ ...now, inSync: now.inSync.filter((one) => one !== bad.id) }));
+    await cluster.control.repairs.round();
+    cluster.clock.nowMs += goneAfterMs / 2;
+    await cluster.heartbeats();
+    await cluster.control.repairs.round();
+    expect(nodesOf(await recordOf(cluster, id))).toContain(bad.nodeId);
+    cluster.clock.nowMs += goneAfterMs;
+    await cluster.heartbeats();
+    await cluster.control.repairs.round();
+    const record = await recordOf(cluster, id);
+    expect(isWhole(record)).toBe(true);
+    expect(nodesOf(record)).not.toContain(bad.nodeId);
+  });
+
   it('that is back before its replacement is in sync keeps its replica', async () => {
     const { cluster, id, away } = await withSilentNode(goneAfterMs);
     cluster.clock.nowMs += goneAfterMs;
