@@ -106,6 +106,7 @@ export class FakeDaemons implements Daemons {
             incarnationId: incarnation_id,
             poolId: pool_id,
           });
+          if (request.joining) this.joining.add(replica_id);
           this.#volume(volume_id).sizeBytes = Number(request.size_bytes);
           return {};
         }),
@@ -218,6 +219,7 @@ export class FakeDaemons implements Daemons {
           (one) => !now.inSync.includes(one.id) && one.state === 'ok' && isThere(one) && !this.behind.has(one.id),
         );
         const inSync = [...stay, ...join].map(({ id }) => id);
+        for (const id of inSync) this.joining.delete(id);
         if (inSync.length === 0 || inSync.join() === now.inSync.join()) return 'unchanged';
         return { ...now, inSync, setVersion: now.setVersion + 1 };
       },

@@ -24,7 +24,7 @@ import {
   silentLogger,
   type VolumeId,
 } from '../../../src/base/index.js';
-import type { Engine, EngineOptions } from '../../../src/engine/index.js';
+import type { Engine, EngineMember, EngineOptions } from '../../../src/engine/index.js';
 import { keyOf, type MetadataStore, openMemoryStore, type VolumeRecord } from '../../../src/meta/index.js';
 import { MemoryDevice } from '../../lib/memory-device.js';
 
@@ -113,7 +113,10 @@ export class FakeEngine extends MemoryDevice implements Engine {
     if (sizeBytes > this.sizeBytes) this.grow(sizeBytes);
   }
   setQos() {}
-  follow() {
+  /** What it was told to follow, in order. */
+  readonly followed: { members: readonly EngineMember[]; minReplicas: number }[] = [];
+  follow(members: readonly EngineMember[], minReplicas: number) {
+    this.followed.push({ members, minReplicas });
     return [];
   }
   async deleteSnapshot() {}

@@ -156,6 +156,21 @@ describe('accepting a loss', () => {
     expect((await failure(accept(cluster, id, true))).message).toContain('no replica is left');
   });
 
+  it('never goes on from a new copy that was still being made', async () => {
+    const cluster = await TestCluster.make();
+    const { id, replicas } = await cluster.create('vol', { parameters: { replicas: '1' } });
+    await cluster.control.volumes.modify(id, { replicas: '2' });
+    const { hook } = cluster.daemons;
+    cluster.daemons.hook = async (call, node, when) => {
+      for (const one of (await recordOf(cluster, id)).replicas.slice(1)) cluster.daemons.behind.add(one.id);
+      await hook(call, node, when);
+    };
+    await cluster.control.repairs.round();
+    expect((await recordOf(cluster, id)).replicas.map(({ state }) => state)).toEqual(['ok', 'ok']);
+    cluster.daemons.nodes.get(replicas[0]!.nodeId)!.up = false;
+    expect((await failure(accept(cluster, id, true))).message).toContain('are not whole');
+  });
+
   it('keeps the in-sync replicas that are left, and gives up one that answers only when it is named', async () => {
     const cluster = await TestCluster.make();
     const { id, replicas } = await cluster.create('vol');
