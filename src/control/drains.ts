@@ -2,8 +2,23 @@
 // the repair loop moves what lies there, one volume at a time, a new replica in sync before the old one leaves. Taken back, the loop goes on
 // from what it finds.
 
-import { HoldfastError, type Logger, type NodeId, notFound, type PoolId, printable } from '../base/index.js';
-import { type DrainRecord, keyOf, type NodeRecord, type ReplicaRecord, type VolumeRecord } from '../meta/index.js';
+import {
+  HoldfastError,
+  type Logger,
+  type NodeId,
+  notFound,
+  type PoolId,
+  precondition,
+  printable,
+} from '../base/index.js';
+import {
+  type DrainRecord,
+  hasLeft,
+  keyOf,
+  type NodeRecord,
+  type ReplicaRecord,
+  type VolumeRecord,
+} from '../meta/index.js';
 import type { Daemons } from './daemons.js';
 import { isUnreachable } from './engine-orders.js';
 import { ORDER_DEADLINE_MS } from './limits.js';
@@ -82,6 +97,39 @@ export class Drains {
     const { node, poolId } = await this.#find(place);
     await this.#change(node.id, (drains) => drains.filter((one) => one.poolId !== poolId));
     this.#options.logger.warn({ node: node.id, pool: poolId, by }, 'no longer to be drained, by order');
+  }
+
+  /**
+   * Gives up a node that never returns: what was to be deleted there counts as deleted, and its record goes. Refused while it answers, and
+   * while a volume still counts on a replica there. Should it come back after all, it registers anew, and what it holds is left alone.
+   */
+  async forget(nodeId: string, by: string): Promise<void> {
+    const { records, nodes, logger } = this.#options;
+    const { node } = await this.#find({ nodeId, pool: '' });
+    if (node.silentMs === undefined)
+      throw precondition(`node ${node.id} answers: drain it, and stop its storage daemon`);
+    const holding = (await records.volumes()).filter(({ replicas }) => replicas.some((one) => one.nodeId === node.id));
+    const counts = (volume: VolumeRecord, one: ReplicaRecord) =>
+      one.nodeId === node.id && volume.state !== 'deleting' && !hasLeft(volume, one);
+    const counting = holding.filter((volume) => volume.replicas.some((one) => counts(volume, one)));
+    if (counting.length > 0) {
+      throw precondition(
+        `${counting.length} volumes still have a replica on node ${node.id} (${counting[0]!.id}, ...): "holdfast drain ${node.id}" first`,
+        'Busy',
+      );
+    }
+    for (const { id } of holding) {
+      await records.change<VolumeRecord>(keyOf.volume(id), (now) => ({
+        ...now,
+        replicas: now.replicas.filter((one) => one.nodeId !== node.id || counts(now, one)),
+      }));
+    }
+    await records.change<NodeRecord>(keyOf.node(node.id), (now) =>
+      now.instance === node.instance ? undefined : 'unchanged',
+    );
+    nodes.forget(node.id);
+    logger.warn({ node: node.id, by, volumes: holding.length }, 'node forgotten by order');
+    this.#options.repairs.lookSoon();
   }
 
   async #change(id: NodeId, step: (drains: readonly DrainRecord[]) => readonly DrainRecord[]): Promise<void> {

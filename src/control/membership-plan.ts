@@ -15,6 +15,8 @@ export interface MembershipFacts {
   readonly nodes: readonly NodeView[];
   /** A node that was silent for so long is taken for gone, and its replicas are made anew elsewhere; 0: never. */
   readonly goneAfterMs: number;
+  /** How long this controller has been listening: a node that is not registered was silent for as long. */
+  readonly listeningMs: number;
   /** Replicas that did not come nearer for so long, though their node is there: their disk is as good as gone. */
   readonly stalled?: ReadonlySet<string>;
   /** No place was found just now: what can be done with the replicas there are. */
@@ -58,9 +60,9 @@ export function isKept({ state }: VolumeRecord): boolean {
 export function doomOf(record: VolumeRecord, replica: ReplicaRecord, facts: MembershipFacts): Doom | null {
   if (replica.state === 'lost') return 'lost';
   const node = facts.nodes.find((known) => known.id === replica.nodeId);
-  if (node === undefined) return 'gone';
-  if (isDrained(node, replica.poolId) && !isBound(record, replica)) return 'drained';
-  const silent = facts.goneAfterMs > 0 && (node.silentMs ?? 0) > facts.goneAfterMs;
+  if (node !== undefined && isDrained(node, replica.poolId) && !isBound(record, replica)) return 'drained';
+  const silentMs = node === undefined ? facts.listeningMs : (node.silentMs ?? 0);
+  const silent = facts.goneAfterMs > 0 && silentMs > facts.goneAfterMs;
   const gone = silent || (facts.stalled?.has(replica.id) ?? false);
   return gone ? 'gone' : null;
 }

@@ -75,6 +75,11 @@ export class Nodes {
     return true;
   }
 
+  /** Its record is gone. */
+  forget(id: NodeId): void {
+    this.#signs.delete(id);
+  }
+
   async list(): Promise<NodeView[]> {
     return (await this.#records.nodes()).map((record) => this.#view(record));
   }

@@ -19,6 +19,11 @@ export function operatorService(control: OperatorControl): ServiceBinding {
     },
     ListVolumeStates: (request) => listVolumes(control, request),
     Drain: (request) => drain(control, request),
+    async ForgetNode(request) {
+      if (request.by === '') throw invalid('it must be said who orders it');
+      await control.drains.forget(request.node_id, request.by);
+      return {};
+    },
     async AcceptLoss(request) {
       if (!isUuid(request.volume_id)) throw notFound(`volume ${printable(request.volume_id)} does not exist`);
       const loss = await control.lossAcceptance.accept({

@@ -13,6 +13,7 @@ import {
   RECONCILE_INTERVAL_MS,
   REPAIR_IDLE_LOOK_MS,
   REPAIR_LOOK_MS,
+  REPAIR_RETRY_MS,
   REPAIR_STEPS_MAX,
   REPAIRS_AT_ONCE,
 } from './limits.js';
@@ -59,17 +60,19 @@ interface Pass {
 
 export class Repairs {
   readonly #options: RepairsOptions;
-  readonly #backoff = new Backoff(RECONCILE_INTERVAL_MS, RECONCILE_BACKOFF_MAX_MS);
+  readonly #backoff = new Backoff(REPAIR_RETRY_MS, RECONCILE_BACKOFF_MAX_MS);
   readonly #pending = new Set<VolumeId>();
   readonly #notes = new Map<VolumeId, RepairNote>();
   /** Replicas that are behind, and since when they did not come nearer. */
   readonly #stalls = new Map<string, { readonly appendedThrough: number; readonly sinceMs: number }>();
+  readonly #startedMs: number;
   #scanned = false;
   #changed = false;
   #wake = () => {};
 
   constructor(options: RepairsOptions) {
     this.#options = options;
+    this.#startedMs = options.clock.monotonicMs();
   }
 
   /** Why the volume lacks replicas, as of the last look. */
@@ -82,7 +85,8 @@ export class Repairs {
     const stalled = new Set<string>();
     for (const [id, { sinceMs }] of this.#stalls)
       if (goneAfterMs > 0 && clock.monotonicMs() - sinceMs > goneAfterMs) stalled.add(id);
-    return { nodes: await nodes.list(), goneAfterMs, stalled };
+    const listeningMs = clock.monotonicMs() - this.#startedMs;
+    return { nodes: await nodes.list(), goneAfterMs, listeningMs, stalled };
   }
 
   /** Looks after the volumes until the signal aborts. */
@@ -100,10 +104,17 @@ export class Repairs {
       if (signal.aborted) break;
       const woken = new AbortController();
       this.#wake = () => woken.abort();
-      const pauseMs = this.#pending.size > 0 ? REPAIR_LOOK_MS : REPAIR_IDLE_LOOK_MS;
-      if (!this.#changed) await clock.sleep(pauseMs, AbortSignal.any([signal, woken.signal])).catch(() => {});
+      if (!this.#changed) await clock.sleep(this.#pauseMs(), AbortSignal.any([signal, woken.signal])).catch(() => {});
     }
     await watching;
+  }
+
+  /** Until something is due. */
+  #pauseMs(): number {
+    if (this.#pending.size === 0) return REPAIR_IDLE_LOOK_MS;
+    const nowMs = this.#options.clock.monotonicMs();
+    const waits = [...this.#pending].map((id) => this.#backoff.readyMs(id) - nowMs).filter((waitMs) => waitMs > 0);
+    return Math.min(REPAIR_LOOK_MS, ...waits);
   }
 
   /** Something was ordered that a look should find. */

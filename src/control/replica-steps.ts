@@ -195,17 +195,19 @@ export class ReplicaSteps {
   async retire(record: VolumeRecord, replica: ReplicaRecord): Promise<void> {
     const { nodes, orders, daemons, logger } = this.#options;
     const node = await nodes.get(replica.nodeId);
-    if (node?.silentMs !== undefined) throw unavailable(`node ${node.id}, where a replica is to be deleted, is silent`);
+    if (node === undefined)
+      throw unavailable(`node ${replica.nodeId}, where a replica is to be deleted, is not registered`);
+    if (node.silentMs !== undefined)
+      throw unavailable(
+        `node ${node.id}, where a replica is to be deleted, is silent; if it never returns, "holdfast forget ${node.id}"`,
+      );
     const members = { volume_id: record.id };
     // An engine that still looks for it would find it gone and call it lost.
     await orders.giveIfOpen(record, 'the change of replicas', (engine) =>
       engine.Members(members, { deadlineMs: ORDER_DEADLINE_MS }),
     );
-    // A node that was forgotten by command has nothing to be deleted.
-    if (node !== undefined) {
-      const request = { volume_id: record.id, replica_id: replica.id };
-      await daemons.replica(node).Retire(request, { deadlineMs: ORDER_DEADLINE_MS });
-    }
+    const request = { volume_id: record.id, replica_id: replica.id };
+    await daemons.replica(node).Retire(request, { deadlineMs: ORDER_DEADLINE_MS });
     await this.#options.records.change<VolumeRecord>(keyOf.volume(record.id), (now) => {
       const current = now.replicas.find((one) => one.id === replica.id);
       if (current === undefined || !hasLeft(now, current)) return 'unchanged';

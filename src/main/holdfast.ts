@@ -55,6 +55,11 @@ const commands: Readonly<Record<string, Command>> = {
     run: async (argv, signal) => (await import('./operator.js')).runDrain(argv, signal),
     usage: async () => (await import('./operator.js')).drainUsage,
   },
+  forget: {
+    summary: 'gives up a node that never returns',
+    run: async (argv, signal) => (await import('./operator.js')).runForget(argv, signal),
+    usage: async () => (await import('./operator.js')).forgetUsage,
+  },
   'accept-loss': {
     summary: 'lets a volume go on without replicas that are missing for good',
     run: async (argv, signal) => (await import('./operator.js')).runAcceptLoss(argv, signal),

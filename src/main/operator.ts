@@ -39,6 +39,16 @@ ${controllerFlag}  --dry-run               only say what would happen
   --json                  one JSON object a line
 `;
 
+export const forgetUsage = `holdfast forget: gives up a node that never returns
+
+  holdfast forget NODE
+
+Refused while the node answers, and while a volume still counts on a replica there ("holdfast drain NODE" first). What was to be deleted there counts as
+deleted. Should it come back after all, what it holds is left alone.
+
+${controllerFlag}  --json                  one JSON object a line
+`;
+
 export const acceptLossUsage = `holdfast accept-loss: lets a volume go on without replicas that are missing for good
 
   holdfast accept-loss VOLUME            says what is missing, and what may be lost; changes nothing
@@ -183,6 +193,16 @@ async function watchDrain(operator: Operator, { place, where, json, signal, tota
       return 1;
     }
   }
+}
+
+export async function runForget(argv: string[], signal: AbortSignal): Promise<number> {
+  const flags = new Flags(argv, controllerSpec, process.env, true);
+  const node = operand(flags, 'node');
+  return withOperator(flags, async (operator) => {
+    await operator.ForgetNode({ node_id: node, by: who() }, { signal });
+    say(flags.isSet('json') ? JSON.stringify({ event: 'forgotten', node_id: node }) : `${node} is forgotten`);
+    return 0;
+  });
 }
 
 export async function runAcceptLoss(argv: string[], signal: AbortSignal): Promise<number> {

@@ -83,6 +83,36 @@ describe('a drain', () => {
   });
 });
 
+describe('a node that never returns', () => {
+  it('is forgotten only when it is silent and nothing counts on it, and everything is at rest then', async () => {
+    const cluster = await TestCluster.make({ nodes: ['n1', 'n2', 'n3', 'n4'].map((id) => ({ id })) });
+    const { id, replicas } = await cluster.create('vol');
+    const at = replicas[0]!.nodeId;
+    const forget = () => cluster.control.drains.forget(at, 'me');
+    expect((await failure(forget())).message).toContain('answers');
+    await cluster.silence(at);
+    expect((await failure(forget())).message).toContain('1 volumes still have a replica');
+    await cluster.control.drains.order(place(at), 'me');
+    await cluster.control.repairs.round();
+    expect((await recordOf(cluster, id)).replicas.find(({ nodeId }) => nodeId === at)?.state).toBe('leaving');
+    expect(cluster.control.repairs.noteOf(id)?.message).toContain('holdfast forget');
+    await forget();
+    cluster.clock.nowMs += 60_000;
+    await cluster.heartbeats();
+    await cluster.control.repairs.round();
+    const record = await recordOf(cluster, id);
+    expect(record.replicas).toHaveLength(3);
+    expect(record.inSync).toHaveLength(3);
+    expect(cluster.control.repairs.noteOf(id)).toBeUndefined();
+    expect((await cluster.control.nodes.list()).map((node) => node.id)).not.toContain(at);
+    // It comes back after all: its replica is no record's any more, and is left alone.
+    cluster.daemons.nodes.get(at)!.up = true;
+    await cluster.heartbeats();
+    await cluster.control.repairs.round();
+    expect(cluster.daemons.nodes.get(at)!.replicas.size).toBe(1);
+  });
+});
+
 describe('accepting a loss', () => {
   /** Three replicas of which only the first was in sync, and is now down. */
   async function lastIsDown() {
