@@ -207,9 +207,10 @@ export class Repairs {
         (replica) => replica.state === 'creating' || (replica.state === 'ok' && !record.inSync.includes(replica.id)),
       );
       if (isBeingMade) rebuilding++;
-      const moving = drainedNodes(record, facts);
-      if (nextStep(record, facts).kind !== 'grow') for (const node of moving) turns.set(node, id);
-      else if (due.includes(id)) waiting.push(record);
+      const { kind } = nextStep(record, facts);
+      // One that can't go on, for want of a place or of a node, does not hold up the others.
+      if (kind === 'grow') waiting.push(...(due.includes(id) ? [record] : []));
+      else if (kind !== 'wait') for (const node of drainedNodes(record, facts)) turns.set(node, id);
     }
     for (const record of waiting.sort((a, b) => (a.id < b.id ? -1 : 1)))
       for (const node of drainedNodes(record, facts)) if (!turns.has(node)) turns.set(node, record.id);
@@ -237,12 +238,10 @@ export class Repairs {
       this.#forget(id);
       return false;
     }
-    const left = replicasToRetire(record);
-    const [first] = left;
     let stuck: unknown;
-    if (first !== undefined) {
+    for (const replica of replicasToRetire(record)) {
       try {
-        await this.#options.steps.retire(record, first);
+        await this.#options.steps.retire(record, replica);
         return true;
       } catch (error) {
         // A node that is gone must not keep the volume from getting its replicas.
