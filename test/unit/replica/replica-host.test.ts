@@ -36,6 +36,20 @@ describe('replica host', () => {
     expect(disk.list(pool.replicasPath)).toEqual([volumeA]);
   });
 
+  it('marks one that joins a volume with data as not whole, from the first byte on and over a restart', async () => {
+    const { pool, host, disk } = await freshHost();
+    const order = { volumeId: volumeB, replicaId: '0b000000-0000-4000-8000-0000000000ef' as ReplicaId };
+    await host.create(createOrder(pool, { ...order, joining: true }));
+    expect(host.status(volumeB)).toMatchObject([{ joining: true, problem: '' }]);
+    expect(host.status(volumeA)).toMatchObject([{ joining: false }]);
+    await pool.close();
+    const again = (await openHost(disk)).host;
+    expect(again.status(volumeB)).toMatchObject([{ joining: true }]);
+    // Repeated without the mark it keeps it: it was made only once.
+    await again.create(createOrder(pool, order));
+    expect(again.status(volumeB)).toMatchObject([{ joining: true }]);
+  });
+
   it('takes a wiped or foreign directory for a lost replica and makes nothing in its place', async () => {
     for (const wipe of ['directory', 'contents', 'other'] as const) {
       const { disk, pool, host } = await freshHost();
