@@ -161,7 +161,9 @@ export function placeMore(
   const near = reachable(staying, rules.wish.requisite);
   const dataLocality = rules.dataLocality === 'required' && near ? 'preferred' : rules.dataLocality;
   const wanted =
-    rules.replicas === 1 ? 'another replica needs another' : `${rules.replicas} more replicas need as many other`;
+    rules.replicas === 1
+      ? 'another replica needs one of the other'
+      : `${rules.replicas} more replicas need as many of the other`;
   return choose(nodes.map(fit), { ...rules, dataLocality }, sizeBytes, (domains) => `${wanted} ${domains}`);
 }
 
