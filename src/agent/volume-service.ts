@@ -91,6 +91,7 @@ export function volumeService(volumes: Volumes, options: { readonly acceptsKeys:
       Clone: ['controller'],
       Resize: ['controller'],
       SetQos: ['controller'],
+      Members: ['controller'],
       DeleteSnapshot: ['controller'],
       Changed: ['controller'],
       Status: ['controller', 'operator'],

@@ -43,6 +43,13 @@ export function operatorService(control: OperatorControl): ServiceBinding {
   };
   return implement(holdfastServices.operator(), handlers, {
     logFields: ['node_id', 'pool', 'by', 'undo', 'confirmed'],
+    allow: {
+      ListNodes: ['operator'],
+      ListVolumeStates: ['operator'],
+      Drain: ['operator'],
+      ForgetNode: ['operator'],
+      AcceptLoss: ['operator'],
+    },
   });
 }
 

@@ -247,7 +247,8 @@ function reporter(json: boolean, layout: DevLayout): Reporter {
         `Holdfast is up with ${layout.nodes.length} ${layout.nodes.length === 1 ? 'node' : 'nodes'} in ${layout.dir}`,
       );
       line(`  controller  ${layout.controllerCsi}`);
-      line(`  operators   holdfast status --controller ${layout.controlAddress}`);
+      const how = layout.operatorTls === null ? '--insecure' : `--tls-dir ${layout.operatorTls}`;
+      line(`  operators   holdfast status --controller ${layout.controlAddress} ${how}`);
       for (const node of layout.nodes)
         line(`  ${node.id.padEnd(10)}  ${node.csi}${node.zone ? `  zone ${node.zone}` : ''}`);
       if (problem !== '') line(`  ${problem}`);

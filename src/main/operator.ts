@@ -2,17 +2,22 @@
 // lie in the metadata store from then on, so ending one of these commands ends nothing but its display.
 
 import { hostname, userInfo } from 'node:os';
-import { formatBytes, invalid, realClock } from '../base/index.js';
+import { formatBytes, invalid, realClock, silentLogger } from '../base/index.js';
 import { type Client, createClient, type holdfast, holdfastServices } from '../rpc/index.js';
 import { type FlagSpec, Flags } from './flags.js';
 import { drainText, nodesText, volumeText } from './operator-text.js';
+import { openCertificates, securityFlags, tlsDirectory, toController } from './security.js';
 
 type Operator = Client<holdfast.OperatorDefinition, holdfast.OperatorHandlers>;
 
-const controllerFlag = '  --controller HOST:PORT  where the controller is                    HOLDFAST_CONTROLLER\n';
+const controllerFlag = `  --controller HOST:PORT  where the controller is                   HOLDFAST_CONTROLLER
+  --tls-dir DIR           ca.crt, tls.crt and tls.key of an operator HOLDFAST_TLS_DIR
+  --insecure              speak in plain text
+`;
 const controllerSpec: FlagSpec = {
   controller: { type: 'string', env: 'HOLDFAST_CONTROLLER' },
   json: { type: 'boolean' },
+  ...securityFlags,
 };
 
 export const statusUsage = `holdfast status: nodes and volumes, and why they are not as they should be
@@ -74,11 +79,16 @@ function say(text: string): void {
 const who = () => `${userInfo().username}@${hostname()}`;
 
 async function withOperator<T>(flags: Flags, work: (operator: Operator) => Promise<T>): Promise<T> {
-  const operator = createClient(flags.text('controller'), holdfastServices.operator(), { clock: realClock });
+  const address = flags.text('controller');
+  const part = { role: 'operator', node: null } as const;
+  const trust = openCertificates(tlsDirectory(flags), part, { clock: realClock, logger: silentLogger });
+  const security = toController(trust);
+  const operator = createClient(address, holdfastServices.operator(), { clock: realClock, security });
   try {
     return await work(operator);
   } finally {
     operator.close();
+    trust?.stop();
   }
 }
 

@@ -138,10 +138,14 @@ describe('membership', () => {
       | undefined;
     const controller = ready!.controller!.control;
     const program = join(distFolder, 'src/main/holdfast.js');
-    const { status, stdout, stderr } = spawnSync(process.execPath, [program, ...args, '--controller', controller], {
-      encoding: 'utf8',
-      timeout: 60_000,
-    });
+    const { status, stdout, stderr } = spawnSync(
+      process.execPath,
+      [program, ...args, '--insecure', '--controller', controller],
+      {
+        encoding: 'utf8',
+        timeout: 60_000,
+      },
+    );
     say(`$ holdfast ${args.join(' ')}\n${stdout}${stderr}`);
     return { code: status, text: stdout + stderr };
   }
