@@ -21,7 +21,7 @@ import type { ReplicaRecord, VolumeRecord } from '../meta/index.js';
 import { ZONE_LABEL } from './class-keys.js';
 import type { Nodes } from './nodes.js';
 import { type ClusterFacts, hasWrappingKey, resolveClass, type VolumeClass } from './parameters.js';
-import { type Place, type PlacementNode, type PlacementRules, place } from './placement.js';
+import { type Place, type PlacementNode, type PlacementRules, place, placeMore } from './placement.js';
 import type { Records } from './records.js';
 import { chooseSize, type SizeRange } from './size.js';
 import { labelOf, type TopologyWish } from './topology.js';
@@ -152,6 +152,9 @@ export class VolumePlanner {
     const rules = rulesFor(inherited, parameters, order.wish, this.#options.overcommit);
     const first = { ...rules, replicas: Math.max(1, Math.min(replicas, holders.length)) };
     const places = place(candidates, first, sizeBytes);
+    const held = places.map(({ nodeId }) => nodeId);
+    const more = (order.volumeClass.explicit.replicas ?? 0) - places.length;
+    if (more > 0) placeMore(nodes, { ...rules, replicas: more }, sizeBytes, { beside: held, closed: held });
     return {
       ...this.#common(order, id, sizeBytes, parameters, places),
       lineageId: volume.lineageId,

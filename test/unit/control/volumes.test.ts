@@ -289,6 +289,20 @@ describe('cloning', () => {
     expect(again.sizeBytes).toBe(5 * GIB);
   });
 
+  it('begins where its source lies, and gets the copies beyond those when it exists', async () => {
+    const cluster = await TestCluster.make();
+    const source = await cluster.create('source', { parameters: { replicas: '2' } });
+    const clone = await cluster.create('clone', {
+      source: { kind: 'volume', id: source.id },
+      parameters: { replicas: '3' },
+    });
+    expect(clone.replicas).toHaveLength(2);
+    const again = { source: { kind: 'volume', id: source.id } as const, parameters: { replicas: '3' } };
+    expect((await cluster.create('clone', again)).id).toBe(clone.id);
+    await cluster.control.repairs.round();
+    expect((await cluster.control.volumes.get(clone.id)).inSync).toHaveLength(3);
+  });
+
   it('refuses what a clone can not be', async () => {
     const cluster = await TestCluster.make();
     const source = await cluster.create('source', { parameters: { replicas: '2' } });
@@ -297,9 +311,9 @@ describe('cloning', () => {
       cluster.create('a', { source: from, range: { requiredBytes: GIB / 2, limitBytes: 0 } }),
     );
     expect(small.code).toBe('OUT_OF_RANGE');
-    const more = await failure(cluster.create('b', { source: from, parameters: { replicas: '3' } }));
-    expect(more.code).toBe('FAILED_PRECONDITION');
-    expect(more.message).toContain('rebuild');
+    const more = await failure(cluster.create('b', { source: from, parameters: { replicas: '4' } }));
+    expect(more.code).toBe('RESOURCE_EXHAUSTED');
+    expect(more.message).toContain('2 more replicas need as many of the other nodes, there are 1');
     const sealed = await failure(cluster.create('c', { source: from, parameters: { encryption: 'aes-256-gcm' } }));
     expect(sealed.code).toBe('INVALID_ARGUMENT');
     const none = await failure(cluster.create('d', { source: { kind: 'snapshot', id: 'non-existing-snapshot-id' } }));
