@@ -1,4 +1,5 @@
-// `npm run planted`: plants each bug of the list in a copy of the source, one by one, and runs the simulator until it is caught.
+// `npm run planted`: plants each bug of the lists in a copy of the source, one by one, and runs the simulator until it is caught, or, for those that are
+// not its business, the tests that are there for them.
 //
 //   --only TEXT   those whose name holds the text      --from N   the list from the Nth on
 //   --seeds N   seeds tried before a bug counts as missed (default 400)
@@ -10,6 +11,7 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync }
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type PlantedBug, plantedBugs } from './bugs.js';
+import { type MembershipBug, membershipBugs } from './membership.js';
 
 const root = process.cwd();
 
@@ -57,7 +59,18 @@ function simulate(copy: string, seeds: number): Verdict {
   return { caught: status !== 0 && failed !== undefined, how: failed ?? `not caught by ${seeds} seeds`, seconds };
 }
 
-function judge(copy: string, bug: PlantedBug, seeds: number): Verdict {
+/** Runs the tests that are there for it. */
+function test(copy: string, { tests }: MembershipBug): Verdict {
+  const started = Date.now();
+  const vitest = join(root, 'node_modules/.bin/vitest');
+  const args = ['run', '-c', 'test/vitest.config.ts', '--bail=1', ...tests];
+  const { status, stdout } = spawnSync(vitest, args, { cwd: copy, encoding: 'utf8', maxBuffer: 1 << 26 });
+  const failed = stdout.split('\n').find((line) => line.includes(' FAIL '));
+  const seconds = (Date.now() - started) / 1000;
+  return { caught: status !== 0 && failed !== undefined, how: failed?.trim() ?? 'no test failed', seconds };
+}
+
+function judge(copy: string, bug: PlantedBug | MembershipBug, seeds: number): Verdict {
   const path = join(copy, bug.file);
   const before = readFileSync(path, 'utf8');
   let changed = before;
@@ -68,6 +81,7 @@ function judge(copy: string, bug: PlantedBug, seeds: number): Verdict {
   }
   writeFileSync(path, changed);
   try {
+    if ('tests' in bug) return test(copy, bug);
     const broken = build(copy);
     return broken === null ? simulate(copy, seeds) : { caught: false, how: `does not compile: ${broken}`, seconds: 0 };
   } finally {
@@ -81,15 +95,17 @@ const seeds = Number(argument('--seeds') ?? 400);
 const copy = copyTree();
 let missed = 0;
 let all = 0;
+function tell(bug: PlantedBug, { caught, how, seconds }: Verdict): void {
+  all++;
+  if (!caught) missed++;
+  process.stdout.write(
+    `${caught ? 'caught' : 'MISSED'}  ${bug.name} (${bug.breaks})  ${seconds.toFixed(0)} s: ${how.slice(0, 260)}\n`,
+  );
+}
+
 try {
-  for (const bug of plantedBugs.slice(from - 1).filter(({ name }) => name.includes(only))) {
-    const { caught, how, seconds } = judge(copy, bug, seeds);
-    all++;
-    if (!caught) missed++;
-    process.stdout.write(
-      `${caught ? 'caught' : 'MISSED'}  ${bug.name} (${bug.breaks})  ${seconds.toFixed(0)} s: ${how.slice(0, 260)}\n`,
-    );
-  }
+  for (const bug of [...plantedBugs, ...membershipBugs].slice(from - 1).filter(({ name }) => name.includes(only)))
+    tell(bug, judge(copy, bug, seeds));
 } finally {
   rmSync(copy, { recursive: true, force: true });
 }

@@ -1,0 +1,192 @@
+// Bugs in the changes of a volume's replicas that tests of single parts must catch, each by the tests that are named; the simulator does not
+// change the number of replicas.
+
+import type { PlantedBug } from './bugs.js';
+
+export interface MembershipBug extends PlantedBug {
+  /** Files of tests, one of which must fail. */
+  readonly tests: readonly string[];
+}
+
+const control = ['test/unit/control/repairs.test.ts', 'test/unit/control/operator.test.ts'];
+const engine = ['test/unit/engine/follow.test.ts', 'test/unit/engine/follow-random.test.ts'];
+const agent = ['test/unit/agent/membership.test.ts'];
+
+export const membershipBugs: readonly MembershipBug[] = [
+  {
+    name: 'delete a replica before the store is without it',
+    breaks: 'order of leaving',
+    file: 'src/control/membership-plan.ts',
+    edits: [
+      ['replicas.filter((replica) => hasLeft(record, replica))', "replicas.filter(({ state }) => state === 'leaving')"],
+    ],
+    tests: control,
+  },
+  {
+    name: 'count a copy that is not in sync when one is to leave',
+    breaks: 'grow before shrink',
+    file: 'src/control/membership-plan.ts',
+    edits: [['  if (whole.length >= wanted) {', '  if (staying.length >= wanted) {']],
+    tests: control,
+  },
+  {
+    name: 'take a new replica for whole as soon as it is made',
+    breaks: 'promise 5',
+    file: 'src/control/membership-plan.ts',
+    edits: [
+      [
+        "const isInSync = ({ id, state }: ReplicaRecord) => state === 'ok' && record.inSync.includes(id);",
+        "const isInSync = ({ state }: ReplicaRecord) => state === 'ok';",
+      ],
+    ],
+    tests: control,
+  },
+  {
+    name: 'drop a drained replica without another',
+    breaks: 'grow before shrink',
+    file: 'src/control/membership-plan.ts',
+    edits: [['  if (missing > 0 && facts.noPlace', '  if (missing > 9 && facts.noPlace']],
+    tests: control,
+  },
+  {
+    name: 'stop counting what is to leave before the store has confirmed it',
+    breaks: 'promise 6',
+    file: 'src/engine/replica-set.ts',
+    edits: [['one.leaving && !one.counted', 'one.leaving']],
+    tests: engine,
+  },
+  {
+    name: 'let the last one leave',
+    breaks: 'section 6: the set is never empty',
+    file: 'src/engine/replica-set.ts',
+    edits: [['const stay = staying.length + join.length >= this.#least ? staying : present;', 'const stay = staying;']],
+    tests: engine,
+  },
+  {
+    name: 'admit before everything was copied',
+    breaks: 'promise 5',
+    file: 'src/engine/catch-up.ts',
+    edits: [
+      [
+        '      if (frames?.length === 0) {',
+        '      if (frames?.length === 0 || (source !== undefined && position > 0)) {',
+      ],
+    ],
+    tests: engine,
+  },
+  {
+    name: 'go on with one that was let go on its way in',
+    breaks: 'order of leaving',
+    file: 'src/engine/replica-set.ts',
+    edits: [
+      [
+        '      if (member === undefined || member.leaving === true) link.leaving = true;',
+        '      if (member?.leaving === true) link.leaving = true;',
+      ],
+    ],
+    tests: engine,
+  },
+  {
+    name: 'take back one that has left',
+    breaks: 'order of leaving',
+    file: 'src/meta/replica-states.ts',
+    edits: [['      return isInSync;', '      return true || isInSync;']],
+    tests: agent,
+  },
+  {
+    name: 'tell an engine of one that has left',
+    breaks: 'order of leaving',
+    file: 'src/agent/reigns.ts',
+    edits: [["state !== 'creating' && state !== 'leaving'", "state !== 'creating'"]],
+    tests: agent,
+  },
+  {
+    name: 'make a new replica without the mark that it is not whole',
+    breaks: 'promise 5',
+    file: 'src/control/replica-steps.ts',
+    edits: [['      joining: true,', '      joining: false,']],
+    tests: control,
+  },
+  {
+    name: 'accept a loss first and record it then',
+    breaks: 'audit',
+    file: 'src/control/accept-loss.ts',
+    edits: [
+      [
+        '    if (!(await records.create(auditKey, audit)))',
+        "    await this.#give(record, verdict, 'x');\n    if (!(await records.create(auditKey, audit)))",
+      ],
+    ],
+    tests: control,
+  },
+  {
+    name: 'go on from a copy that was being made',
+    breaks: 'promise 5',
+    file: 'src/control/accept-loss.ts',
+    edits: [['others.filter(({ id }) => reports.get(id)?.joining === false)', 'others']],
+    tests: control,
+  },
+  {
+    name: 'accept a loss without a new epoch',
+    breaks: 'promise 2',
+    file: 'src/control/accept-loss.ts',
+    edits: [['        epoch: now.epoch + 1,', '        epoch: now.epoch,']],
+    tests: control,
+  },
+  {
+    name: 'use the place of a lost replica without asking its node',
+    breaks: 'decision 033',
+    file: 'src/control/replica-steps.ts',
+    edits: [
+      ['replicas.length === 0 || replicas.every(({ volume_id }) => volume_id !== record.id)', 'replicas.length >= 0'],
+    ],
+    tests: control,
+  },
+  {
+    name: 'put two replicas into one zone',
+    breaks: 'failure domains',
+    file: 'src/control/placement.ts',
+    edits: [
+      [
+        'if (domain === undefined || !taken.has(domain)) return node;',
+        'if (domain === undefined || taken.size >= 0) return node;',
+      ],
+    ],
+    tests: control,
+  },
+  {
+    name: 'forget a drain when the node registers',
+    breaks: 'decision 033',
+    file: 'src/control/nodes.ts',
+    edits: [
+      ['drains === undefined ? record : { ...record, drains },', 'drains === undefined ? record : { ...record },'],
+    ],
+    tests: control,
+  },
+  {
+    name: 'replace a node that is only away',
+    breaks: 'decision 033',
+    file: 'src/control/membership-plan.ts',
+    edits: [['const silent = facts.goneAfterMs > 0 && silentMs > facts.goneAfterMs;', 'const silent = silentMs > 0;']],
+    tests: control,
+  },
+  {
+    name: 'move all volumes of a drained node at once',
+    breaks: 'decision 033',
+    file: 'src/control/repairs.ts',
+    edits: [['!step.urgent && !pass.turns.has(id)', '!step.urgent && pass.turns.size < 0']],
+    tests: control,
+  },
+  {
+    name: 'keep trying without a pause',
+    breaks: 'decision 033',
+    file: 'src/control/repairs.ts',
+    edits: [
+      [
+        '      this.#backoff.failed(id, clock.monotonicMs());\n      // Somebody is at it',
+        '      // Somebody is at it',
+      ],
+    ],
+    tests: control,
+  },
+];
