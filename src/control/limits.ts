@@ -53,6 +53,8 @@ export const CHANGED_PART_EXTENTS = 4_096;
 export const GONE_AFTER_MS = 30 * 60_000;
 /** Until what failed is tried again; doubles up to RECONCILE_BACKOFF_MAX_MS. A call about the volume that is under way takes less. */
 export const REPAIR_RETRY_MS = 1_000;
+/** The same for a replica whose own daemon says that it can't be used: time for an engine that just looks at it. */
+export const FAILED_AFTER_MS = 60_000;
 /** How often it is looked whether a node is gone, and whether a replica's return makes progress: often enough to keep its engine open. */
 export const REPAIR_LOOK_MS = 10_000;
 /** The same while no volume lacks anything. */

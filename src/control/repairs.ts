@@ -8,6 +8,7 @@ import type { MetaEntry, VolumeRecord, WatchEvent } from '../meta/index.js';
 import type { holdfast } from '../rpc/index.js';
 import { Backoff } from './backoff.js';
 import {
+  FAILED_AFTER_MS,
   REBUILDS_MAX,
   RECONCILE_BACKOFF_MAX_MS,
   RECONCILE_INTERVAL_MS,
@@ -50,6 +51,13 @@ export interface RepairNote {
   readonly sinceMs: number;
 }
 
+/** A replica that is behind: how far it was, since when, and whether its own daemon says that it can't be used. */
+interface Stall {
+  readonly appendedThrough: number;
+  readonly failed: boolean;
+  readonly sinceMs: number;
+}
+
 interface Pass {
   readonly facts: MembershipFacts;
   /** Volumes that may grow though copies are missing nowhere: one of each drained node. */
@@ -64,7 +72,7 @@ export class Repairs {
   readonly #pending = new Set<VolumeId>();
   readonly #notes = new Map<VolumeId, RepairNote>();
   /** Replicas that are behind, and since when they did not come nearer. */
-  readonly #stalls = new Map<string, { readonly appendedThrough: number; readonly sinceMs: number }>();
+  readonly #stalls = new Map<string, Stall>();
   readonly #startedMs: number;
   #scanned = false;
   #changed = false;
@@ -83,8 +91,10 @@ export class Repairs {
   async facts(): Promise<MembershipFacts> {
     const { nodes, goneAfterMs, clock } = this.#options;
     const stalled = new Set<string>();
-    for (const [id, { sinceMs }] of this.#stalls)
-      if (goneAfterMs > 0 && clock.monotonicMs() - sinceMs > goneAfterMs) stalled.add(id);
+    for (const [id, { sinceMs, failed }] of this.#stalls) {
+      const stalledMs = clock.monotonicMs() - sinceMs;
+      if ((goneAfterMs > 0 && stalledMs > goneAfterMs) || (failed && stalledMs > FAILED_AFTER_MS)) stalled.add(id);
+    }
     const listeningMs = clock.monotonicMs() - this.#startedMs;
     return { nodes: await nodes.list(), goneAfterMs, listeningMs, stalled };
   }
@@ -278,7 +288,7 @@ export class Repairs {
         return true;
       case 'follow': {
         const states = await steps.follow(id);
-        for (const state of states) this.#noteProgress(state);
+        for (const state of states) await this.#noteProgress(record, state);
         const behind = states.reduce((sum, { behind_bytes }) => sum + behind_bytes, 0);
         const trouble = states.flatMap(({ node_id, message }) => (message === '' ? [] : [`${node_id}: ${message}`]));
         this.#tell(id, 'Rebuilding', trouble.join('; ') || 'replicas are being brought up to date', behind);
@@ -305,8 +315,8 @@ export class Repairs {
     } catch (error) {
       pass.rebuildsLeft++;
       if (!(error instanceof HoldfastError && error.code === 'RESOURCE_EXHAUSTED')) throw error;
-      // A place of which nothing is left can be used again.
-      if (await steps.dropEmpty(record)) return true;
+      // A place of which nothing is left, or nothing of use, can be used again.
+      if (await steps.dropUseless(record, pass.facts)) return true;
       const other = nextStep(record, { ...pass.facts, noPlace: true });
       if (other.kind !== 'none' && other.kind !== 'wait' && (await this.#carryOut(record, other, pass))) return true;
       throw error;
@@ -314,11 +324,17 @@ export class Repairs {
   }
 
   /** A replica whose disk does not answer is as good as gone, though its node is there. */
-  #noteProgress({ replica_id, state, appended_through }: holdfast.ReplicaState__Output): void {
-    const before = this.#stalls.get(replica_id);
-    if (state === 'in-sync') this.#stalls.delete(replica_id);
-    else if (before === undefined || before.appendedThrough !== appended_through)
-      this.#stalls.set(replica_id, { appendedThrough: appended_through, sinceMs: this.#options.clock.monotonicMs() });
+  async #noteProgress(record: VolumeRecord, told: holdfast.ReplicaState__Output): Promise<void> {
+    const { replica_id: id, state, appended_through: appendedThrough } = told;
+    const replica = record.replicas.find((one) => one.id === id);
+    const before = this.#stalls.get(id);
+    if (state === 'in-sync' || replica === undefined) {
+      this.#stalls.delete(id);
+      return;
+    }
+    const failed = state === 'unreachable' && (await this.#options.steps.problemOf(record, replica)) !== '';
+    const same = before?.appendedThrough === appendedThrough && before.failed === failed;
+    this.#stalls.set(id, same ? before : { appendedThrough, failed, sinceMs: this.#options.clock.monotonicMs() });
   }
 
   #tell(id: VolumeId, reason: RepairNote['reason'], message: string, behindBytes = 0): boolean {

@@ -46,6 +46,7 @@ const sentences: Readonly<Record<LeaveReason, string>> = {
   replaced: 'another replica has taken its place',
   'given-up': 'it could not be made',
   empty: 'nothing of it is left on its node',
+  failed: 'its disk failed under it',
 };
 
 export class ReplicaSteps {
@@ -158,29 +159,54 @@ export class ReplicaSteps {
     this.#options.logger.info({ volume: id, replica: replicaId }, 'replica is to leave');
   }
 
-  /** Lets lost replicas go of which the node says that nothing is there. True when one went. */
-  async dropEmpty(record: VolumeRecord): Promise<boolean> {
+  /**
+   * Lets replicas go that are of no use to anybody, so that their places can be used again: lost ones of which the node says that nothing is
+   * there, and those that failed for good. True when one went.
+   */
+  async dropUseless(record: VolumeRecord, facts: MembershipFacts): Promise<boolean> {
     let dropped = false;
     for (const replica of record.replicas) {
-      if (replica.state !== 'lost' || record.inSync.includes(replica.id)) continue;
-      const node = await this.#options.nodes.get(replica.nodeId);
-      if (node === undefined || !(await this.#isEmpty(record, node))) continue;
-      await this.#options.records.change<VolumeRecord>(keyOf.volume(record.id), (now) => {
-        const current = now.replicas.find((one) => one.id === replica.id);
-        if (!isKept(now) || current?.state !== 'lost' || now.inSync.includes(replica.id)) return 'unchanged';
-        return withReplica(now, moved(current, 'leaving', sentences.empty));
-      });
+      const doom = doomOf(record, replica, facts);
+      if ((doom !== 'lost' && doom !== 'gone') || record.inSync.includes(replica.id)) continue;
+      const reason = doom === 'lost' ? await this.#ifEmpty(record, replica) : await this.#ifFailed(record, replica);
+      if (reason === null) continue;
+      await this.#change(record.id, replica.id, (now, inSync) =>
+        now.state === replica.state && !inSync ? moved(now, 'leaving', sentences[reason]) : null,
+      );
       dropped = true;
     }
     return dropped;
   }
 
-  /** Whether a node certainly has no replica of the volume. A pool that is not open may hold one. */
-  async #isEmpty(record: VolumeRecord, node: NodeView): Promise<boolean> {
-    if (node.silentMs !== undefined || node.pools.some(({ problem }) => problem !== undefined)) return false;
-    const request = { volume_id: record.id };
-    const { replicas } = await this.#options.daemons.replica(node).Status(request, { deadlineMs: ORDER_DEADLINE_MS });
-    return replicas.length === 0 || replicas.every(({ volume_id }) => volume_id !== record.id);
+  /** Whether its node certainly has no replica of the volume. A pool that is not open may hold one. */
+  async #ifEmpty(record: VolumeRecord, { nodeId }: ReplicaRecord): Promise<LeaveReason | null> {
+    const node = await this.#options.nodes.get(nodeId);
+    if (node === undefined || node.pools.some(({ problem }) => problem !== undefined)) return null;
+    const reports = await this.#reports(record.id, node);
+    return reports?.every(({ volume_id }) => volume_id !== record.id) === true ? 'empty' : null;
+  }
+
+  async #ifFailed(record: VolumeRecord, replica: ReplicaRecord): Promise<LeaveReason | null> {
+    return (await this.problemOf(record, replica)) === '' ? null : 'failed';
+  }
+
+  /** What its own daemon says why a replica can't be used; empty when it says nothing. */
+  async problemOf(record: VolumeRecord, { id, nodeId }: ReplicaRecord): Promise<string> {
+    const node = await this.#options.nodes.get(nodeId);
+    const reports = node === undefined ? null : await this.#reports(record.id, node);
+    return reports?.find(({ replica_id }) => replica_id === id)?.problem ?? '';
+  }
+
+  /** Null when the node does not answer. */
+  async #reports(id: VolumeId, node: NodeView): Promise<readonly holdfast.ReplicaInfo__Output[] | null> {
+    if (node.silentMs !== undefined) return null;
+    try {
+      const calls = this.#options.daemons.replica(node);
+      return (await calls.Status({ volume_id: id }, { deadlineMs: ORDER_DEADLINE_MS })).replicas;
+    } catch (error) {
+      if (isUnreachable(error)) return null;
+      throw error;
+    }
   }
 
   /** Has the engine, a maintenance engine if need be, follow the record. Resolves with how the replicas are. */
@@ -219,11 +245,12 @@ export class ReplicaSteps {
   async #change(
     id: VolumeId,
     replicaId: ReplicaId,
-    step: (replica: ReplicaRecord) => ReplicaRecord | null,
+    step: (replica: ReplicaRecord, isInSync: boolean) => ReplicaRecord | null,
   ): Promise<void> {
     await this.#options.records.change<VolumeRecord>(keyOf.volume(id), (now) => {
       const replica = now.replicas.find((one) => one.id === replicaId);
-      const next = replica === undefined || !isKept(now) ? null : step(replica);
+      const isInSync = now.inSync.includes(replicaId);
+      const next = replica === undefined || !isKept(now) ? null : step(replica, isInSync);
       return next === null ? 'unchanged' : withReplica(now, next);
     });
   }

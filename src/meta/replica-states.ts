@@ -21,7 +21,7 @@ import { assert } from '../base/index.js';
 import type { ReplicaRecord, ReplicaState, VolumeRecord } from './records.js';
 
 /** Why a replica leaves; shown to people. */
-export type LeaveReason = 'surplus' | 'drained' | 'replaced' | 'given-up' | 'empty';
+export type LeaveReason = 'surplus' | 'drained' | 'replaced' | 'given-up' | 'empty' | 'failed';
 
 const next: Readonly<Record<ReplicaState, readonly ReplicaState[]>> = {
   creating: ['ok', 'leaving'],

@@ -29,6 +29,7 @@ import {
   retireReplicaDirectory,
   SuperblockStore,
 } from '../segment/index.js';
+import { checkNotMarked } from './failure-marker.js';
 import { cacheIdentity } from './identity.js';
 import { LocalReplica } from './local-replica.js';
 import { Replica } from './replica.js';
@@ -239,6 +240,7 @@ export class ReplicaHost {
     let usage = { storedBytes: 0, sharedBytes: 0 };
     try {
       superblock ??= SuperblockStore.open(pool.disk, pool.replicaPath(volumeId)).current;
+      if (open === undefined) checkNotMarked(pool.disk, pool.replicaPath(volumeId));
       usage = directoryUsage(pool.disk, pool.replicaPath(volumeId));
     } catch (error) {
       problem ||= asHoldfastError(error).message;

@@ -62,6 +62,8 @@ export class FakeDaemons implements Daemons {
   /** Replicas that say of themselves that they are not whole, and volumes whose engine says that it serves. */
   readonly joining = new Set<string>();
   readonly open = new Set<string>();
+  /** What the daemons say why a replica can't be used. */
+  readonly problems = new Map<string, string>();
   /** Replicas that do not catch up. */
   readonly behind = new Set<string>();
   readonly #store: MetadataStore;
@@ -126,7 +128,7 @@ export class FakeDaemons implements Daemons {
             shared_bytes: 0,
             promised_epoch: 1,
             joining: this.joining.has(replica.replicaId),
-            problem: '',
+            problem: this.problems.get(replica.replicaId) ?? '',
           })),
         })),
     };
@@ -228,7 +230,7 @@ export class FakeDaemons implements Daemons {
     return (value?.replicas ?? []).map((one) => ({
       replica_id: one.id as string,
       node_id: one.nodeId as string,
-      state: value!.inSync.includes(one.id) ? 'in-sync' : 'catching-up',
+      state: value!.inSync.includes(one.id) ? 'in-sync' : this.problems.has(one.id) ? 'unreachable' : 'catching-up',
       message: '',
       appended_through: 0,
       behind_bytes: 0,

@@ -137,9 +137,7 @@ export const membershipBugs: readonly MembershipBug[] = [
     name: 'use the place of a lost replica without asking its node',
     breaks: 'decision 033',
     file: 'src/control/replica-steps.ts',
-    edits: [
-      ['replicas.length === 0 || replicas.every(({ volume_id }) => volume_id !== record.id)', 'replicas.length >= 0'],
-    ],
+    edits: [['reports?.every(({ volume_id }) => volume_id !== record.id) === true', 'reports !== null']],
     tests: control,
   },
   {

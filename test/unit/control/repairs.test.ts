@@ -230,6 +230,39 @@ describe('a lost replica', () => {
   });
 });
 
+describe('a replica whose disk failed under it', () => {
+  async function withFailed(nodes: readonly TestNode[]) {
+    // No delay after which nodes are gone: its own daemon says that it never comes back.
+    const cluster = await TestCluster.make({ nodes });
+    const { id, replicas } = await cluster.create('vol');
+    const bad = replicas[1]!;
+    cluster.daemons.behind.add(bad.id);
+    cluster.daemons.problems.set(bad.id, 'the disk failed under the replica');
+    await change(cluster, id, (now) => ({ ...now, inSync: now.inSync.filter((one) => one !== bad.id) }));
+    const seen = watched(cluster, id);
+    await cluster.control.repairs.round();
+    expect(nodesOf(await recordOf(cluster, id))).toContain(bad.nodeId);
+    cluster.clock.nowMs += 61_000;
+    await cluster.heartbeats();
+    await cluster.control.repairs.round();
+    expect(seen.least).toBe(2);
+    return { cluster, record: await recordOf(cluster, id), bad };
+  }
+
+  it('is replaced on another node soon', async () => {
+    const { record, bad } = await withFailed(fourNodes);
+    expect(isWhole(record)).toBe(true);
+    expect(nodesOf(record)).not.toContain(bad.nodeId);
+  });
+
+  it('makes room for a new one where it is, when there is no other node', async () => {
+    const { record, bad } = await withFailed(fourNodes.slice(0, 3));
+    expect(isWhole(record)).toBe(true);
+    expect(nodesOf(record)).toContain(bad.nodeId);
+    expect(record.replicas.map((one) => one.id)).not.toContain(bad.id);
+  });
+});
+
 describe('a node that is gone', () => {
   async function withSilentNode(afterMs: number) {
     const cluster = await TestCluster.make({ nodes: fourNodes, goneAfterMs: afterMs });

@@ -50,6 +50,14 @@ describe('replica host', () => {
     expect(again.status(volumeB)).toMatchObject([{ joining: true }]);
   });
 
+  it('says of one that failed that it can not be used, before anybody asks for it', async () => {
+    const { pool, host, disk } = await freshHost();
+    expect(host.status(volumeA)).toMatchObject([{ problem: '' }]);
+    const file = disk.openFile(`${pool.replicaPath(volumeA)}/failed`, 'create');
+    file.close();
+    expect(host.status(volumeA)).toMatchObject([{ replicaId: replicaA, problem: expect.stringContaining('failed') }]);
+  });
+
   it('takes a wiped or foreign directory for a lost replica and makes nothing in its place', async () => {
     for (const wipe of ['directory', 'contents', 'other'] as const) {
       const { disk, pool, host } = await freshHost();
