@@ -74,6 +74,8 @@ export class Drains {
     for (const volume of await this.#options.records.volumes()) {
       const held = volume.replicas.find((one) => one.nodeId === node.id && (poolId === null || one.poolId === poolId));
       if (held === undefined || !isKept(volume)) continue;
+      // Replaced already: what is left of it goes when the node is back, or is forgotten.
+      if (hasLeft(volume, held) && node.silentMs !== undefined) continue;
       moves.push({
         volume,
         storedBytes: stored.get(volume.id) ?? 0,

@@ -96,6 +96,7 @@ describe('a node that never returns', () => {
     await cluster.control.repairs.round();
     expect((await recordOf(cluster, id)).replicas.find(({ nodeId }) => nodeId === at)?.state).toBe('leaving');
     expect(cluster.control.repairs.noteOf(id)?.message).toContain('holdfast forget');
+    expect((await cluster.control.drains.plan(place(at))).moves).toEqual([]);
     await forget();
     cluster.clock.nowMs += 60_000;
     await cluster.heartbeats();
