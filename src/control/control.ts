@@ -17,6 +17,7 @@ import { type Capacity, capacityFor } from './placement.js';
 import { Reconciler } from './reconcile.js';
 import { Records } from './records.js';
 import { Repairs } from './repairs.js';
+import { Replacement } from './replacement.js';
 import { ReplicaSteps } from './replica-steps.js';
 import { SerialQueue } from './serial-queue.js';
 import { Snapshots } from './snapshots.js';
@@ -50,6 +51,7 @@ export interface Control {
   readonly reconciler: Reconciler;
   readonly repairs: Repairs;
   readonly drains: Drains;
+  readonly replacement: Replacement;
   readonly lossAcceptance: LossAcceptance;
   /** Of each record, in their order. */
   health(records: readonly VolumeRecord[]): Promise<HealthEntry[][]>;
@@ -95,6 +97,7 @@ export function createControl(options: ControlOptions): Control {
     reconciler,
     repairs,
     drains: new Drains({ ...common, nodes, daemons, steps, repairs, wallMs: () => clock.wallMs() }),
+    replacement: new Replacement({ ...common, volumes, nodes, repairs }),
     lossAcceptance: new LossAcceptance({ ...common, nodes, daemons, wallMs: () => clock.wallMs() }),
     async health(volumeRecords) {
       const known = await nodes.list();

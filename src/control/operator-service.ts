@@ -8,7 +8,10 @@ import type { HealthEntry } from './health.js';
 import { isDrained, type NodeView } from './nodes.js';
 import type { RepairNote } from './repairs.js';
 
-type OperatorControl = Pick<Control, 'nodes' | 'volumes' | 'repairs' | 'health' | 'drains' | 'lossAcceptance'>;
+type OperatorControl = Pick<
+  Control,
+  'nodes' | 'volumes' | 'repairs' | 'health' | 'drains' | 'replacement' | 'lossAcceptance'
+>;
 
 const PAGE_VOLUMES = 200;
 
@@ -19,6 +22,11 @@ export function operatorService(control: OperatorControl): ServiceBinding {
     },
     ListVolumeStates: (request) => listVolumes(control, request),
     Drain: (request) => drain(control, request),
+    async ReplaceReplica(request) {
+      if (request.by === '') throw invalid('it must be said who orders it');
+      await control.replacement.order(request.volume_id, request.node_id, request.by);
+      return {};
+    },
     async ForgetNode(request) {
       if (request.by === '') throw invalid('it must be said who orders it');
       await control.drains.forget(request.node_id, request.by);
@@ -47,6 +55,7 @@ export function operatorService(control: OperatorControl): ServiceBinding {
       ListNodes: ['operator'],
       ListVolumeStates: ['operator'],
       Drain: ['operator'],
+      ReplaceReplica: ['operator'],
       ForgetNode: ['operator'],
       AcceptLoss: ['operator'],
     },

@@ -141,19 +141,20 @@ export function place(nodes: readonly PlacementNode[], rules: PlacementRules, si
 
 /**
  * Chooses places for `rules.replicas` more replicas of a volume that has some: `beside` those that stay, on no node of `closed`, which
- * hold others of its replicas. Throws as place() does.
+ * hold others of its replicas, for the reasons given there. Throws as place() does.
  */
 export function placeMore(
   nodes: readonly PlacementNode[],
   rules: PlacementRules,
   sizeBytes: number,
-  held: { readonly beside: readonly NodeId[]; readonly closed: readonly NodeId[] },
+  held: { readonly beside: readonly NodeId[]; readonly closed: ReadonlyMap<NodeId, string> },
 ): Place[] {
   const staying = nodes.filter((node) => held.beside.includes(node.id));
   const taken = new Set(staying.map((node) => domainOf(node, rules)));
   const fit = (node: PlacementNode): PlacementNode => {
-    if (held.beside.includes(node.id) || held.closed.includes(node.id))
-      return { ...node, unfit: 'holds a replica of the volume already' };
+    if (held.beside.includes(node.id)) return { ...node, unfit: 'holds a replica of the volume already' };
+    const closed = held.closed.get(node.id);
+    if (closed !== undefined) return { ...node, unfit: closed };
     const domain = domainOf(node, rules);
     if (domain === undefined || !taken.has(domain)) return node;
     return { ...node, unfit: `${rules.failureDomain} ${domain} holds a replica of the volume already` };

@@ -93,7 +93,7 @@ export class ReplicaSteps {
     };
     return placeMore(await nodes.forPlacement(), rules, record.sizeBytes, {
       beside: staying.map(({ nodeId }) => nodeId),
-      closed: record.replicas.map(({ nodeId }) => nodeId),
+      closed: new Map(record.replicas.map((replica) => [replica.nodeId, whyClosed(record, replica)])),
     });
   }
 
@@ -253,6 +253,19 @@ export class ReplicaSteps {
       const next = replica === undefined || !isKept(now) ? null : step(replica, isInSync);
       return next === null ? 'unchanged' : withReplica(now, next);
     });
+  }
+}
+
+/** Why no other replica can be made where this one is; for people. */
+function whyClosed({ id }: VolumeRecord, { state, nodeId }: ReplicaRecord): string {
+  switch (state) {
+    case 'lost':
+      return `still has data of a lost replica: "holdfast replace ${id} ${nodeId}" deletes it`;
+    case 'leaving':
+      return 'has a replica of the volume that is being deleted';
+    case 'creating':
+    case 'ok':
+      return 'has a replica of the volume that is to go when another one is in sync';
   }
 }
 

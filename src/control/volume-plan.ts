@@ -154,7 +154,7 @@ export class VolumePlanner {
     const places = place(candidates, first, sizeBytes);
     const held = places.map(({ nodeId }) => nodeId);
     const more = (order.volumeClass.explicit.replicas ?? 0) - places.length;
-    if (more > 0) placeMore(nodes, { ...rules, replicas: more }, sizeBytes, { beside: held, closed: held });
+    if (more > 0) placeMore(nodes, { ...rules, replicas: more }, sizeBytes, { beside: held, closed: new Map() });
     return {
       ...this.#common(order, id, sizeBytes, parameters, places),
       lineageId: volume.lineageId,

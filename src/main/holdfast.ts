@@ -55,6 +55,11 @@ const commands: Readonly<Record<string, Command>> = {
     run: async (argv, signal) => (await import('./operator.js')).runDrain(argv, signal),
     usage: async () => (await import('./operator.js')).drainUsage,
   },
+  replace: {
+    summary: 'gives one replica of a volume up, and has another one made',
+    run: async (argv, signal) => (await import('./operator.js')).runReplace(argv, signal),
+    usage: async () => (await import('./operator.js')).replaceUsage,
+  },
   forget: {
     summary: 'gives up a node that never returns',
     run: async (argv, signal) => (await import('./operator.js')).runForget(argv, signal),

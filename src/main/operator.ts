@@ -44,6 +44,16 @@ ${controllerFlag}  --dry-run               only say what would happen
   --json                  one JSON object a line
 `;
 
+export const replaceUsage = `holdfast replace: gives one replica of a volume up, and has another one made
+
+  holdfast replace VOLUME NODE
+
+The replica on that node leaves the in-sync set and is deleted, whatever it is worth; then another one is made, where it was or elsewhere. Refused when
+too few others are in sync on nodes that answer: as many as writes need, one at least.
+
+${controllerFlag}  --json                  one JSON object a line
+`;
+
 export const forgetUsage = `holdfast forget: gives up a node that never returns
 
   holdfast forget NODE
@@ -203,6 +213,18 @@ async function watchDrain(operator: Operator, { place, where, json, signal, tota
       return 1;
     }
   }
+}
+
+export async function runReplace(argv: string[], signal: AbortSignal): Promise<number> {
+  const flags = new Flags(argv, controllerSpec, process.env, true);
+  const [volume, node, ...more] = flags.operands;
+  if (volume === undefined || node === undefined || more.length > 0) throw invalid('name a volume and a node');
+  return withOperator(flags, async (operator) => {
+    await operator.ReplaceReplica({ volume_id: volume, node_id: node, by: who() }, { signal });
+    const text = `the replica of ${volume} on ${node} is given up; "holdfast status ${volume}" shows the new one`;
+    say(flags.isSet('json') ? JSON.stringify({ event: 'ordered', volume_id: volume, node_id: node }) : text);
+    return 0;
+  });
 }
 
 export async function runForget(argv: string[], signal: AbortSignal): Promise<number> {

@@ -206,13 +206,42 @@ describe('a lost replica', () => {
     await lose(cluster, id, 'n2', false);
     await cluster.control.repairs.round();
     expect(cluster.control.repairs.noteOf(id)).toMatchObject({ reason: 'NoPlace' });
-    expect(cluster.control.repairs.noteOf(id)!.message).toContain('n2: holds a replica of the volume already');
+    expect(cluster.control.repairs.noteOf(id)!.message).toContain(
+      `n2: still has data of a lost replica: "holdfast replace ${id} n2"`,
+    );
     const [health] = await cluster.control.health([await recordOf(cluster, id)]);
     expect(health!.map(({ reason }) => reason)).toContain('NoPlaceForReplica');
     const calls = cluster.daemons.calls.length;
     for (let i = 0; i < 20; i++) await cluster.control.repairs.round();
     expect(cluster.daemons.calls.length).toBe(calls);
     expect(cluster.daemons.nodes.get('n2' as NodeId)!.replicas.size).toBe(1);
+    watched(cluster, id);
+    await cluster.control.replacement.order(id, 'n2', 'me');
+    cluster.clock.nowMs += 60_000;
+    await cluster.heartbeats();
+    await cluster.control.repairs.round();
+    const record = await recordOf(cluster, id);
+    expect(isWhole(record)).toBe(true);
+    expect(nodesOf(record)).toEqual(['n1', 'n2', 'n3']);
+  });
+
+  it('or any other is given up by order, but not when too few others are in sync', async () => {
+    const cluster = await TestCluster.make({ nodes: fourNodes });
+    const { id, replicas } = await cluster.create('vol', { parameters: { replicas: '2', minReplicas: '2' } });
+    const order = (nodeId: string) => cluster.control.replacement.order(id, nodeId, 'me');
+    expect((await failure(order(replicas[0]!.nodeId))).message).toContain('1 others');
+    await cluster.control.volumes.modify(id, { minReplicas: '1' });
+    const seen = watched(cluster, id);
+    await order(replicas[0]!.nodeId);
+    await cluster.control.repairs.round();
+    const record = await recordOf(cluster, id);
+    expect(isWhole(record)).toBe(true);
+    expect(record.replicas.map((one) => one.id)).not.toContain(replicas[0]!.id);
+    expect(seen.least).toBe(1);
+    const free = fourNodes.find((node) => !nodesOf(record).includes(node.id))!.id;
+    expect((await failure(order(free))).code).toBe('NOT_FOUND');
+    await cluster.silence(record.replicas[1]!.nodeId);
+    expect((await failure(order(record.replicas[0]!.nodeId))).code).toBe('FAILED_PRECONDITION');
   });
 
   it('stays when it is all there is: nothing is made out of nothing, nothing deleted', async () => {
