@@ -4,7 +4,7 @@
 import { type Clock, HoldfastError, type Logger, messageOf, type NodeId, type VolumeId } from '../base/index.js';
 import type { Reign } from '../format/index.js';
 import type { VolumeRecord } from '../meta/index.js';
-import { clearEngine, engineMembers, engineVolume, noteEngine, type Purpose } from './reigns.js';
+import { clearEngine, engineMembers, engineVolume, followOrder, noteEngine, type Purpose } from './reigns.js';
 import type { VolumeRecords } from './volume-records.js';
 import type { Addressed, OpenedEngine } from './worker-api.js';
 import type { WorkerCalls } from './worker-calls.js';
@@ -32,6 +32,7 @@ export interface EngineStart {
 /** An engine may replay its log, catch replicas up and wait a lease out. */
 const openTimeoutMs = 180_000;
 const exportTimeoutMs = 15_000;
+const followTimeoutMs = 15_000;
 export const closeTimeoutMs = 60_000;
 
 /** Resolves to the volume's size in bytes. */
@@ -44,8 +45,9 @@ export async function startEngine(parts: EngineStartParts, start: EngineStart): 
   try {
     const { sizeBytes, opening } = await openInWorker(worker, start);
     const engine = { nodeId, maintenance: purpose === 'maintenance', openedMs: clock.wallMs() };
-    await records.update(record.id, (current) => noteEngine(current, reign, engine, opening));
+    const now = await records.update(record.id, (current) => noteEngine(current, reign, engine, opening));
     noted = true;
+    await followChanges(parts, start, now);
     if (purpose === 'attached') {
       await worker.call('startExport', { ...at, socketPath: parts.socketPathFor(record.id) }, exportTimeoutMs);
     }
@@ -60,6 +62,18 @@ export async function startEngine(parts: EngineStartParts, start: EngineStart): 
     }
     throw error;
   }
+}
+
+/** Replicas that came, were told to leave, or are counted otherwise while the engine opened: nobody else tells it. */
+async function followChanges(
+  parts: EngineStartParts,
+  { record, reign }: EngineStart,
+  now: VolumeRecord,
+): Promise<void> {
+  const order = followOrder(now);
+  if (JSON.stringify(order) === JSON.stringify(followOrder(record))) return;
+  const at: Addressed = { volumeId: record.id, epoch: reign.epoch };
+  await parts.workerFor(record.id).call('follow', { ...order, ...at }, followTimeoutMs);
 }
 
 async function openInWorker(worker: WorkerCalls, start: EngineStart): Promise<OpenedEngine> {

@@ -14,7 +14,7 @@ import {
   type ReplicaId,
   type VolumeId,
 } from '../base/index.js';
-import type { EngineMember, EngineVolume, QosLimits } from '../engine/index.js';
+import type { Copies, EngineMember, EngineVolume, QosLimits } from '../engine/index.js';
 import type { LogPoint, Reign } from '../format/index.js';
 import { mayBeInSync, type Publication, type Qos, type VolumeRecord, type WrappedKeyRecord } from '../meta/index.js';
 
@@ -157,9 +157,16 @@ export function engineVolume(record: VolumeRecord): EngineVolume {
     compression: record.parameters.compression,
     cipher: record.parameters.encryption,
     minReplicas: record.parameters.minReplicas,
+    replicas: record.parameters.replicas,
     qos: qosLimits(record.qos),
     wrappedKey: record.wrappedKey,
   };
+}
+
+/** What an engine is told of the replicas of its volume. */
+export function followOrder(record: VolumeRecord): { readonly members: EngineMember[]; readonly copies: Copies } {
+  const { replicas, minReplicas } = record.parameters;
+  return { members: engineMembers(record), copies: { replicas, minReplicas } };
 }
 
 export function qosLimits(qos: Qos): QosLimits {

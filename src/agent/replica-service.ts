@@ -88,5 +88,6 @@ function replicaInfo(report: ReplicaReport): holdfast.ReplicaInfo {
     promised_epoch: report.promisedEpoch,
     joining: report.joining,
     problem: report.problem,
+    failed: report.failed,
   };
 }

@@ -26,7 +26,7 @@ import {
   checkMaintainable,
   clearEngine,
   deposed,
-  engineMembers,
+  followOrder,
   formerEngineGone,
   grantReign,
   isOurs,
@@ -178,7 +178,7 @@ export class Volumes {
       return await this.#following.run(volumeId, async () => {
         const record = await this.#record(volumeId);
         if (!isOurs(record, open.reign)) throw deposed(volumeId, open.reign);
-        const order = { members: engineMembers(record), minReplicas: record.parameters.minReplicas };
+        const order = followOrder(record);
         const worker = this.#options.workerFor(volumeId);
         return await worker.call('follow', { ...order, ...this.#address(open) }, timeoutMs);
       });

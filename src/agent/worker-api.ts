@@ -14,6 +14,7 @@ import type {
 import type {
   ChangedExtents,
   CloneTarget,
+  Copies,
   EngineMember,
   EngineReplicaState,
   EngineStatus,
@@ -64,6 +65,7 @@ export interface ReplicaReport {
   readonly promisedEpoch: number;
   readonly joining: boolean;
   readonly problem: string;
+  readonly failed: boolean;
 }
 
 export interface ChangedOrder {
@@ -127,7 +129,7 @@ export interface WorkerMethods {
   };
   /** See Engine.follow. */
   follow: {
-    readonly params: Addressed & { readonly members: readonly EngineMember[]; readonly minReplicas: number };
+    readonly params: Addressed & { readonly members: readonly EngineMember[]; readonly copies: Copies };
     readonly result: readonly EngineReplicaState[];
   };
   setQos: { readonly params: Addressed & { readonly qos: QosLimits }; readonly result: null };

@@ -44,7 +44,7 @@ export function workerHandlers(room: EngineRoom, replicas: WorkerReplicas): RpcH
       await engine.resize(sizeBytes);
       return { sizeBytes: engine.sizeBytes };
     },
-    follow: ({ members, minReplicas, ...at }) => room.engine(at).follow(members, minReplicas),
+    follow: ({ members, copies, ...at }) => room.engine(at).follow(members, copies),
     setQos({ qos, ...at }) {
       room.engine(at).setQos(qos);
       return null;

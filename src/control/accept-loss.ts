@@ -15,7 +15,7 @@ import {
   printable,
   type ReplicaId,
 } from '../base/index.js';
-import { type AuditRecord, keyOf, moved, type ReplicaRecord, type VolumeRecord } from '../meta/index.js';
+import { type AuditRecord, givenUp, keyOf, type ReplicaRecord, restored, type VolumeRecord } from '../meta/index.js';
 import type { holdfast, KeyedLocks } from '../rpc/index.js';
 import type { Daemons } from './daemons.js';
 import { isUnreachable } from './engine-orders.js';
@@ -52,7 +52,7 @@ export interface Loss {
 }
 
 interface Verdict {
-  readonly givenUp: readonly { readonly replica: ReplicaRecord; readonly why: string }[];
+  readonly lost: readonly { readonly replica: ReplicaRecord; readonly why: string }[];
   readonly survivors: readonly ReplicaRecord[];
   readonly loss: string;
 }
@@ -81,7 +81,7 @@ export class LossAcceptance {
     const record = await readyVolume(records, order.volumeId);
     const verdict = await this.#judge(record, order);
     const told = {
-      givenUp: verdict.givenUp.map(({ replica, why }) => `${replica.nodeId}: replica ${replica.id}, ${why}`),
+      givenUp: verdict.lost.map(({ replica, why }) => `${replica.nodeId}: replica ${replica.id}, ${why}`),
       survivors: verdict.survivors.map(({ nodeId }) => nodeId),
       loss: verdict.loss,
     };
@@ -101,25 +101,34 @@ export class LossAcceptance {
     return { ...told, done: true, auditKey };
   }
 
-  async #give(record: VolumeRecord, { givenUp, survivors }: Verdict, message: string): Promise<void> {
+  async #give(record: VolumeRecord, { lost, survivors }: Verdict, message: string): Promise<void> {
     await this.#options.records.change<VolumeRecord>(keyOf.volume(record.id), (now) => {
-      if (!isKept(now) || now.epoch !== record.epoch || now.setVersion !== record.setVersion)
+      const stands = ({ id, state }: ReplicaRecord) => now.replicas.some((one) => one.id === id && one.state === state);
+      const same = now.epoch === record.epoch && now.setVersion === record.setVersion;
+      if (!isKept(now) || !same || !survivors.every(stands))
         throw new HoldfastError('ABORTED', `volume ${record.id} was opened or changed meanwhile; look again`, {
           reason: 'Busy',
         });
-      const gone = new Set(givenUp.map(({ replica }) => replica.id));
+      const gone = new Set(lost.map(({ replica }) => replica.id));
+      const chosen = new Set(survivors.map(({ id }) => id));
+      const epoch = now.epoch + 1;
+      const next = (one: ReplicaRecord) =>
+        gone.has(one.id)
+          ? givenUp(one, epoch, message)
+          : one.state === 'lost' && chosen.has(one.id)
+            ? restored(one)
+            : one;
+      const areMembers = survivors.every(({ id }) => now.inSync.includes(id));
       return {
         ...now,
-        replicas: now.replicas.map((one) =>
-          gone.has(one.id) && one.state !== 'leaving' ? moved(one, 'leaving', message) : one,
-        ),
+        replicas: now.replicas.map(next),
         inSync: survivors.map(({ id }) => id),
         setVersion: now.setVersion + 1,
-        epoch: now.epoch + 1,
+        epoch,
         reignId: null,
         engine: null,
-        // What it names may be part of what is lost.
-        flushedPoint: null,
+        // Members must hold it, else an open refuses them; of others it may be part of what is lost.
+        flushedPoint: areMembers ? now.flushedPoint : null,
       };
     });
   }
@@ -132,33 +141,33 @@ export class LossAcceptance {
     const reports = await this.#reports(record, nodes);
     const missing = (replica: ReplicaRecord) => whyMissing(replica, reports, order.giveUpNodes);
     const members = record.replicas.filter(({ id }) => record.inSync.includes(id));
-    const givenUp = members.flatMap((replica) => {
+    const lost = members.flatMap((replica) => {
       const why = missing(replica);
       return why === '' ? [] : [{ replica, why }];
     });
-    if (givenUp.length === 0) {
+    const kept = members.filter((replica) => missing(replica) === '' && reports.get(replica.id)?.joining === false);
+    if (lost.length === 0 && kept.length > 0) {
       const nodeIds = members.map(({ nodeId }) => nodeId).join(', ');
       throw precondition(`volume ${record.id} misses nothing: its in-sync replicas on ${nodeIds} answer; attach it`);
     }
-    const kept = members.filter((replica) => missing(replica) === '');
     if (kept.length > 0) {
       const loss =
-        'writes that were acknowledged and not flushed, if the replicas that are left lost power; nothing that was flushed';
-      return { givenUp, survivors: kept, loss };
+        'writes that were acknowledged and not flushed, when the replicas that are left lost power; if they turn out to lack what was flushed, the volume stays closed, and what was given up can be gone back to with --give-up';
+      return { lost, survivors: kept, loss };
     }
     const others = record.replicas.filter(
-      (replica) => replica.state === 'ok' && !record.inSync.includes(replica.id) && missing(replica) === '',
+      (replica) => isCandidate(replica) && !record.inSync.includes(replica.id) && missing(replica) === '',
     );
     const survivors = others.filter(({ id }) => reports.get(id)?.joining === false);
     if (survivors.length === 0) {
       throw precondition(
-        `volume ${record.id}: no replica is left to go on from${others.length > 0 ? '; those that answer were still being copied to and are not whole' : ''}: wait for ${givenUp.map(({ replica }) => replica.nodeId).join(', ')}, or restore a backup`,
+        `volume ${record.id}: no replica is left to go on from${others.length > 0 ? '; those that answer were still being copied to and are not whole' : ''}: wait for ${lost.map(({ replica }) => replica.nodeId).join(', ')}, or restore a backup`,
         'ReplicaLost',
       );
     }
     const nodeIds = survivors.map(({ nodeId }) => nodeId).join(', ');
     const loss = `everything written and flushed since the replicas on ${nodeIds} left the in-sync set`;
-    return { givenUp, survivors, loss };
+    return { lost, survivors, loss };
   }
 
   /** An engine that serves misses nothing. */
@@ -168,10 +177,11 @@ export class LossAcceptance {
     try {
       const request = { volume_id: record.id };
       const { volumes } = await this.#options.daemons.volume(node).Status(request, { deadlineMs: ORDER_DEADLINE_MS });
-      const open = volumes.find(({ state }) => state === 'serving' || state === 'paused');
-      if (open !== undefined)
+      // One that has lost them all hangs, and is deposed by the epoch that is granted here.
+      const open = volumes.find(({ volume_id: id }) => id === record.id);
+      if (open?.replicas.some(({ state }) => state === 'in-sync'))
         throw precondition(
-          `volume ${record.id} is open on node ${node.id} (${open.state}): there is no loss to accept`,
+          `volume ${record.id} is open on node ${node.id} with an in-sync replica: there is no loss to accept`,
           'Busy',
         );
     } catch (error) {
@@ -200,13 +210,19 @@ export class LossAcceptance {
   }
 }
 
+/** May be gone on from: never was lost, or only by an acceptance that can be gone back on. */
+function isCandidate({ state, givenUpEpoch }: ReplicaRecord): boolean {
+  return state === 'ok' || (state === 'lost' && givenUpEpoch !== undefined);
+}
+
 /** A sentence, or empty: it is there and can be used. */
 function whyMissing(
   replica: ReplicaRecord,
   reports: ReadonlyMap<ReplicaId, holdfast.ReplicaInfo__Output | null>,
   giveUpNodes: readonly string[],
 ): string {
-  if (replica.state === 'lost') return `lost: ${replica.message ?? 'its disk came back empty'}`;
+  if (replica.state === 'lost' && replica.givenUpEpoch === undefined)
+    return `lost: ${replica.message ?? 'its disk came back empty'}`;
   if (giveUpNodes.includes(replica.nodeId)) return 'given up by order';
   const report = reports.get(replica.id);
   if (report === undefined) return 'its node does not answer';

@@ -55,6 +55,12 @@ export const GONE_AFTER_MS = 30 * 60_000;
 export const REPAIR_RETRY_MS = 1_000;
 /** The same for a replica whose own daemon says that it can't be used: time for an engine that just looks at it. */
 export const FAILED_AFTER_MS = 60_000;
+/** A replica that nobody looked at for so long has not stalled meanwhile. Volumes that lack replicas are looked at each minute at least. */
+export const STALL_GAP_MS = 5 * 60_000;
+/** Until a place is given up at which a new replica could not be made. */
+export const CREATE_PATIENCE_MS = 3 * 60_000;
+/** A pool that refused a replica of a volume is not asked again for so long. */
+export const REFUSED_MS = 30 * 60_000;
 /** How often it is looked whether a node is gone, and whether a replica's return makes progress: often enough to keep its engine open. */
 export const REPAIR_LOOK_MS = 10_000;
 /** The same while no volume lacks anything. */

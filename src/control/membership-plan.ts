@@ -7,7 +7,7 @@
 //   want more than stay ──▶ grow ──▶ create ──▶ follow (the engine brings it in) ──▶ [in sync] ──▶ leave (what is lost, drained or too
 //   much) ──▶ follow (the engine takes it out) ──▶ [out of the set] ──▶ retire ──▶ [not named any more]
 
-import { hasLeft, type LeaveReason, type ReplicaRecord, type VolumeRecord } from '../meta/index.js';
+import { hasLeft, isAbandoned, type LeaveReason, type ReplicaRecord, type VolumeRecord } from '../meta/index.js';
 import { isDrained, type NodeView } from './nodes.js';
 import { labelOf } from './topology.js';
 
@@ -63,7 +63,8 @@ export function doomOf(record: VolumeRecord, replica: ReplicaRecord, facts: Memb
   if (node !== undefined && isDrained(node, replica.poolId) && !isBound(record, replica)) return 'drained';
   const silentMs = node === undefined ? facts.listeningMs : (node.silentMs ?? 0);
   const silent = facts.goneAfterMs > 0 && silentMs > facts.goneAfterMs;
-  const gone = silent || (facts.stalled?.has(replica.id) ?? false);
+  const stalled = !record.inSync.includes(replica.id) && (facts.stalled?.has(replica.id) ?? false);
+  const gone = silent || stalled;
   return gone ? 'gone' : null;
 }
 
@@ -80,10 +81,17 @@ export function nextStep(record: VolumeRecord, facts: MembershipFacts): Membersh
     facts.nodes.some((node) => node.id === nodeId && node.silentMs === undefined);
   const isInSync = ({ id, state }: ReplicaRecord) => state === 'ok' && record.inSync.includes(id);
 
-  const sources = here.filter(isInSync);
+  // Also one that is to leave: it stays in the set until others have taken its place.
+  const sources = record.replicas.filter(
+    ({ id, state }) => (state === 'ok' || state === 'leaving') && record.inSync.includes(id),
+  );
   if (sources.length === 0) return { kind: 'wait', message: 'no replica that is left holds all acknowledged data' };
   if (!sources.some(isAlive))
     return { kind: 'wait', message: `no sign of life from ${namesOf(sources)}, where all acknowledged data lies` };
+
+  const abandoned = here.find((replica) => replica.state === 'lost' && isAbandoned(record, replica));
+  if (abandoned !== undefined && !record.inSync.includes(abandoned.id))
+    return { kind: 'leave', replica: abandoned, reason: 'abandoned' };
 
   const unmade = here.filter(({ state }) => state === 'creating');
   const futile = unmade.find((replica) => doomOf(record, replica, facts) !== null || !isAlive(replica));
@@ -92,7 +100,9 @@ export function nextStep(record: VolumeRecord, facts: MembershipFacts): Membersh
   const staying = here.filter((replica) => doomOf(record, replica, facts) === null);
   const drained = here.filter((replica) => doomOf(record, replica, facts) === 'drained' && isInSync(replica));
   const missing = wanted - staying.length;
-  if (missing > 0 && facts.noPlace !== true)
+  // More outside of the set than there are to be in it: others would not fare better.
+  const outside = here.filter((replica) => replica.state === 'ok' && !isInSync(replica));
+  if (missing > 0 && facts.noPlace !== true && outside.length <= wanted)
     return { kind: 'grow', count: missing, urgent: staying.length + drained.length < wanted };
   const [first] = unmade;
   if (first !== undefined && missing < 0) return { kind: 'leave', replica: first, reason: 'surplus' };
@@ -123,13 +133,15 @@ function firstToLeave(
 ): MembershipStep | undefined {
   const wanted = record.parameters.replicas;
   const here = record.replicas.filter(({ state }) => state !== 'leaving');
-  const doomed = here.find((replica) => doomOf(record, replica, facts) !== null);
+  const isKeptBack = (replica: ReplicaRecord) => replica.givenUpEpoch !== undefined && !isAbandoned(record, replica);
+  const doomed = here.find((replica) => doomOf(record, replica, facts) !== null && !isKeptBack(replica));
   if (doomed !== undefined) {
     const reason = doomOf(record, doomed, facts) === 'drained' ? 'drained' : 'replaced';
     return { kind: 'leave', replica: doomed, reason };
   }
-  if (here.length <= wanted) return undefined;
-  const [victim] = byDispensability(record, facts, here);
+  const countable = here.filter((replica) => !isKeptBack(replica));
+  if (countable.length <= wanted) return undefined;
+  const [victim] = byDispensability(record, facts, countable);
   const stay = whole.filter((replica) => replica !== victim);
   // Two at the most differ: had the victim been in sync, one that is not would have come before it.
   return victim !== undefined && stay.length >= wanted

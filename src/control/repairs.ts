@@ -3,20 +3,32 @@
 // each step may be repeated. What it remembers (whom to look at, since when something does not work) may be lost at any time.
 // Owner: the controller. What may fail: every step, for one volume; it is tried again after a pause that doubles.
 
-import { type Clock, HoldfastError, type Logger, messageOf, type NodeId, type VolumeId } from '../base/index.js';
-import type { MetaEntry, VolumeRecord, WatchEvent } from '../meta/index.js';
+import {
+  type Clock,
+  HoldfastError,
+  type Logger,
+  messageOf,
+  type NodeId,
+  type PoolId,
+  type VolumeId,
+} from '../base/index.js';
+import type { MetaEntry, ReplicaRecord, VolumeRecord, WatchEvent } from '../meta/index.js';
 import type { holdfast } from '../rpc/index.js';
 import { Backoff } from './backoff.js';
+import { isUnreachable } from './engine-orders.js';
 import {
+  CREATE_PATIENCE_MS,
   FAILED_AFTER_MS,
   REBUILDS_MAX,
   RECONCILE_BACKOFF_MAX_MS,
   RECONCILE_INTERVAL_MS,
+  REFUSED_MS,
   REPAIR_IDLE_LOOK_MS,
   REPAIR_LOOK_MS,
   REPAIR_RETRY_MS,
   REPAIR_STEPS_MAX,
   REPAIRS_AT_ONCE,
+  STALL_GAP_MS,
 } from './limits.js';
 import {
   doomOf,
@@ -51,11 +63,18 @@ export interface RepairNote {
   readonly sinceMs: number;
 }
 
+interface Refusal {
+  readonly message: string;
+  readonly sinceMs: number;
+}
+
 /** A replica that is behind: how far it was, since when, and whether its own daemon says that it can't be used. */
 interface Stall {
   readonly appendedThrough: number;
   readonly failed: boolean;
   readonly sinceMs: number;
+  /** The last look that found it so. */
+  readonly seenMs: number;
 }
 
 interface Pass {
@@ -63,7 +82,7 @@ interface Pass {
   /** Volumes that may grow though copies are missing nowhere: one of each drained node. */
   readonly turns: ReadonlySet<VolumeId>;
   /** How many more volumes may get new replicas. */
-  rebuildsLeft: number;
+  readonly slots: { left: number };
 }
 
 export class Repairs {
@@ -73,6 +92,9 @@ export class Repairs {
   readonly #notes = new Map<VolumeId, RepairNote>();
   /** Replicas that are behind, and since when they did not come nearer. */
   readonly #stalls = new Map<string, Stall>();
+  /** Since when a place has been waited for, by replica. */
+  readonly #making = new Map<string, number>();
+  readonly #refusals = new Map<VolumeId, Map<PoolId, Refusal>>();
   readonly #startedMs: number;
   #scanned = false;
   #changed = false;
@@ -91,8 +113,10 @@ export class Repairs {
   async facts(): Promise<MembershipFacts> {
     const { nodes, goneAfterMs, clock } = this.#options;
     const stalled = new Set<string>();
-    for (const [id, { sinceMs, failed }] of this.#stalls) {
-      const stalledMs = clock.monotonicMs() - sinceMs;
+    for (const [id, { sinceMs, seenMs, failed }] of this.#stalls) {
+      // What nobody could look at has not stalled.
+      if (clock.monotonicMs() - seenMs > STALL_GAP_MS) continue;
+      const stalledMs = seenMs - sinceMs;
       if ((goneAfterMs > 0 && stalledMs > goneAfterMs) || (failed && stalledMs > FAILED_AFTER_MS)) stalled.add(id);
     }
     const listeningMs = clock.monotonicMs() - this.#startedMs;
@@ -213,10 +237,7 @@ export class Repairs {
     for (const id of this.#pending) {
       const record = await this.#options.records.volume(id);
       if (record === undefined || !isKept(record)) continue;
-      const isBeingMade = record.replicas.some(
-        (replica) => replica.state === 'creating' || (replica.state === 'ok' && !record.inSync.includes(replica.id)),
-      );
-      if (isBeingMade) rebuilding++;
+      if (record.replicas.some((replica) => isBeingMade(record, replica, facts))) rebuilding++;
       const { kind } = nextStep(record, facts);
       // One that can't go on, for want of a place or of a node, does not hold up the others.
       if (kind === 'grow') waiting.push(...(due.includes(id) ? [record] : []));
@@ -224,20 +245,21 @@ export class Repairs {
     }
     for (const record of waiting.sort((a, b) => (a.id < b.id ? -1 : 1)))
       for (const node of drainedNodes(record, facts)) if (!turns.has(node)) turns.set(node, record.id);
-    return { facts, turns: new Set(turns.values()), rebuildsLeft: Math.max(0, REBUILDS_MAX - rebuilding) };
+    return { facts, turns: new Set(turns.values()), slots: { left: Math.max(0, REBUILDS_MAX - rebuilding) } };
   }
 
   async #attend(id: VolumeId, pass: Pass): Promise<void> {
     const { clock, logger } = this.#options;
     try {
-      for (let taken = 0; taken < REPAIR_STEPS_MAX; taken++) if (!(await this.#step(id, pass))) return;
+      // Signs of life of this moment: others may have taken their time before it was this one's turn.
+      const fresh = { ...pass, facts: await this.facts() };
+      for (let taken = 0; taken < REPAIR_STEPS_MAX; taken++) if (!(await this.#step(id, fresh))) return;
     } catch (error) {
       this.#backoff.failed(id, clock.monotonicMs());
       // Somebody is at it right now: that is progress, not trouble.
       if (error instanceof HoldfastError && error.code === 'ABORTED') return;
-      const full = error instanceof HoldfastError && error.code === 'RESOURCE_EXHAUSTED';
-      const isNew = this.#tell(id, full ? 'NoPlace' : 'Failed', messageOf(error));
-      if (isNew) logger.warn({ volume: id, error: messageOf(error) }, 'replicas are not as they should be yet');
+      if (this.#tell(id, 'Failed', messageOf(error)))
+        logger.warn({ volume: id, error: messageOf(error) }, 'replicas are not as they should be yet');
     }
   }
 
@@ -248,6 +270,7 @@ export class Repairs {
       this.#forget(id);
       return false;
     }
+    for (const replicaId of record.inSync) this.#stalls.delete(replicaId);
     let stuck: unknown;
     for (const replica of replicasToRetire(record)) {
       try {
@@ -272,7 +295,7 @@ export class Repairs {
     const { id } = record;
     switch (step.kind) {
       case 'none':
-        this.#forget(id);
+        this.#forget(id, record);
         return false;
       case 'wait':
         this.#tell(id, 'Waiting', step.message);
@@ -281,14 +304,13 @@ export class Repairs {
       case 'grow':
         return this.#grow(record, step, pass);
       case 'create':
-        await steps.create(id, step.replica.id);
-        return true;
+        return this.#create(record, step.replica);
       case 'leave':
         await steps.leave(id, step.replica.id, pass.facts);
         return true;
       case 'follow': {
         const states = await steps.follow(id);
-        for (const state of states) await this.#noteProgress(record, state);
+        for (const state of states) await this.#noteProgress(record, state, states);
         const behind = states.reduce((sum, { behind_bytes }) => sum + behind_bytes, 0);
         const trouble = states.flatMap(({ node_id, message }) => (message === '' ? [] : [`${node_id}: ${message}`]));
         this.#tell(id, 'Rebuilding', trouble.join('; ') || 'replicas are being brought up to date', behind);
@@ -298,43 +320,54 @@ export class Repairs {
   }
 
   async #grow(record: VolumeRecord, step: { count: number; urgent: boolean }, pass: Pass): Promise<boolean> {
-    const { steps } = this.#options;
+    const { steps, clock, logger } = this.#options;
     const { id } = record;
     if (!step.urgent && !pass.turns.has(id)) {
       this.#tell(id, 'Queued', 'another volume of the drained place is moved first');
       return false;
     }
-    if (pass.rebuildsLeft <= 0) {
+    if (pass.slots.left <= 0) {
       this.#tell(id, 'Queued', `${REBUILDS_MAX} volumes are getting new replicas, this one comes after them`);
       return false;
     }
-    pass.rebuildsLeft--;
+    pass.slots.left--;
     try {
-      await steps.grow(id, step.count, pass.facts);
+      await steps.grow(id, step.count, pass.facts, this.#refusedBy(id));
       return true;
     } catch (error) {
-      pass.rebuildsLeft++;
+      pass.slots.left++;
       if (!(error instanceof HoldfastError && error.code === 'RESOURCE_EXHAUSTED')) throw error;
       // A place of which nothing is left, or nothing of use, can be used again.
       if (await steps.dropUseless(record, pass.facts)) return true;
       const other = nextStep(record, { ...pass.facts, noPlace: true });
       if (other.kind !== 'none' && other.kind !== 'wait' && (await this.#carryOut(record, other, pass))) return true;
-      throw error;
+      if (this.#tell(id, 'NoPlace', messageOf(error)))
+        logger.warn({ volume: id, error: messageOf(error) }, 'there is no place for a replica');
+      this.#backoff.failed(id, clock.monotonicMs());
+      return false;
     }
   }
 
   /** A replica whose disk does not answer is as good as gone, though its node is there. */
-  async #noteProgress(record: VolumeRecord, told: holdfast.ReplicaState__Output): Promise<void> {
+  async #noteProgress(
+    record: VolumeRecord,
+    told: holdfast.ReplicaState__Output,
+    all: readonly holdfast.ReplicaState__Output[],
+  ): Promise<void> {
     const { replica_id: id, state, appended_through: appendedThrough } = told;
     const replica = record.replicas.find((one) => one.id === id);
     const before = this.#stalls.get(id);
-    if (state === 'in-sync' || replica === undefined) {
+    // Without one to be copied from nobody comes nearer, and nothing may be given up.
+    const hasSource = all.some((one) => one.state === 'in-sync' && one.replica_id !== id);
+    if (state === 'in-sync' || replica === undefined || !hasSource) {
       this.#stalls.delete(id);
       return;
     }
-    const failed = state === 'unreachable' && (await this.#options.steps.problemOf(record, replica)) !== '';
-    const same = before?.appendedThrough === appendedThrough && before.failed === failed;
-    this.#stalls.set(id, same ? before : { appendedThrough, failed, sinceMs: this.#options.clock.monotonicMs() });
+    const nowMs = this.#options.clock.monotonicMs();
+    const failed = state === 'unreachable' && (await this.#options.steps.hasFailed(record, replica));
+    const lately = before !== undefined && nowMs - before.seenMs <= STALL_GAP_MS;
+    const same = lately && before.appendedThrough === appendedThrough && before.failed === failed;
+    this.#stalls.set(id, { appendedThrough, failed, sinceMs: same ? before.sinceMs : nowMs, seenMs: nowMs });
   }
 
   #tell(id: VolumeId, reason: RepairNote['reason'], message: string, behindBytes = 0): boolean {
@@ -345,7 +378,46 @@ export class Repairs {
     return !same;
   }
 
-  #forget(id: VolumeId): void {
+  /** Whether a place was waited for long enough. */
+  #isImpatient(replicaId: string): boolean {
+    const nowMs = this.#options.clock.monotonicMs();
+    const sinceMs = this.#making.get(replicaId) ?? nowMs;
+    this.#making.set(replicaId, sinceMs);
+    return nowMs - sinceMs > CREATE_PATIENCE_MS;
+  }
+
+  /** Pools that refused the volume lately. */
+  #refusedBy(id: VolumeId): Map<PoolId, string> {
+    const nowMs = this.#options.clock.monotonicMs();
+    const all = this.#refusals.get(id) ?? new Map<PoolId, Refusal>();
+    for (const [poolId, { sinceMs }] of all) if (nowMs - sinceMs > REFUSED_MS) all.delete(poolId);
+    return new Map([...all].map(([poolId, { message }]) => [poolId, message]));
+  }
+
+  async #create(record: VolumeRecord, replica: ReplicaRecord): Promise<boolean> {
+    const { steps, clock } = this.#options;
+    const impatient = this.#isImpatient(replica.id);
+    try {
+      await steps.create(record.id, replica.id, impatient);
+      this.#making.delete(replica.id);
+      return true;
+    } catch (error) {
+      const busy = error instanceof HoldfastError && error.code === 'ABORTED';
+      if (busy || (isUnreachable(error) && !impatient)) throw error;
+      const all = this.#refusals.get(record.id) ?? new Map<PoolId, Refusal>();
+      this.#refusals.set(
+        record.id,
+        all.set(replica.poolId, { message: messageOf(error), sinceMs: clock.monotonicMs() }),
+      );
+      this.#making.delete(replica.id);
+      this.#tell(record.id, 'Failed', messageOf(error));
+      return true;
+    }
+  }
+
+  #forget(id: VolumeId, record?: VolumeRecord): void {
+    this.#refusals.delete(id);
+    for (const replica of record?.replicas ?? []) this.#stalls.delete(replica.id);
     this.#pending.delete(id);
     this.#notes.delete(id);
   }
@@ -356,6 +428,13 @@ function drainedNodes(record: VolumeRecord, facts: MembershipFacts): NodeId[] {
   return record.replicas
     .filter((replica) => replica.state !== 'leaving' && doomOf(record, replica, facts) === 'drained')
     .map(({ nodeId }) => nodeId);
+}
+
+/** Named, or being copied to: not one whose node is away. */
+function isBeingMade(record: VolumeRecord, replica: ReplicaRecord, facts: MembershipFacts): boolean {
+  const node = facts.nodes.find(({ id }) => id === replica.nodeId);
+  if (node === undefined || node.silentMs !== undefined || doomOf(record, replica, facts) !== null) return false;
+  return replica.state === 'creating' || (replica.state === 'ok' && !record.inSync.includes(replica.id));
 }
 
 function isConcerned(record: VolumeRecord, facts: MembershipFacts): boolean {

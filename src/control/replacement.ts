@@ -26,7 +26,7 @@ export class Replacement {
     this.#options = options;
   }
 
-  /** Throws FAILED_PRECONDITION when too few others are in sync on nodes that answer: as many as writes need, one at least. */
+  /** Throws FAILED_PRECONDITION for one that is in sync, and when no other one is, on a node that answers. */
   order(volumeId: string, nodeId: string, by: string): Promise<void> {
     const { locks } = this.#options;
     return locks.run('replacing a replica', `volume ${volumeId}`, () => this.#order(volumeId, nodeId, by));
@@ -42,10 +42,11 @@ export class Replacement {
       if (replica === undefined) throw notFound(`volume ${id} has no replica on node ${printable(nodeId)}`);
       const isInSync = (one: ReplicaRecord) => one.state === 'ok' && now.inSync.includes(one.id);
       const others = now.replicas.filter((one) => one !== replica && isInSync(one) && alive.has(one.nodeId));
-      const need = isInSync(replica) ? Math.max(1, now.parameters.minReplicas) : 1;
-      if (others.length < need) {
+      if (isInSync(replica))
+        throw precondition(`the replica on node ${nodeId} is in sync: drain its pool, which makes another one first`);
+      if (others.length === 0) {
         throw precondition(
-          `the replica on node ${nodeId} can't be given up: ${others.length} others of volume ${id} are in sync on nodes that answer, ${need} needed`,
+          `the replica on node ${nodeId} can't be given up: no other one of volume ${id} is in sync on a node that answers`,
           'TooFewReplicas',
         );
       }

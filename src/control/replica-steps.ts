@@ -10,6 +10,7 @@ import {
   type IncarnationId,
   type Logger,
   messageOf,
+  type PoolId,
   type Random,
   type ReplicaId,
   unavailable,
@@ -22,7 +23,7 @@ import { type EngineOrders, isUnreachable } from './engine-orders.js';
 import { ORDER_DEADLINE_MS } from './limits.js';
 import { doomOf, isKept, type MembershipFacts, nextStep } from './membership-plan.js';
 import type { Nodes, NodeView } from './nodes.js';
-import { type Place, placeMore } from './placement.js';
+import { type Place, type PlacementNode, placeMore } from './placement.js';
 import type { Records } from './records.js';
 import type { SerialQueue } from './serial-queue.js';
 import { NODE_LABEL } from './topology.js';
@@ -47,7 +48,11 @@ const sentences: Readonly<Record<LeaveReason, string>> = {
   'given-up': 'it could not be made',
   empty: 'nothing of it is left on its node',
   failed: 'its disk failed under it',
+  abandoned: 'its loss was accepted',
 };
+
+/** Pools that lately would not take a replica of the volume, and why. */
+export type RefusedPools = ReadonlyMap<PoolId, string>;
 
 export class ReplicaSteps {
   readonly #options: ReplicaStepsOptions;
@@ -57,12 +62,12 @@ export class ReplicaSteps {
   }
 
   /** Finds places for `count` more and names them in the record. Throws RESOURCE_EXHAUSTED when there are none. */
-  grow(id: VolumeId, count: number, facts: MembershipFacts): Promise<void> {
+  grow(id: VolumeId, count: number, facts: MembershipFacts, refused: RefusedPools = new Map()): Promise<void> {
     // Room is counted and promised in one step.
     return this.#options.intents.run(async () => {
       const record = await this.#options.records.volume(id);
       if (record === undefined) return;
-      const places = await this.findPlaces(record, count, facts);
+      const places = await this.findPlaces(record, count, facts, refused);
       await this.#options.records.change<VolumeRecord>(keyOf.volume(id), (now) => {
         const step = isKept(now) ? nextStep(now, facts) : undefined;
         if (step?.kind !== 'grow' || step.count < count) return 'unchanged';
@@ -75,7 +80,12 @@ export class ReplicaSteps {
   }
 
   /** Where `count` more could go now; throws RESOURCE_EXHAUSTED that says why not. */
-  async findPlaces(record: VolumeRecord, count: number, facts: MembershipFacts): Promise<Place[]> {
+  async findPlaces(
+    record: VolumeRecord,
+    count: number,
+    facts: MembershipFacts,
+    refused: RefusedPools = new Map(),
+  ): Promise<Place[]> {
     const { nodes, overcommit } = this.#options;
     const { parameters, selectors, topology = [], publications } = record;
     const staying = record.replicas.filter(
@@ -91,7 +101,8 @@ export class ReplicaSteps {
       wish: { requisite: topology, preferred: publications.map(({ nodeId }) => ({ [NODE_LABEL]: nodeId })) },
       overcommit,
     };
-    return placeMore(await nodes.forPlacement(), rules, record.sizeBytes, {
+    const known = (await nodes.forPlacement()).map((node) => withoutRefused(node, refused));
+    return placeMore(known, rules, record.sizeBytes, {
       beside: staying.map(({ nodeId }) => nodeId),
       closed: new Map(record.replicas.map((replica) => [replica.nodeId, whyClosed(record, replica)])),
     });
@@ -108,13 +119,14 @@ export class ReplicaSteps {
     };
   }
 
-  /** Has a named replica formatted. What no repetition mends gives the place up. */
-  async create(id: VolumeId, replicaId: ReplicaId): Promise<void> {
+  /** Has a named replica formatted. What no repetition mends, or what `impatient` does not wait for any longer, gives the place up. */
+  async create(id: VolumeId, replicaId: ReplicaId, impatient: boolean): Promise<void> {
     try {
       // Nothing may begin to delete the volume between the look at its record and the end of the call.
       await this.#options.locks.run('a new replica', `volume ${id}`, () => this.#create(id, replicaId));
     } catch (error) {
-      if (isUnreachable(error) || (error instanceof HoldfastError && error.code === 'ABORTED')) throw error;
+      if (error instanceof HoldfastError && error.code === 'ABORTED') throw error;
+      if (isUnreachable(error) && !impatient) throw error;
       await this.#change(id, replicaId, (replica) =>
         replica.state === 'creating'
           ? moved(replica, 'leaving', `${sentences['given-up']}: ${messageOf(error)}`)
@@ -167,6 +179,8 @@ export class ReplicaSteps {
     let dropped = false;
     for (const replica of record.replicas) {
       const doom = doomOf(record, replica, facts);
+      // What was given up may still be gone back to.
+      if (replica.givenUpEpoch !== undefined) continue;
       if ((doom !== 'lost' && doom !== 'gone') || record.inSync.includes(replica.id)) continue;
       const reason = doom === 'lost' ? await this.#ifEmpty(record, replica) : await this.#ifFailed(record, replica);
       if (reason === null) continue;
@@ -187,14 +201,14 @@ export class ReplicaSteps {
   }
 
   async #ifFailed(record: VolumeRecord, replica: ReplicaRecord): Promise<LeaveReason | null> {
-    return (await this.problemOf(record, replica)) === '' ? null : 'failed';
+    return (await this.hasFailed(record, replica)) ? 'failed' : null;
   }
 
-  /** What its own daemon says why a replica can't be used; empty when it says nothing. */
-  async problemOf(record: VolumeRecord, { id, nodeId }: ReplicaRecord): Promise<string> {
+  /** Whether its own daemon says that the disk failed under a replica. */
+  async hasFailed(record: VolumeRecord, { id, nodeId }: ReplicaRecord): Promise<boolean> {
     const node = await this.#options.nodes.get(nodeId);
     const reports = node === undefined ? null : await this.#reports(record.id, node);
-    return reports?.find(({ replica_id }) => replica_id === id)?.problem ?? '';
+    return reports?.find(({ replica_id }) => replica_id === id)?.failed ?? false;
   }
 
   /** Null when the node does not answer. */
@@ -221,17 +235,17 @@ export class ReplicaSteps {
   async retire(record: VolumeRecord, replica: ReplicaRecord): Promise<void> {
     const { nodes, orders, daemons, logger } = this.#options;
     const node = await nodes.get(replica.nodeId);
+    const members = { volume_id: record.id };
+    // An engine that still looks for it would find it gone and call it lost.
+    await orders.giveIfOpen(record, 'the change of replicas', (engine) =>
+      engine.Members(members, { deadlineMs: ORDER_DEADLINE_MS }),
+    );
     if (node === undefined)
       throw unavailable(`node ${replica.nodeId}, where a replica is to be deleted, is not registered`);
     if (node.silentMs !== undefined)
       throw unavailable(
         `node ${node.id}, where a replica is to be deleted, is silent; if it never returns, "holdfast forget ${node.id}"`,
       );
-    const members = { volume_id: record.id };
-    // An engine that still looks for it would find it gone and call it lost.
-    await orders.giveIfOpen(record, 'the change of replicas', (engine) =>
-      engine.Members(members, { deadlineMs: ORDER_DEADLINE_MS }),
-    );
     const request = { volume_id: record.id, replica_id: replica.id };
     await daemons.replica(node).Retire(request, { deadlineMs: ORDER_DEADLINE_MS });
     await this.#options.records.change<VolumeRecord>(keyOf.volume(record.id), (now) => {
@@ -267,6 +281,13 @@ function whyClosed({ id }: VolumeRecord, { state, nodeId }: ReplicaRecord): stri
     case 'ok':
       return 'has a replica of the volume that is to go when another one is in sync';
   }
+}
+
+function withoutRefused(node: PlacementNode, refused: RefusedPools): PlacementNode {
+  const pools = node.pools.filter(({ id }) => !refused.has(id));
+  if (pools.length === node.pools.length) return node;
+  const why = node.pools.map(({ id }) => refused.get(id)).find((message) => message !== undefined);
+  return { ...node, pools, ...(pools.length === 0 ? { unfit: `did not take a replica lately: ${why}` } : {}) };
 }
 
 function withReplica(record: VolumeRecord, replica: ReplicaRecord): VolumeRecord {

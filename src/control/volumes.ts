@@ -259,7 +259,7 @@ export class Volumes {
       const request = { volume_id: done.id, qos: qosMessage(done.qos) };
       await orders.giveIfOpen(done, what, (engine) => engine.SetQos(request, { deadlineMs: ORDER_DEADLINE_MS }));
       // More or fewer copies are made by the repair loop; how many of them writes need counts from now on.
-      if (done.parameters.minReplicas === present.parameters.minReplicas) return;
+      if (change.copies.minReplicas === undefined) return;
       const members = { volume_id: done.id };
       await orders.giveIfOpen(done, what, (engine) => engine.Members(members, { deadlineMs: ORDER_DEADLINE_MS }));
     });

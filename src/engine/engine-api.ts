@@ -33,6 +33,12 @@ export interface EngineMember extends Member {
   readonly leaving?: boolean;
 }
 
+/** How many replicas there are to be, and how many of them writes need. */
+export interface Copies {
+  readonly replicas: number;
+  readonly minReplicas: number;
+}
+
 export interface EngineVolume {
   readonly volumeId: VolumeId;
   readonly lineageId: LineageId;
@@ -41,6 +47,8 @@ export interface EngineVolume {
   readonly compression: Compression;
   readonly cipher: Cipher;
   readonly minReplicas: number;
+  /** None leaves while fewer others are in sync. Absent: as many as writes need. */
+  readonly replicas?: number;
   readonly qos: QosLimits;
   /** Copied into the replicas' superblocks, so that they describe themselves. */
   readonly wrappedKey: WrappedKey | null;
@@ -176,11 +184,11 @@ export interface Engine extends BlockDevice {
   resize(sizeBytes: number): Promise<void>;
   setQos(qos: QosLimits): void;
   /**
-   * Takes over the replicas and the number of them that writes need, as the volume's record has them now. A new one is brought up to
-   * date beside the foreground and then joins; one that leaves, or is not named any more, is taken out of the set first and counts
-   * until the store has confirmed that. Returns at once with how they are now.
+   * Takes over the replicas, how many of them there are to be, and how many writes need, as the volume's record has them now. A new one is
+   * brought up to date beside the foreground and then joins; one that leaves, or is not named any more, is taken out of the set once as
+   * many others as there are to be are in it, and counts until the store has confirmed that. Returns at once with how they are now.
    */
-  follow(members: readonly EngineMember[], minReplicas: number): readonly EngineReplicaState[];
+  follow(members: readonly EngineMember[], copies: Copies): readonly EngineReplicaState[];
   /** A snapshot that does not exist is no error. */
   deleteSnapshot(snapshotId: SnapshotId): Promise<void>;
   /**

@@ -10,7 +10,15 @@ import { CatchUp } from './catch-up.js';
 import { Checkpointer } from './checkpointer.js';
 import { emptyCounters } from './counters.js';
 import { Dispatch } from './dispatch.js';
-import type { Engine, EngineMember, EngineOptions, EngineReplicaState, EngineStatus, QosLimits } from './engine-api.js';
+import type {
+  Copies,
+  Engine,
+  EngineMember,
+  EngineOptions,
+  EngineReplicaState,
+  EngineStatus,
+  QosLimits,
+} from './engine-api.js';
 import { EngineOrders } from './engine-orders.js';
 import { EntrySource } from './entry-source.js';
 import { FrameTail } from './frame-tail.js';
@@ -299,7 +307,7 @@ export class VolumeEngine implements Engine {
     await this.#space.start(this.#dropped);
     await this.#catchUp.loseIncomplete();
     for (const link of this.#set.links) if (link.state === 'unreachable') void this.#catchUp.bringBack(link);
-    this.#set.follow(this.#options.members, this.#minReplicas);
+    this.#set.follow(this.#options.members, Math.max(this.#options.volume.replicas ?? 1, this.#minReplicas));
     this.#maintenance.start();
     this.#logger.info(
       { epoch: reign.epoch, end: frame.seq, inSync: this.#set.inSync, allocatedBlocks: this.#map.allocatedBlocks },
@@ -424,10 +432,10 @@ export class VolumeEngine implements Engine {
   setQos(qos: QosLimits): void {
     this.#dispatch.setQos(qos);
   }
-  follow(members: readonly EngineMember[], minReplicas: number): readonly EngineReplicaState[] {
+  follow(members: readonly EngineMember[], { replicas, minReplicas }: Copies): readonly EngineReplicaState[] {
     this.#mustServe();
     this.#minReplicas = minReplicas;
-    this.#set.follow(members, minReplicas);
+    this.#set.follow(members, Math.max(replicas, minReplicas));
     this.#writes.retry();
     this.#dispatch.retry();
     return this.#set.states((seq) => this.#table.bytesAfter(seq));

@@ -2,6 +2,7 @@ export type { BlockDevice, BlockError, BlockOp, BlockRequest } from './block-dev
 export type {
   ChangedExtents,
   CloneTarget,
+  Copies,
   Engine,
   EngineMember,
   EngineOptions,

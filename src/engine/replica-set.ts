@@ -338,7 +338,7 @@ export class ReplicaSet {
 
   /**
    * Takes over who the replicas are to be, as the store's record has it: new ones are looked for, those that are to leave, or are not
-   * named any more, leave the set and are then forgotten; not while fewer than `least` others are in sync.
+   * named any more, leave the set and are then forgotten; as many of them stay as are missing to `least` in sync.
    */
   follow(members: readonly EngineMember[], least: number): void {
     this.#least = Math.max(1, least);
@@ -420,10 +420,14 @@ export class ReplicaSet {
   #wanted(): { members: ReplicaId[]; reason: string } | undefined {
     const here = (link: Link) => link.state === 'in-sync' || link.state === 'counting';
     const present = this.links.filter((link) => this.#inSync.has(link.member.replicaId) && here(link));
-    const join = this.links.filter((link) => this.#joining.has(link) && link.ready && !present.includes(link));
+    const join = this.links.filter(
+      (link) => this.#joining.has(link) && link.ready && !link.leaving && !present.includes(link),
+    );
     const staying = present.filter((link) => !link.leaving);
-    // As many as writes need are kept, and the last one always, whatever was ordered.
-    const stay = staying.length + join.length >= this.#least ? staying : present;
+    // What is ordered to leave stays in the place of what is missing, and the last one always.
+    const missing = Math.max(0, this.#least - staying.length - join.length);
+    const kept = present.filter((link) => link.leaving).slice(0, missing);
+    const stay = [...staying, ...kept];
     const members = [...stay, ...join].map((link) => link.member.replicaId);
     const same = members.length === this.#inSync.size && members.every((id) => this.#inSync.has(id));
     if (members.length === 0 || (same && this.#proposed.size === 0)) return undefined;
@@ -441,7 +445,8 @@ export class ReplicaSet {
     this.#setVersion = setVersion;
     for (const link of this.links) {
       const member = this.#inSync.has(link.member.replicaId);
-      if (member && link.ready && this.#joining.delete(link)) link.state = 'in-sync';
+      if ((member && link.ready) || link.leaving) this.#joining.delete(link);
+      if (member && link.ready && link.state === 'counting') link.state = 'in-sync';
     }
     this.#mark();
     this.#forgetLeft();

@@ -48,8 +48,8 @@ export const replaceUsage = `holdfast replace: gives one replica of a volume up,
 
   holdfast replace VOLUME NODE
 
-The replica on that node leaves the in-sync set and is deleted, whatever it is worth; then another one is made, where it was or elsewhere. Refused when
-too few others are in sync on nodes that answer: as many as writes need, one at least.
+The replica on that node, which must be out of sync (lost, failed, behind), is deleted, whatever it is worth; then another one is made, where it was or
+elsewhere. Refused when no other one is in sync on a node that answers.
 
 ${controllerFlag}  --json                  one JSON object a line
 `;

@@ -68,6 +68,11 @@ export interface ReplicaRecord {
   readonly incarnationId: IncarnationId;
   /** See replica-states.ts. Whether it is in sync is said by VolumeRecord.inSync alone. */
   readonly state: ReplicaState;
+  /**
+   * Of a lost one: given up by an accepted loss, which granted this epoch. Its data stays until an engine of a later one has opened, and a
+   * further acceptance may go back to it.
+   */
+  readonly givenUpEpoch?: number;
   /** Sentence for people when state is lost or leaving. */
   readonly message?: string;
 }

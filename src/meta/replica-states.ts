@@ -11,7 +11,8 @@
 //
 // creating  control has chosen a place; the replica may be there or not. Never in the in-sync set of a volume that has one.
 // ok        formatted. In the in-sync set, or to be brought there by the volume's engine.
-// lost      never connected again, never re-admitted under this id. Set by the engine alone.
+// lost      never connected again, never re-admitted under this id. Set by the engine, or by an accepted loss, which may be gone back on
+//           until the volume has opened without it.
 // leaving   the engine takes it out of the in-sync set; nobody brings it back. Data is deleted only once the store's set is without it.
 //
 // An id names one replica for good: what comes back is a new replica with a new id and a new incarnation. So a set change that was
@@ -21,7 +22,7 @@ import { assert } from '../base/index.js';
 import type { ReplicaRecord, ReplicaState, VolumeRecord } from './records.js';
 
 /** Why a replica leaves; shown to people. */
-export type LeaveReason = 'surplus' | 'drained' | 'replaced' | 'given-up' | 'empty' | 'failed';
+export type LeaveReason = 'surplus' | 'drained' | 'replaced' | 'given-up' | 'empty' | 'failed' | 'abandoned';
 
 const next: Readonly<Record<ReplicaState, readonly ReplicaState[]>> = {
   creating: ['ok', 'leaving'],
@@ -35,6 +36,23 @@ export function moved(replica: ReplicaRecord, state: ReplicaState, message = '')
   assert(next[replica.state].includes(state), `a replica does not go from ${replica.state} to ${state}`);
   const { message: _, ...rest } = replica;
   return { ...rest, state, ...(message === '' ? {} : { message }) };
+}
+
+/** Given up by an accepted loss that grants `epoch`. Lost, also when it was to leave, until the volume has opened without it; then it leaves. */
+export function givenUp(replica: ReplicaRecord, epoch: number, message: string): ReplicaRecord {
+  return { ...replica, state: 'lost', givenUpEpoch: epoch, message };
+}
+
+/** Chosen after all by a further acceptance, before its data was deleted: the only way back from `lost`. */
+export function restored(replica: ReplicaRecord): ReplicaRecord {
+  assert(replica.state === 'lost' && replica.givenUpEpoch !== undefined, 'only what was given up is gone back to');
+  const { message: _, givenUpEpoch: __, ...rest } = replica;
+  return { ...rest, state: 'ok' };
+}
+
+/** Whether the volume went on without it: an engine of a later reign has made everything durable on those that were left. */
+export function isAbandoned(record: Pick<VolumeRecord, 'flushedPoint'>, { givenUpEpoch }: ReplicaRecord): boolean {
+  return givenUpEpoch !== undefined && (record.flushedPoint?.epoch ?? 0) > givenUpEpoch;
 }
 
 /** Whether an engine may name it in a new in-sync set. One that leaves may stay until it has left, but never comes back. */

@@ -86,6 +86,8 @@ export interface ReplicaReport {
   readonly joining: boolean;
   /** A sentence when the replica can't be used as it should; else empty. */
   readonly problem: string;
+  /** Its disk failed under it: it never comes back. */
+  readonly failed: boolean;
 }
 
 export interface PoolReport {
@@ -236,13 +238,19 @@ export class ReplicaHost {
     const open = this.#opened.get(volumeId);
     const nobody = zeroUuid as ReplicaId & IncarnationId;
     let problem = open?.problem ?? '';
+    let failed = open?.failed ?? false;
     let superblock: Superblock | null = open?.superblock ?? null;
     let usage = { storedBytes: 0, sharedBytes: 0 };
     try {
       superblock ??= SuperblockStore.open(pool.disk, pool.replicaPath(volumeId)).current;
-      if (open === undefined) checkNotMarked(pool.disk, pool.replicaPath(volumeId));
       usage = directoryUsage(pool.disk, pool.replicaPath(volumeId));
     } catch (error) {
+      problem ||= asHoldfastError(error).message;
+    }
+    try {
+      checkNotMarked(pool.disk, pool.replicaPath(volumeId));
+    } catch (error) {
+      failed = true;
       problem ||= asHoldfastError(error).message;
     }
     return {
@@ -254,6 +262,7 @@ export class ReplicaHost {
       promisedEpoch: superblock?.promised.epoch ?? 0,
       joining: superblock?.joining ?? false,
       problem,
+      failed,
     };
   }
 

@@ -168,6 +168,10 @@ export class Replica {
     return this.#store.current;
   }
   /** A sentence when the replica can't be used as it should; else empty. */
+  /** Its disk failed: no process uses it again. */
+  get failed(): boolean {
+    return this.#failure !== null;
+  }
   get problem(): string {
     return this.#failure?.message ?? this.#log.damage ?? '';
   }

@@ -59,9 +59,9 @@ export class FakeDaemons implements Daemons {
   hook: CallHook = () => {};
   /** Blocks that one answer of Changed looks at, and extents it holds at most. */
   changedLimits = { blocks: 64, extents: 5 };
-  /** Replicas that say of themselves that they are not whole, and volumes whose engine says that it serves. */
+  /** Replicas that say of themselves that they are not whole, and volumes whose engine is open, with how it finds its replicas. */
   readonly joining = new Set<string>();
-  readonly open = new Set<string>();
+  readonly open = new Map<string, 'in-sync' | 'unreachable'>();
   /** What the daemons say why a replica can't be used. */
   readonly problems = new Map<string, string>();
   /** Replicas that do not catch up. */
@@ -129,6 +129,7 @@ export class FakeDaemons implements Daemons {
             promised_epoch: 1,
             joining: this.joining.has(replica.replicaId),
             problem: this.problems.get(replica.replicaId) ?? '',
+            failed: this.problems.has(replica.replicaId),
           })),
         })),
     };
@@ -199,7 +200,8 @@ export class FakeDaemons implements Daemons {
       Status: () =>
         this.#call('VolumeStatus', node, () => ({
           volumes: [...this.open].map(
-            (volume_id) => ({ volume_id, state: 'serving' }) as holdfast.VolumeStatus__Output,
+            ([volume_id, state]) =>
+              ({ volume_id, state: 'serving', replicas: [{ state }] }) as unknown as holdfast.VolumeStatus__Output,
           ),
         })),
     };
@@ -209,28 +211,35 @@ export class FakeDaemons implements Daemons {
   async #follow(volumeId: string) {
     const isThere = ({ nodeId, id, incarnationId }: VolumeRecord['replicas'][number]) => {
       const node = this.nodes.get(nodeId);
-      return node?.up === true && node.replicas.get(id)?.incarnationId === incarnationId;
+      return node?.up === true && node.replicas.get(id)?.incarnationId === incarnationId && !this.problems.has(id);
     };
-    const { value } = await update<VolumeRecord>(
+    let before: VolumeRecord | undefined;
+    await update<VolumeRecord>(
       this.#store,
       keyOf.volume(volumeId as VolumeId),
       (now) => {
         if (now === undefined) return 'unchanged';
-        const stay = now.replicas.filter((one) => now.inSync.includes(one.id) && one.state === 'ok' && isThere(one));
+        before = now;
+        const present = now.replicas.filter((one) => now.inSync.includes(one.id) && isThere(one));
+        const stay = present.filter((one) => one.state === 'ok');
         const join = now.replicas.filter(
           (one) => !now.inSync.includes(one.id) && one.state === 'ok' && isThere(one) && !this.behind.has(one.id),
         );
-        const inSync = [...stay, ...join].map(({ id }) => id);
+        const canJoin = present.length > 0 ? join : [];
+        const missing = Math.max(0, now.parameters.replicas - stay.length - canJoin.length);
+        const kept = present.filter((one) => one.state === 'leaving').slice(0, missing);
+        const inSync = [...stay, ...kept, ...canJoin].map(({ id }) => id);
         for (const id of inSync) this.joining.delete(id);
         if (inSync.length === 0 || inSync.join() === now.inSync.join()) return 'unchanged';
         return { ...now, inSync, setVersion: now.setVersion + 1 };
       },
       { clock: this.#clock },
     );
-    return (value?.replicas ?? []).map((one) => ({
+    // How they were when it was told: who joins is still behind then.
+    return (before?.replicas ?? []).map((one) => ({
       replica_id: one.id as string,
       node_id: one.nodeId as string,
-      state: value!.inSync.includes(one.id) ? 'in-sync' : this.problems.has(one.id) ? 'unreachable' : 'catching-up',
+      state: !isThere(one) ? 'unreachable' : before!.inSync.includes(one.id) ? 'in-sync' : 'catching-up',
       message: '',
       appended_through: 0,
       behind_bytes: 0,

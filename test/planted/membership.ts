@@ -59,7 +59,7 @@ export const membershipBugs: readonly MembershipBug[] = [
     name: 'let the last one leave',
     breaks: 'section 6: the set is never empty',
     file: 'src/engine/replica-set.ts',
-    edits: [['const stay = staying.length + join.length >= this.#least ? staying : present;', 'const stay = staying;']],
+    edits: [['const stay = [...staying, ...kept];', 'const stay = staying;']],
     tests: engine,
   },
   {
@@ -130,7 +130,7 @@ export const membershipBugs: readonly MembershipBug[] = [
     name: 'accept a loss without a new epoch',
     breaks: 'promise 2',
     file: 'src/control/accept-loss.ts',
-    edits: [['        epoch: now.epoch + 1,', '        epoch: now.epoch,']],
+    edits: [['const epoch = now.epoch + 1;', 'const epoch = now.epoch;']],
     tests: control,
   },
   {
@@ -185,6 +185,41 @@ export const membershipBugs: readonly MembershipBug[] = [
         '      // Somebody is at it',
       ],
     ],
+    tests: control,
+  },
+  {
+    name: 'delete what was given up before the volume has opened without it',
+    breaks: 'decision 033',
+    file: 'src/meta/replica-states.ts',
+    edits: [
+      ['givenUpEpoch !== undefined && (record.flushedPoint?.epoch ?? 0) > givenUpEpoch', 'givenUpEpoch !== undefined'],
+    ],
+    tests: control,
+  },
+  {
+    name: 'count a dead replica as one that is being made',
+    breaks: 'decision 033',
+    file: 'src/control/repairs.ts',
+    edits: [
+      [
+        'if (node === undefined || node.silentMs !== undefined || doomOf(record, replica, facts) !== null) return false;',
+        '',
+      ],
+    ],
+    tests: control,
+  },
+  {
+    name: 'take a replica in sync for one that stalled',
+    breaks: 'decision 033',
+    file: 'src/control/membership-plan.ts',
+    edits: [['const stalled = !record.inSync.includes(replica.id) && (', 'const stalled = (']],
+    tests: control,
+  },
+  {
+    name: 'call a replica stalled that has no source',
+    breaks: 'decision 033',
+    file: 'src/control/repairs.ts',
+    edits: [['|| !hasSource) {', ') {']],
     tests: control,
   },
 ];

@@ -24,7 +24,7 @@ import {
   silentLogger,
   type VolumeId,
 } from '../../../src/base/index.js';
-import type { Engine, EngineMember, EngineOptions } from '../../../src/engine/index.js';
+import type { Copies, Engine, EngineMember, EngineOptions } from '../../../src/engine/index.js';
 import { keyOf, type MetadataStore, openMemoryStore, type VolumeRecord } from '../../../src/meta/index.js';
 import { MemoryDevice } from '../../lib/memory-device.js';
 
@@ -114,9 +114,9 @@ export class FakeEngine extends MemoryDevice implements Engine {
   }
   setQos() {}
   /** What it was told to follow, in order. */
-  readonly followed: { members: readonly EngineMember[]; minReplicas: number }[] = [];
-  follow(members: readonly EngineMember[], minReplicas: number) {
-    this.followed.push({ members, minReplicas });
+  readonly followed: { members: readonly EngineMember[]; copies: Copies }[] = [];
+  follow(members: readonly EngineMember[], copies: Copies) {
+    this.followed.push({ members, copies });
     return [];
   }
   async deleteSnapshot() {}

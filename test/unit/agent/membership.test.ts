@@ -79,12 +79,15 @@ describe('what an engine is told', () => {
       benches.push(bench);
       await bench.volumes.followMembers(volumeId, 5_000);
       const [engine] = bench.engines;
-      expect(engine!.followed.at(-1)).toMatchObject({ minReplicas: 1, members: [{ replicaId: a }, { replicaId: b }] });
+      expect(engine!.followed.at(-1)).toMatchObject({
+        copies: { minReplicas: 1 },
+        members: [{ replicaId: a }, { replicaId: b }],
+      });
       const record = await bench.record();
       const parameters = { ...record.parameters, minReplicas: 2 };
       await bench.put({ ...record, parameters, replicas: [...record.replicas, third('ok')] });
       await Promise.all(Array.from({ length: 5 }, () => bench.volumes.followMembers(volumeId, 5_000)));
-      expect(engine!.followed.at(-1)!.minReplicas).toBe(2);
+      expect(engine!.followed.at(-1)!.copies.minReplicas).toBe(2);
       expect(engine!.followed.at(-1)!.members.map(({ replicaId }) => replicaId)).toEqual([a, b, newId]);
       expect(bench.engines).toHaveLength(1);
       await bench.put({ ...(await bench.record()), epoch: 9, reignId: reign.reignId });

@@ -2,7 +2,7 @@
 // happens to a volume that misses nothing.
 
 import { describe, expect, it } from 'vitest';
-import type { NodeId, VolumeId } from '../../../src/base/index.js';
+import { HoldfastError, type NodeId, type VolumeId } from '../../../src/base/index.js';
 import { type AuditRecord, keyOf, type VolumeRecord } from '../../../src/meta/index.js';
 import { failure, TestCluster } from './cluster.js';
 
@@ -142,12 +142,21 @@ describe('accepting a loss', () => {
     const record = await recordOf(cluster, id);
     expect(record).toMatchObject({ epoch: 4, reignId: null, engine: null, setVersion: 8, flushedPoint: null });
     expect(record.inSync).toEqual(replicas.slice(1).map((one) => one.id));
-    expect(record.replicas[0]).toMatchObject({ state: 'leaving', message: 'given up by somebody@here: loss accepted' });
+    expect(record.replicas[0]).toMatchObject({
+      state: 'lost',
+      givenUpEpoch: 4,
+      message: 'given up by somebody@here: loss accepted',
+    });
     const [audit] = await audits(cluster);
     expect(audit).toMatchObject({ by: 'somebody@here', volumeId: id, before: { epoch: 3, inSync: [replicas[0]!.id] } });
     expect((await cluster.store.get(done.auditKey))?.value).toEqual(audit);
-    // Back, it is deleted and made anew.
+    // Back, it is still there until the volume has opened without it; then it is deleted and made anew.
     cluster.daemons.nodes.get(replicas[0]!.nodeId)!.up = true;
+    await cluster.control.repairs.round();
+    expect(cluster.daemons.nodes.get(replicas[0]!.nodeId)!.replicas.has(replicas[0]!.id)).toBe(true);
+    await change(cluster, id, (now) => ({ ...now, flushedPoint: { epoch: 5, seq: 9, digest: 'd' } }));
+    cluster.clock.nowMs += 61_000;
+    await cluster.heartbeats();
     await cluster.control.repairs.round();
     const after = await recordOf(cluster, id);
     expect(after.inSync).toHaveLength(3);
@@ -171,10 +180,13 @@ describe('accepting a loss', () => {
     expect((await failure(accept(cluster, id, true))).message).toContain('misses nothing');
     cluster.daemons.nodes.get(replicas[0]!.nodeId)!.up = false;
     await cluster.daemons.attach(id, replicas[1]!.nodeId);
-    cluster.daemons.open.add(id);
+    cluster.daemons.open.set(id, 'in-sync');
     expect((await failure(accept(cluster, id, true))).message).toContain('is open on node');
     expect((await recordOf(cluster, id)).inSync).toHaveLength(3);
     expect(await audits(cluster)).toEqual([]);
+    // An engine that has lost all of them only hangs.
+    cluster.daemons.open.set(id, 'unreachable');
+    expect((await accept(cluster, id, true)).done).toBe(true);
   });
 
   it('never goes on from a copy that is not whole', async () => {
@@ -185,6 +197,32 @@ describe('accepting a loss', () => {
     expect((await accept(cluster, id, false)).survivors).toEqual([replicas[2]!.nodeId]);
     cluster.daemons.nodes.get(replicas[2]!.nodeId as NodeId)!.replicas.clear();
     expect((await failure(accept(cluster, id, true))).message).toContain('no replica is left');
+  });
+
+  it('keeps the point that members must hold, and takes no member that is not whole', async () => {
+    const cluster = await TestCluster.make();
+    const { id, replicas } = await cluster.create('vol', { parameters: { replicas: '2' } });
+    const flushedPoint = { epoch: 2, seq: 500, digest: 'd' };
+    await change(cluster, id, (now) => ({ ...now, flushedPoint, epoch: 2 }));
+    const [a, b] = replicas as [(typeof replicas)[0], (typeof replicas)[0]];
+    cluster.daemons.nodes.get(a.nodeId)!.up = false;
+    cluster.daemons.joining.add(b.id);
+    expect((await failure(accept(cluster, id, true))).message).toContain('no replica is left');
+    cluster.daemons.joining.delete(b.id);
+    expect((await accept(cluster, id, true)).survivors).toEqual([b.nodeId]);
+    expect((await recordOf(cluster, id)).flushedPoint).toEqual(flushedPoint);
+    // What is left turns out to be old: nothing opens. The one that was given up is back, and is gone back to.
+    cluster.daemons.nodes.get(a.nodeId)!.up = true;
+    cluster.daemons.hook = (call) => {
+      if (call === 'Members') throw new HoldfastError('DATA_LOSS', 'it was rolled back');
+    };
+    await cluster.control.repairs.round();
+    expect(cluster.daemons.nodes.get(a.nodeId)!.replicas.has(a.id)).toBe(true);
+    cluster.clock.nowMs += 1_000;
+    expect((await accept(cluster, id, true, [b.nodeId])).survivors).toEqual([a.nodeId]);
+    const record = await recordOf(cluster, id);
+    expect(record.inSync).toEqual([a.id]);
+    expect(record.replicas.slice(0, 2).map(({ state }) => state)).toEqual(['ok', 'lost']);
   });
 
   it('never goes on from a new copy that was still being made', async () => {
@@ -210,7 +248,7 @@ describe('accepting a loss', () => {
     expect(asked.givenUp).toHaveLength(2);
     expect(asked.givenUp[1]).toContain('given up by order');
     expect(asked.survivors).toEqual([replicas[2]!.nodeId]);
-    expect(asked.loss).toContain('nothing that was flushed');
+    expect(asked.loss).toContain('the volume stays closed');
     expect((await failure(accept(cluster, id, true, ['n9']))).code).toBe('INVALID_ARGUMENT');
   });
 });

@@ -235,7 +235,11 @@ describe('growing and changing a volume', () => {
       'UNAVAILABLE',
     );
     expect((await failure(cluster.control.volumes.modify(id, { maxReadIops: '5' }))).code).toBe('UNAVAILABLE');
+    expect((await failure(cluster.control.volumes.modify(id, { minReplicas: '2' }))).code).toBe('UNAVAILABLE');
     node.up = true;
+    const told = cluster.daemons.calls.filter((call) => call === 'Members@n1').length;
+    await cluster.control.volumes.modify(id, { minReplicas: '2' });
+    expect(cluster.daemons.calls.filter((call) => call === 'Members@n1').length).toBe(told + 1);
     await cluster.control.volumes.expand(id, { requiredBytes: 2 * GIB, limitBytes: 0 });
     await cluster.control.volumes.modify(id, { maxReadIops: '5' });
     expect(cluster.daemons.volumes.get(id)).toMatchObject({ sizeBytes: 2 * GIB, qos: { max_read_iops: 5 } });

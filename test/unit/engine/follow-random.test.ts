@@ -45,7 +45,8 @@ class Cluster {
   }
 
   follow(): void {
-    if (this.engine !== undefined && !this.engine.closed) this.engine.follow(this.members(), 1);
+    if (this.engine !== undefined && !this.engine.closed)
+      this.engine.follow(this.members(), { replicas: 1, minReplicas: 1 });
   }
 
   add(): void {
@@ -161,7 +162,7 @@ describe('replicas that come and go at random', () => {
       cluster.engine.depose('the end');
       expect(cluster.reached.opened).toBeGreaterThan(1);
       expect(cluster.reached.left).toBeGreaterThan(2);
-      expect(cluster.reached.joined).toBeGreaterThan(2);
+      expect(cluster.reached.joined).toBeGreaterThan(1);
     },
     60_000,
   );

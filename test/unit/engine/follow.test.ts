@@ -8,6 +8,8 @@ import type { Engine, EngineMember } from '../../../src/engine/index.js';
 import { EngineRig, eventually, flush, read, request, rigLineage, rigVolume, write } from '../../lib/engine-rig.js';
 import { emptySuperblock, MemoryReplica } from '../../lib/memory-replica.js';
 
+/** How many there are to be; writes need one. */
+const copies = (replicas: number) => ({ replicas, minReplicas: 1 });
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 const newId = '30000000-0000-4000-8000-0000000000ff' as ReplicaId;
 const newIncarnation = '40000000-0000-4000-8000-0000000000ff' as IncarnationId;
@@ -74,7 +76,7 @@ describe('a new replica of an open volume', () => {
     for (let i = 0; i < 200; i++) await write(engine, i * 8192, randomBytes(8192));
     const made = addReplica(rig);
     const load = writer(engine);
-    const states = engine.follow([...rig.members().slice(0, 2), newMember], 1);
+    const states = engine.follow([...rig.members().slice(0, 2), newMember], copies(1));
     expect(states.find(({ replicaId }) => replicaId === newId)!.behindBytes).toBeGreaterThan(200 * 4096);
     await eventually(() => rig.inSync.includes(newId), 'it joins');
     expect(made.superblock.joining).toBe(false);
@@ -98,7 +100,7 @@ describe('a new replica of an open volume', () => {
     for (let i = 0; i < 600; i++) await write(engine, i * 8192, randomBytes(8192));
     const made = addReplica(rig);
     made.paused = true;
-    engine.follow([...rig.members().slice(0, 2), newMember], 1);
+    engine.follow([...rig.members().slice(0, 2), newMember], copies(1));
     await eventually(() => made.end.seq > 0, 'it is being copied to');
     await sleep(100);
     // Unacknowledged copies hold nobody back.
@@ -125,9 +127,9 @@ describe('a new replica of an open volume', () => {
     for (let i = 0; i < 300; i++) await write(engine, i * 8192, randomBytes(8192));
     const made = addReplica(rig);
     made.paused = true;
-    engine.follow([...rig.members().slice(0, 2), newMember], 1);
+    engine.follow([...rig.members().slice(0, 2), newMember], copies(1));
     await eventually(() => made.end.seq > 0, 'it is being copied to');
-    const states = engine.follow(rig.members().slice(0, 2), 1);
+    const states = engine.follow(rig.members().slice(0, 2), copies(1));
     expect(states.map(({ replicaId }) => replicaId)).not.toContain(newId);
     expect(made.current).toBeUndefined();
     made.paused = false;
@@ -145,7 +147,7 @@ describe('a replica that is to leave', () => {
     const engine = await rig.open();
     const load = writer(engine);
     await sleep(20);
-    engine.follow(without(rig.members(), 0), 1);
+    engine.follow(without(rig.members(), 0), copies(1));
     await eventually(() => rig.inSync.length === 2, 'it leaves');
     expect(rig.inSync).not.toContain(rig.replicas[0]!.superblock.replicaId);
     const { seq } = rig.replicas[0]!.end;
@@ -164,7 +166,7 @@ describe('a replica that is to leave', () => {
     const leaving = rig.replicas[2]!;
     rig.storeDown = true;
     leaving.paused = true;
-    engine.follow(without(rig.members(), 2), 1);
+    engine.follow(without(rig.members(), 2), copies(1));
     let answered = false;
     const waiting = request(engine, 'write', 4096, 4096, Buffer.alloc(4096, 2)).then(() => {
       answered = true;
@@ -180,15 +182,54 @@ describe('a replica that is to leave', () => {
     engine.depose('test');
   }, 20_000);
 
+  it('stays in the place of one that is lost meanwhile, until there are as many others as there are to be', async () => {
+    const rig = new EngineRig(3);
+    const engine = await rig.open();
+    await write(engine, 0, Buffer.alloc(4096, 1));
+    const [, gone, leaving] = rig.replicas as [MemoryReplica, MemoryReplica, MemoryReplica];
+    gone.reachable = false;
+    gone.disconnect();
+    await eventually(() => rig.inSync.length === 2, 'the lost one is out');
+    engine.follow(without(rig.members(), 2), copies(2));
+    await sleep(50);
+    expect(rig.inSync).toContain(leaving.superblock.replicaId);
+    await write(engine, 4096, Buffer.alloc(4096, 2));
+    await sleep(100);
+    expect(rig.inSync).toContain(leaving.superblock.replicaId);
+    gone.reachable = true;
+    await eventually(() => !rig.inSync.includes(leaving.superblock.replicaId), 'it leaves when the other is back');
+    expect(rig.inSync).toHaveLength(2);
+    engine.depose('test');
+  }, 20_000);
+
+  it('is not asked for again when it comes back while its removal is unknown', async () => {
+    const rig = new EngineRig(3);
+    const engine = await rig.open();
+    await write(engine, 0, Buffer.alloc(4096, 1));
+    const leaving = rig.replicas[2]!;
+    rig.storeDown = true;
+    engine.follow(without(rig.members(), 2), copies(2));
+    await sleep(50);
+    leaving.disconnect();
+    await sleep(300);
+    rig.storeDown = false;
+    await eventually(() => rig.inSync.length === 2, 'it leaves');
+    await sleep(300);
+    expect(rig.setChanges.filter((change) => change.includes('with n2'))).toEqual([]);
+    expect(leaving.current).toBeUndefined();
+    expect(engine.status().replicas).toHaveLength(2);
+    engine.depose('test');
+  }, 20_000);
+
   it('stays while too few others are in sync', async () => {
     const rig = new EngineRig(2);
     const engine = await rig.open();
-    engine.follow(without(rig.members(), 1), 2);
+    engine.follow(without(rig.members(), 1), copies(2));
     await write(engine, 0, Buffer.alloc(4096, 1));
     await sleep(100);
     expect(rig.inSync).toHaveLength(2);
     const made = addReplica(rig);
-    engine.follow([...without(rig.members().slice(0, 2), 1), newMember], 2);
+    engine.follow([...without(rig.members().slice(0, 2), 1), newMember], copies(2));
     await eventually(() => rig.inSync.length === 2 && rig.inSync.includes(newId), 'another takes its place');
     expect(made.superblock.joining).toBe(false);
     engine.follow(
@@ -196,7 +237,7 @@ describe('a replica that is to leave', () => {
         { ...rig.members()[0]!, leaving: true },
         { ...newMember, leaving: true },
       ],
-      1,
+      copies(1),
     );
     await sleep(100);
     expect(rig.inSync.length).toBeGreaterThan(0);
