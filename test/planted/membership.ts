@@ -209,13 +209,6 @@ export const membershipBugs: readonly MembershipBug[] = [
     tests: control,
   },
   {
-    name: 'take a replica in sync for one that stalled',
-    breaks: 'decision 033',
-    file: 'src/control/membership-plan.ts',
-    edits: [['const stalled = !record.inSync.includes(replica.id) && (', 'const stalled = (']],
-    tests: control,
-  },
-  {
     name: 'call a replica stalled that has no source',
     breaks: 'decision 033',
     file: 'src/control/repairs.ts',
