@@ -10,15 +10,7 @@ import { CatchUp } from './catch-up.js';
 import { Checkpointer } from './checkpointer.js';
 import { emptyCounters } from './counters.js';
 import { Dispatch } from './dispatch.js';
-import type {
-  Copies,
-  Engine,
-  EngineMember,
-  EngineOptions,
-  EngineReplicaState,
-  EngineStatus,
-  QosLimits,
-} from './engine-api.js';
+import type { Engine, EngineOptions, EngineStatus, QosLimits } from './engine-api.js';
 import { EngineOrders } from './engine-orders.js';
 import { EntrySource } from './entry-source.js';
 import { FrameTail } from './frame-tail.js';
@@ -432,7 +424,7 @@ export class VolumeEngine implements Engine {
   setQos(qos: QosLimits): void {
     this.#dispatch.setQos(qos);
   }
-  follow(members: readonly EngineMember[], { replicas, minReplicas }: Copies): readonly EngineReplicaState[] {
+  follow(...[members, { replicas, minReplicas }]: Parameters<Engine['follow']>): ReturnType<Engine['follow']> {
     this.#mustServe();
     this.#minReplicas = minReplicas;
     this.#set.follow(members, Math.max(replicas, minReplicas));
