@@ -73,7 +73,12 @@ export class Drains {
     const moves: DrainMove[] = [];
     for (const volume of await this.#options.records.volumes()) {
       const held = volume.replicas.find((one) => one.nodeId === node.id && (poolId === null || one.poolId === poolId));
-      if (held === undefined || !isKept(volume)) continue;
+      if (held === undefined) continue;
+      if (!isKept(volume)) {
+        // Being made or deleted there: that ends by itself, and the place is not empty before.
+        moves.push({ volume, storedBytes: stored.get(volume.id) ?? 0, blocked: '', attached: false });
+        continue;
+      }
       // Replaced already: what is left of it goes when the node is back, or is forgotten.
       if (hasLeft(volume, held) && node.silentMs !== undefined) continue;
       moves.push({

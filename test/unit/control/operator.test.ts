@@ -72,6 +72,16 @@ describe('a drain', () => {
     expect((await recordOf(cluster, id)).replicas.map(({ nodeId }) => nodeId)).not.toContain(at);
   });
 
+  it('waits for what is just being made or deleted there', async () => {
+    const cluster = await TestCluster.make();
+    const { id, replicas } = await cluster.create('vol');
+    const at = replicas[0]!.nodeId;
+    for (const state of ['creating', 'deleting'] as const) {
+      await change(cluster, id, (now) => ({ ...now, state }));
+      expect((await cluster.control.drains.plan(place(at))).moves).toMatchObject([{ volume: { id }, blocked: '' }]);
+    }
+  });
+
   it('is of a place that exists', async () => {
     const cluster = await TestCluster.make();
     expect((await failure(cluster.control.drains.order(place('n9'), 'me'))).code).toBe('NOT_FOUND');
