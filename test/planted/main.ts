@@ -64,8 +64,10 @@ function test(copy: string, { tests }: MembershipBug): Verdict {
   const started = Date.now();
   const vitest = join(root, 'node_modules/.bin/vitest');
   const args = ['run', '-c', 'test/vitest.config.ts', '--bail=1', ...tests];
-  const { status, stdout } = spawnSync(vitest, args, { cwd: copy, encoding: 'utf8', maxBuffer: 1 << 26 });
-  const failed = stdout.split('\n').find((line) => line.includes(' FAIL '));
+  const ran = spawnSync(vitest, args, { cwd: copy, encoding: 'utf8', maxBuffer: 1 << 26 });
+  const { status, stdout, stderr } = ran;
+  // Failures are told on standard error.
+  const failed = `${stdout}\n${stderr}`.split('\n').find((line) => line.includes(' FAIL '));
   const seconds = (Date.now() - started) / 1000;
   return { caught: status !== 0 && failed !== undefined, how: failed?.trim() ?? 'no test failed', seconds };
 }
