@@ -23,6 +23,8 @@ const membersMax = 16;
 export interface ReplicaServiceOptions {
   readonly workers: readonly WorkerCalls[];
   readonly workerFor: (volumeId: VolumeId) => WorkerCalls;
+  /** Throws when the metadata store must not be believed. */
+  readonly checkStore: () => Promise<void>;
 }
 
 export function replicaService(options: ReplicaServiceOptions): ServiceBinding {
@@ -31,7 +33,9 @@ export function replicaService(options: ReplicaServiceOptions): ServiceBinding {
     async Retire(request) {
       const volumeId = parseUuid<VolumeId>(request.volume_id, 'volume id');
       const replicaId = parseUuid<ReplicaId>(request.replica_id, 'replica id');
-      await options.workerFor(volumeId).call('retireReplica', { volumeId, replicaId }, retireTimeoutMs);
+      await options.checkStore();
+      const order = { volumeId, replicaId, epoch: request.epoch, setVersion: request.set_version };
+      await options.workerFor(volumeId).call('retireReplica', order, retireTimeoutMs);
       return {};
     },
     async Status(request) {

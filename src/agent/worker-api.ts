@@ -55,6 +55,14 @@ export interface CreateReplicaOrder {
   readonly joining?: boolean;
 }
 
+export interface RetireReplicaOrder {
+  readonly volumeId: VolumeId;
+  readonly replicaId: ReplicaId;
+  /** The highest of the volume that the metadata store knows. */
+  readonly epoch: number;
+  readonly setVersion: number;
+}
+
 export interface ReplicaReport {
   readonly volumeId: VolumeId;
   readonly replicaId: ReplicaId;
@@ -139,7 +147,7 @@ export interface WorkerMethods {
 
   createReplica: { readonly params: CreateReplicaOrder; readonly result: null };
   retireReplica: {
-    readonly params: { readonly volumeId: VolumeId; readonly replicaId: ReplicaId };
+    readonly params: RetireReplicaOrder;
     readonly result: null;
   };
   replicaStatus: { readonly params: { readonly volumeId: VolumeId | null }; readonly result: readonly ReplicaReport[] };

@@ -1,14 +1,14 @@
 // What a worker answers: engines from its engine room, replicas from its host.
 
-import type { ReplicaId, VolumeId } from '../base/index.js';
+import type { VolumeId } from '../base/index.js';
 import type { EngineRoom } from './engine-room.js';
 import type { RpcHandlers } from './port-rpc.js';
-import type { CreateReplicaOrder, PoolReport, ReplicaReport, WorkerMethods } from './worker-api.js';
+import type { CreateReplicaOrder, PoolReport, ReplicaReport, RetireReplicaOrder, WorkerMethods } from './worker-api.js';
 
 /** The replicas of this worker's volumes in the node's pools. */
 export interface WorkerReplicas {
   create(order: CreateReplicaOrder): Promise<void>;
-  retire(volumeId: VolumeId, replicaId: ReplicaId): Promise<void>;
+  retire(order: RetireReplicaOrder): Promise<void>;
   /** Null: all volumes of this worker. */
   status(volumeId: VolumeId | null): Promise<ReplicaReport[]>;
   pools(): PoolReport[];
@@ -62,8 +62,8 @@ export function workerHandlers(room: EngineRoom, replicas: WorkerReplicas): RpcH
       await replicas.create(order);
       return null;
     },
-    async retireReplica({ volumeId, replicaId }) {
-      await replicas.retire(volumeId, replicaId);
+    async retireReplica(order) {
+      await replicas.retire(order);
       return null;
     },
     replicaStatus: ({ volumeId }) => replicas.status(volumeId),

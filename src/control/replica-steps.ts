@@ -27,7 +27,7 @@ import { type Place, type PlacementNode, placeMore } from './placement.js';
 import type { Records } from './records.js';
 import type { SerialQueue } from './serial-queue.js';
 import { NODE_LABEL } from './topology.js';
-import { superblockParameters } from './volume-state.js';
+import { knownOf, superblockParameters } from './volume-state.js';
 
 export interface ReplicaStepsOptions {
   readonly records: Records;
@@ -246,7 +246,7 @@ export class ReplicaSteps {
       throw unavailable(
         `node ${node.id}, where a replica is to be deleted, is silent; if it never returns, "holdfast forget ${node.id}"`,
       );
-    const request = { volume_id: record.id, replica_id: replica.id };
+    const request = { volume_id: record.id, replica_id: replica.id, ...knownOf(record) };
     await daemons.replica(node).Retire(request, { deadlineMs: ORDER_DEADLINE_MS });
     await this.#options.records.change<VolumeRecord>(keyOf.volume(record.id), (now) => {
       const current = now.replicas.find((one) => one.id === replica.id);

@@ -12,7 +12,7 @@ import { type EngineOrders, isUnreachable } from './engine-orders.js';
 import { ORDER_DEADLINE_MS } from './limits.js';
 import type { Nodes, NodeView } from './nodes.js';
 import type { Records, SnapshotEntry } from './records.js';
-import { cloneSnapshotId, wasReady } from './volume-state.js';
+import { cloneSnapshotId, knownOf, wasReady } from './volume-state.js';
 
 export interface TombstonesOptions {
   readonly records: Records;
@@ -54,7 +54,10 @@ export class Tombstones {
     const nodes = await this.#options.nodes.list();
     await this.dropCloneSnapshot(record);
     await this.#closeEngine(record, nodes);
-    const results = await Promise.allSettled(record.replicas.map((replica) => this.#retire(record, replica, nodes)));
+    const source = record.source === undefined ? undefined : await records.volume(record.source.sourceVolumeId);
+    const known = knownOf(record, source);
+    const retire = (replica: ReplicaRecord) => this.#retire({ volume_id: id, ...known }, replica, nodes);
+    const results = await Promise.allSettled(record.replicas.map(retire));
     const open = results.flatMap((result) => (result.status === 'rejected' ? [messageOf(result.reason)] : []));
     if (open.length > 0)
       throw unavailable(`${open.length} of ${record.replicas.length} replicas are not retired: ${open.join('; ')}`);
@@ -137,12 +140,16 @@ export class Tombstones {
     }
   }
 
-  async #retire(record: VolumeRecord, replica: ReplicaRecord, nodes: readonly NodeView[]): Promise<void> {
+  async #retire(
+    known: { volume_id: VolumeId; epoch: number; set_version: number },
+    replica: ReplicaRecord,
+    nodes: readonly NodeView[],
+  ): Promise<void> {
     const node = nodes.find((known) => known.id === replica.nodeId);
     if (node === undefined) throw unavailable(`node ${replica.nodeId} is not registered`);
     if (node.silentMs !== undefined)
       throw unavailable(`node ${node.id} has been silent for ${Math.round(node.silentMs / 1000)} s`);
-    const request = { volume_id: record.id, replica_id: replica.id };
+    const request = { ...known, replica_id: replica.id };
     await this.#options.daemons.replica(node).Retire(request, { deadlineMs: ORDER_DEADLINE_MS });
   }
 

@@ -64,6 +64,17 @@ export function wasReady(record: VolumeRecord): boolean {
   return record.inSync.length > 0;
 }
 
+/**
+ * What the store knows of a volume, for a daemon to compare with what a replica knows before it deletes it. `source`: the volume it is a clone
+ * of, if that still exists.
+ */
+export function knownOf(record: VolumeRecord, source?: VolumeRecord): { epoch: number; set_version: number } {
+  if (wasReady(record)) return { epoch: record.epoch, set_version: record.setVersion };
+  // As CreateVolume makes them; a clone begins with the epoch of its source.
+  const epoch = record.source === undefined ? 0 : (source?.epoch ?? Number.MAX_SAFE_INTEGER);
+  return { epoch, set_version: 1 };
+}
+
 /** What a replica's superblock says of its volume, so that the pools alone explain themselves. */
 export function superblockParameters(record: VolumeRecord): Record<string, string> {
   const { parameters } = record;

@@ -74,7 +74,7 @@ class Replicas implements WorkerReplicas {
   }
 
   create: WorkerReplicas['create'] = (order) => this.host.create(order);
-  retire: WorkerReplicas['retire'] = (volumeId, replicaId) => this.host.retire(volumeId, replicaId);
+  retire: WorkerReplicas['retire'] = (order) => this.host.retire(order);
   status: WorkerReplicas['status'] = async (volumeId) => this.host.status(volumeId);
   pools: WorkerReplicas['pools'] = () => this.host.pools();
 

@@ -180,7 +180,8 @@ async function serve(daemon: Daemon, end: AbortSignal, broken: AbortSignal): Pro
 async function listen(daemon: Daemon): Promise<Server[]> {
   const { config, trust, volumes, threads, workerFor, logger, onUnexpected, runDirectory } = daemon;
   const common = { logger, clock: realClock, onUnexpected };
-  const replicas = replicaService({ workers: threads.calls, workerFor });
+  const checkStore = () => daemon.storeVersion.check(daemon.store);
+  const replicas = replicaService({ workers: threads.calls, workerFor, checkStore });
   const local = await createServer({
     ...common,
     address: `unix://${runDirectory.storageSocket}`,

@@ -6,6 +6,7 @@ export {
   ReplicaHost,
   type ReplicaHostOptions,
   type ReplicaReport,
+  type RetireReplica,
   type UnopenedPool,
 } from './replica-host.js';
 export type { StopEngine } from './stop-engine.js';

@@ -75,6 +75,14 @@ export interface CreateReplica {
   readonly joining?: boolean;
 }
 
+export interface RetireReplica {
+  readonly volumeId: VolumeId;
+  readonly replicaId: ReplicaId;
+  /** The highest of the volume that the metadata store knows. */
+  readonly epoch: number;
+  readonly setVersion: number;
+}
+
 export interface ReplicaReport {
   readonly volumeId: VolumeId;
   readonly replicaId: ReplicaId;
@@ -191,11 +199,16 @@ export class ReplicaHost {
     );
   }
 
-  /** Deletes a replica. One that is not here is no error, another replica of the volume is left alone. */
-  async retire(volumeId: VolumeId, replicaId: ReplicaId): Promise<void> {
+  /**
+   * Deletes a replica. One that is not here is no error, another replica of the volume is left alone. FAILED_PRECONDITION/StoreWentBack
+   * when it knows of more than the store from which the order comes.
+   */
+  async retire(order: RetireReplica): Promise<void> {
+    const { volumeId, replicaId } = order;
     this.#checkServes(volumeId);
     const open = await this.#open.get(volumeId)?.catch(() => undefined);
     if (open !== undefined && open.superblock.replicaId === replicaId) {
+      checkKnown(order, open.superblock, open.pool);
       await open.close(
         new HoldfastError('NOT_FOUND', `replica ${replicaId} of volume ${volumeId} was deleted`, {
           reason: 'ReplicaLost',
@@ -205,7 +218,8 @@ export class ReplicaHost {
     const pause = () => this.#options.clock.sleep(RETIRE_PAUSE_MS);
     let found = false;
     for (const pool of this.#options.pools)
-      if (await retireReplicaDirectory(pool, volumeId, replicaId, pause)) found = true;
+      if (await retireReplicaDirectory(pool, volumeId, replicaId, (one) => checkKnown(order, one, pool), pause))
+        found = true;
     if (!found) this.#checkAllOpen(`replica ${replicaId} of volume ${volumeId}`);
   }
 
@@ -304,6 +318,18 @@ export class ReplicaHost {
     if (this.#closed) throw new HoldfastError('UNAVAILABLE', 'the storage daemon stops', { reason: 'Closed' });
     if (!this.#serves(volumeId)) throw precondition(`volume ${volumeId} is served by another worker of this daemon`);
   }
+}
+
+/** A store that does not know all that a replica of it knows is an old copy: by the newer one this may be the last that holds the data. */
+function checkKnown(order: RetireReplica, { promised, setVersion }: Superblock, pool: Pool): void {
+  if (promised.epoch <= order.epoch && setVersion <= order.setVersion) return;
+  throw new HoldfastError(
+    'FAILED_PRECONDITION',
+    `replica ${order.replicaId} is not deleted: it knows epoch ${promised.epoch} and in-sync set ${setVersion} of its volume, the metadata ` +
+      `store only ${order.epoch} and ${order.setVersion}, so the store went back in time. Restore its newer copy, rebuild it with "holdfast ` +
+      `rescue metadata", or stop the daemon and delete ${pool.replicaPath(order.volumeId)}`,
+    { reason: 'StoreWentBack' },
+  );
 }
 
 /** Of a pool that can't be used. The id of one that was not opened is not known. */

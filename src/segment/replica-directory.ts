@@ -79,21 +79,23 @@ export function copyBytes(from: DiskFile, to: DiskFile, length: number): void {
 /**
  * Deletes the replica's directory; false when that replica is not there (a missing one is no error, another replica of the
  * volume is left alone). One whose superblocks are unreadable is taken for the one that was named. Gone for good when it
- * resolves; `pause` is taken between its files.
+ * resolves; `pause` is taken between its files. `check` may throw what keeps it: it sees the superblock that goes.
  */
 export async function retireReplicaDirectory(
   pool: Pool,
   volumeId: VolumeId,
   replicaId: ReplicaId,
+  check: (superblock: Superblock) => void,
   pause?: () => Promise<void>,
 ): Promise<boolean> {
   const { disk } = pool;
   const directory = pool.replicaPath(volumeId);
   if (disk.stat(directory) === undefined) return false;
-  const found = replicaIn(disk, directory);
-  if (found !== null && found !== replicaId) return false;
   const grave = `${pool.trashPath}/${volumeId}-${replicaId}`;
   await removeTree(disk, grave);
+  const found = superblockIn(disk, directory);
+  if (found !== null && found.replicaId !== replicaId) return false;
+  if (found !== null) check(found);
   disk.rename(directory, grave);
   await disk.syncDirectory(pool.replicasPath);
   await disk.syncDirectory(pool.trashPath);
@@ -103,8 +105,12 @@ export async function retireReplicaDirectory(
 
 /** Whose replica a directory holds; null when its superblocks are unreadable. */
 export function replicaIn(disk: Disk, directory: string): ReplicaId | null {
+  return superblockIn(disk, directory)?.replicaId ?? null;
+}
+
+function superblockIn(disk: Disk, directory: string): Superblock | null {
   try {
-    return SuperblockStore.open(disk, directory).current.replicaId;
+    return SuperblockStore.open(disk, directory).current;
   } catch (error) {
     if (error instanceof HoldfastError && (error.reason === 'Corrupt' || error.reason === 'ReplicaLost')) return null;
     throw error;

@@ -21,6 +21,9 @@ export interface FakeReplica {
   readonly replicaId: string;
   readonly incarnationId: string;
   readonly poolId: string;
+  /** What it knows of its volume. */
+  epoch: number;
+  setVersion: number;
 }
 
 interface FakeSnapshot {
@@ -107,6 +110,8 @@ export class FakeDaemons implements Daemons {
             replicaId: replica_id,
             incarnationId: incarnation_id,
             poolId: pool_id,
+            epoch: 0,
+            setVersion: Number(request.set_version),
           });
           if (request.joining) this.joining.add(replica_id);
           this.#volume(volume_id).sizeBytes = Number(request.size_bytes);
@@ -114,6 +119,10 @@ export class FakeDaemons implements Daemons {
         }),
       Retire: (request) =>
         this.#call('Retire', node, () => {
+          const replica = node.replicas.get(request.replica_id ?? '');
+          const { epoch = 0, set_version: setVersion = 0 } = request;
+          if (replica !== undefined && (replica.epoch > Number(epoch) || replica.setVersion > Number(setVersion)))
+            throw new HoldfastError('FAILED_PRECONDITION', 'the store went back in time', { reason: 'StoreWentBack' });
           node.replicas.delete(request.replica_id ?? '');
           return {};
         }),
@@ -207,6 +216,14 @@ export class FakeDaemons implements Daemons {
     };
   }
 
+  /** What engines write into the superblocks of members. */
+  #describe({ id, inSync, epoch, setVersion }: VolumeRecord): void {
+    for (const node of this.nodes.values())
+      for (const replica of node.up ? node.replicas.values() : [])
+        if (replica.volumeId === id && inSync.some((one) => one === replica.replicaId))
+          Object.assign(replica, { epoch, setVersion });
+  }
+
   /** As an engine does: takes out what leaves or is away, takes in what is there and has caught up. */
   async #follow(volumeId: string) {
     const isThere = ({ nodeId, id, incarnationId }: VolumeRecord['replicas'][number]) => {
@@ -214,7 +231,7 @@ export class FakeDaemons implements Daemons {
       return node?.up === true && node.replicas.get(id)?.incarnationId === incarnationId && !this.problems.has(id);
     };
     let before: VolumeRecord | undefined;
-    await update<VolumeRecord>(
+    const { value } = await update<VolumeRecord>(
       this.#store,
       keyOf.volume(volumeId as VolumeId),
       (now) => {
@@ -235,6 +252,7 @@ export class FakeDaemons implements Daemons {
       },
       { clock: this.#clock },
     );
+    if (value !== undefined) this.#describe(value);
     // How they were when it was told: who joins is still behind then.
     return (before?.replicas ?? []).map((one) => ({
       replica_id: one.id as string,
@@ -300,6 +318,7 @@ export class FakeDaemons implements Daemons {
         volumeId: newVolumeId,
         replicaId: target.replica_id!,
         incarnationId: target.incarnation_id!,
+        setVersion: 1,
       };
       node.replicas.set(made.replicaId, made);
       return;
@@ -323,7 +342,7 @@ export class FakeDaemons implements Daemons {
   }
 
   async #grant(volumeId: VolumeId, nodeId: NodeId, maintenance: boolean): Promise<void> {
-    await update<VolumeRecord>(
+    const { value } = await update<VolumeRecord>(
       this.#store,
       keyOf.volume(volumeId),
       (now) =>
@@ -338,6 +357,7 @@ export class FakeDaemons implements Daemons {
             },
       { clock: this.#clock },
     );
+    if (value !== undefined) this.#describe(value);
   }
 
   #volume(id: string): FakeVolume {

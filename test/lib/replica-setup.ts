@@ -10,7 +10,7 @@ import {
   type VolumeId,
 } from '../../src/base/index.js';
 import type { Reign } from '../../src/format/index.js';
-import { type CreateReplica, type LocalReplica, ReplicaHost } from '../../src/replica/index.js';
+import { type CreateReplica, type LocalReplica, ReplicaHost, type RetireReplica } from '../../src/replica/index.js';
 import { type Disk, Pool } from '../../src/segment/index.js';
 import type { ReplicaPort, ReplicaStatus } from '../../src/wire/index.js';
 import { lineageA, volumeA } from './frame-maker.js';
@@ -33,6 +33,11 @@ export function createOrder(pool: Pool, changes: Partial<CreateReplica> = {}): C
     setVersion: 1,
     ...changes,
   };
+}
+
+/** From a store that knows all that there is. */
+export function retireOrder(changes: Partial<RetireReplica> = {}): RetireReplica {
+  return { volumeId: volumeA, replicaId: replicaA, epoch: 1_000, setVersion: 1_000, ...changes };
 }
 
 export async function openHost(

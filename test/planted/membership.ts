@@ -215,4 +215,23 @@ export const membershipBugs: readonly MembershipBug[] = [
     edits: [['|| !hasSource) {', ') {']],
     tests: control,
   },
+  {
+    name: 'delete by the word of a store that went back in time',
+    breaks: 'section 6: a store that went back',
+    file: 'src/replica/replica-host.ts',
+    edits: [['promised.epoch <= order.epoch && setVersion <= order.setVersion', 'setVersion >= 0']],
+    tests: ['test/unit/replica/replica-host.test.ts'],
+  },
+  {
+    name: 'claim to know all of a volume when a replica is to be deleted',
+    breaks: 'section 6: a store that went back',
+    file: 'src/control/volume-state.ts',
+    edits: [
+      [
+        'if (wasReady(record)) return { epoch: record.epoch, set_version: record.setVersion };',
+        'if (wasReady(record)) return { epoch: 2 ** 40, set_version: 2 ** 40 };',
+      ],
+    ],
+    tests: control,
+  },
 ];

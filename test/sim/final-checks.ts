@@ -114,7 +114,8 @@ async function replaceReplicas(sim: Sim, client: Client, chance: Chance): Promis
   }
   for (const old of unusable()) {
     const node = sim.nodes.find((one) => one.nodeId === old.nodeId)!;
-    await node.daemon!.host.retire(volume.volumeId, old.id);
+    const { epoch, setVersion } = volume.record;
+    await node.daemon!.host.retire({ volumeId: volume.volumeId, replicaId: old.id, epoch, setVersion });
     const { poolId } = node.daemon!.host.pools()[0]!;
     const made = {
       id: chance.uuid() as ReplicaId,

@@ -146,7 +146,7 @@ export class Daemon implements Served {
     });
     const handlers = workerHandlers(this.room, {
       create: (order) => this.host.create(order),
-      retire: (volumeId, replicaId) => this.host.retire(volumeId, replicaId),
+      retire: (order) => this.host.retire(order),
       status: async (volumeId) => this.host.status(volumeId),
       pools: () => this.host.pools(),
       start: async () => ({ replicaPort: 0 }),
@@ -170,7 +170,7 @@ export class Daemon implements Served {
     });
     this.services = [
       volumeService(this.volumes, { acceptsKeys: false }),
-      replicaService({ workers: [worker], workerFor: () => worker }),
+      replicaService({ workers: [worker], workerFor: () => worker, checkStore: () => this.#checkStore() }),
     ];
   }
 

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { replicaService, volumeService, type WorkerCalls, workerOf } from '../../../src/agent/index.js';
-import { realClock, silentLogger, type VolumeId } from '../../../src/base/index.js';
+import { HoldfastError, realClock, silentLogger, type VolumeId } from '../../../src/base/index.js';
 import { createClient, createServer, holdfastServices } from '../../../src/rpc/index.js';
 import { type Bench, makeBench, nodeA, replicaIds, volumeId, volumeRecord } from './fakes.js';
 
@@ -124,8 +124,12 @@ test('replicas are asked of the worker that has their volume', async () => {
   });
   const workers = [worker('0'), worker('1'), worker('2')];
   const workerFor = (id: VolumeId) => workers[workerOf(id, 3)]!;
+  let wentBack: HoldfastError | undefined;
+  const checkStore = async () => {
+    if (wentBack) throw wentBack;
+  };
   const address = `unix://${dir}/replica.sock`;
-  const services = [replicaService({ workers, workerFor })];
+  const services = [replicaService({ workers, workerFor, checkStore })];
   const server = await createServer({ address, services, clock: realClock, logger: silentLogger });
   const made = createClient(address, holdfastServices.replica(), { clock: realClock });
   stop.push(
@@ -146,6 +150,10 @@ test('replicas are asked of the worker that has their volume', async () => {
   };
   await made.Create(create);
   await made.Retire({ volume_id: volumeId, replica_id: replicaIds[0] });
+  // An old copy of the store may name for deletion what is the last good replica by the newer one.
+  wentBack = new HoldfastError('FAILED_PRECONDITION', 'went back', { reason: 'StoreWentBack' });
+  const late = made.Retire({ volume_id: volumeId, replica_id: replicaIds[0] });
+  await expect(late).rejects.toMatchObject({ code: 'FAILED_PRECONDITION', reason: 'StoreWentBack' });
   await made.Status({});
   const mine = workerOf(volumeId, 3);
   expect(asked).toEqual([

@@ -552,3 +552,37 @@ describe('a controller that dies at any step', () => {
     }
   });
 });
+
+describe('a metadata store that went back in time', () => {
+  it('does not cost the copy that holds what was written since', async () => {
+    const cluster = await TestCluster.make();
+    const { id } = await cluster.create('vol', { parameters: { replicas: '1' } });
+    await cluster.control.volumes.modify(id, { replicas: '2' });
+    const { hook } = cluster.daemons;
+    let old: VolumeRecord | undefined;
+    cluster.daemons.hook = async (call, node, when) => {
+      // As the second one is made, and not in sync yet.
+      if (call === 'Members' && when === 'before') old ??= await recordOf(cluster, id);
+      await hook(call, node, when);
+    };
+    await cluster.control.repairs.round();
+    const [first, second] = (await recordOf(cluster, id)).replicas;
+    await cluster.control.volumes.modify(id, { replicas: '1' });
+    await drain(cluster, first!.nodeId);
+    await cluster.control.repairs.round();
+    expect((await recordOf(cluster, id)).replicas.map((one) => one.id)).toEqual([second!.id]);
+    await change(cluster, id, () => ({ ...old!, parameters: { ...old!.parameters, replicas: 1 } }));
+    expect(old!.inSync).toEqual([first!.id]);
+    const key = keyOf.node(first!.nodeId);
+    const { value, version } = (await cluster.store.get<NodeRecord>(key))!;
+    const { drains: _, ...node } = value;
+    await cluster.store.compareAndSwap(key, version, node);
+    await cluster.control.repairs.round();
+    expect(cluster.daemons.replicas.map((one) => one.replicaId)).toEqual([second!.id]);
+    expect(cluster.control.repairs.noteOf(id)?.message).toContain('went back in time');
+    // Nor when the volume is to be deleted.
+    await change(cluster, id, (now) => ({ ...now, state: 'deleting' }));
+    await cluster.settle();
+    expect(cluster.daemons.replicas.map((one) => one.replicaId)).toEqual([second!.id]);
+  });
+});

@@ -5,7 +5,7 @@ import type { IncarnationId, ReplicaId, VolumeId } from '../../../src/base/index
 import type { ReplicaPort, ReplicaStatus } from '../../../src/wire/index.js';
 import { FrameMaker, type MadeFrame, reignOf, volumeA } from '../../lib/frame-maker.js';
 import { type Choice, dropAll, keepAll, type RecordingDisk, randomChoice } from '../../lib/recording-disk.js';
-import { freshHost, localPort, openHost, synced } from '../../lib/replica-setup.js';
+import { freshHost, localPort, openHost, retireOrder, synced } from '../../lib/replica-setup.js';
 
 /** What was true when so many changes had been made. */
 interface Mark {
@@ -332,7 +332,7 @@ describe('crashes', () => {
     await synced(port);
     await port.describe({ flushed: { epoch: 1, seq: 1, digest: frame.digest } });
     const before = disk.journal.length;
-    await host.retire(volumeA, status.superblock.replicaId);
+    await host.retire(retireOrder({ replicaId: status.superblock.replicaId }));
     for (let at = before; at <= disk.journal.length; at++) {
       for (const [name, choice] of choices) {
         const crashed = disk.afterPowerCut(at, choice(at));

@@ -12,7 +12,16 @@ import { ReplicaHost } from '../../../src/replica/index.js';
 import { Pool } from '../../../src/segment/index.js';
 import { FrameMaker, reignOf, volumeA } from '../../lib/frame-maker.js';
 import { RecordingDisk } from '../../lib/recording-disk.js';
-import { createOrder, freshHost, localPort, nodeA, openHost, replicaA, synced } from '../../lib/replica-setup.js';
+import {
+  createOrder,
+  freshHost,
+  localPort,
+  nodeA,
+  openHost,
+  replicaA,
+  retireOrder,
+  synced,
+} from '../../lib/replica-setup.js';
 
 const volumeB = '0a000000-0000-4000-8000-0000000000b2' as VolumeId;
 
@@ -98,15 +107,15 @@ describe('replica host', () => {
     const refusal = { code: 'UNAVAILABLE', reason: 'PoolMissing' };
     expect(await failure(host.localPort(volumeB, replicaA))).toMatchObject(refusal);
     expect(await failure(host.localPort(volumeA, otherReplica))).toMatchObject(refusal);
-    expect(await failure(host.retire(volumeB, replicaA))).toMatchObject(refusal);
-    expect(await failure(host.retire(volumeA, otherReplica))).toMatchObject(refusal);
+    expect(await failure(host.retire(retireOrder({ volumeId: volumeB })))).toMatchObject(refusal);
+    expect(await failure(host.retire(retireOrder({ replicaId: otherReplica })))).toMatchObject(refusal);
     expect(host.pools().map(({ path, problem }) => [path, problem])).toEqual([
       ['/pool', ''],
       ['/other', 'not opened: its disk is away'],
     ]);
     // What is in the others is served.
     expect((await localPort(host, reignOf(1))).status.end.seq).toBe(0);
-    await host.retire(volumeA, replicaA);
+    await host.retire(retireOrder());
     expect(host.status(null)).toEqual([]);
   });
 
@@ -124,7 +133,7 @@ describe('replica host', () => {
     await new ReplicaHost({ ...common, pools: [second], unopened }).create(createOrder(second, { replicaId: newer }));
     const host = new ReplicaHost({ ...common, pools: [first, second] });
     expect((await host.localPort(volumeA, newer)).replicaId).toBe(newer);
-    await host.retire(volumeA, replicaA);
+    await host.retire(retireOrder());
     expect(host.status(null).map((report) => report.replicaId)).toEqual([newer]);
   });
 
@@ -168,15 +177,38 @@ describe('replica host', () => {
     await host.create(createOrder(pool));
   });
 
+  it('does not retire for a store that knows less of the volume than the replica', async () => {
+    const { disk, host } = await freshHost();
+    const { port, heard } = await localPort(host, reignOf(5));
+    await port.describe({ setVersion: 7 });
+    const refuses = async (on: ReplicaHost) => {
+      for (const known of [
+        { epoch: 4, setVersion: 7 },
+        { epoch: 5, setVersion: 6 },
+        { epoch: 0, setVersion: 0 },
+      ])
+        expect((await failure(on.retire(retireOrder(known)))).reason).toBe('StoreWentBack');
+      expect(on.status(volumeA)).toMatchObject([{ replicaId: replicaA, promisedEpoch: 5 }]);
+    };
+    await refuses(host);
+    expect(heard.lost).toBeNull();
+    await host.close();
+    // Also of one that nobody has opened since the start.
+    const { host: again } = await openHost(disk.afterKill(disk.journal.length));
+    await refuses(again);
+    await again.retire(retireOrder({ epoch: 5, setVersion: 7 }));
+    expect(again.status(null)).toEqual([]);
+  });
+
   it('retires under an open port, twice, and leaves another replica of the volume alone', async () => {
     const { disk, pool, host } = await freshHost();
     const { port, heard } = await localPort(host, reignOf(1));
     const frame = new FrameMaker(reignOf(1)).next();
     port.append(frame.segment, frame.offset, frame.bytes, frame.lastSeq);
-    await host.retire(volumeA, '0b000000-0000-4000-8000-0000000000ee' as ReplicaId);
+    await host.retire(retireOrder({ replicaId: '0b000000-0000-4000-8000-0000000000ee' as ReplicaId }));
     expect(heard.lost).toBeNull();
-    await host.retire(volumeA, replicaA);
-    await host.retire(volumeA, replicaA);
+    await host.retire(retireOrder());
+    await host.retire(retireOrder());
     expect((heard.lost as unknown as HoldfastError).reason).toBe('ReplicaLost');
     expect(disk.list(pool.replicasPath)).toEqual([]);
     expect(disk.list(pool.trashPath)).toEqual([]);
