@@ -66,6 +66,16 @@ export function checkMaintainable(record: VolumeRecord, nodeId: NodeId): void {
   }
 }
 
+/**
+ * Whether an attach on this node, which was granted the epoch after `before`, has lost it to a maintenance engine, open or about to be: one
+ * that is attached elsewhere has ended that node's turn.
+ */
+export function lostToMaintenance(before: VolumeRecord, now: VolumeRecord, nodeId: NodeId): boolean {
+  const elsewhere = now.publications.some((one) => one.nodeId !== nodeId);
+  const attached = now.engine !== null && !now.engine.maintenance && now.engine.openedMs !== before.engine?.openedMs;
+  return now.epoch > before.epoch + 1 && !elsewhere && !attached;
+}
+
 /** Whether the record proves that no engine of an earlier reign runs: then no lease has to be waited out. */
 export function formerEngineGone(record: VolumeRecord, nodeId: NodeId): boolean {
   // Written null only by a reign that closed its engine. On this node: the caller has no engine, and the daemon before it

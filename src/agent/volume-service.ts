@@ -66,7 +66,9 @@ export function volumeService(volumes: Volumes, options: { readonly acceptsKeys:
       return {};
     },
     async Members(request) {
-      const replicas = await volumes.followMembers(volumeOf(request), orderTimeoutMs);
+      const volumeId = volumeOf(request);
+      const wanted = !request.if_open || volumes.isOpen(volumeId);
+      const replicas = wanted ? await volumes.followMembers(volumeId, orderTimeoutMs) : [];
       return { replicas: replicas.map(replicaState) };
     },
     async DeleteSnapshot(request) {

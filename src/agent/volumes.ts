@@ -30,6 +30,7 @@ import {
   formerEngineGone,
   grantReign,
   isOurs,
+  lostToMaintenance,
   type Purpose,
 } from './reigns.js';
 import { SerialQueues } from './serial-queues.js';
@@ -80,6 +81,7 @@ const idleMsDefault = 30_000;
 /** Orders to a maintenance engine get this long to end before an attach takes the volume. */
 const drainMs = 10_000;
 const drainStepMs = 50;
+const attachAttemptsMax = 4;
 
 export class Volumes {
   readonly #options: VolumesOptions;
@@ -97,7 +99,7 @@ export class Volumes {
 
   /**
    * Opens the volume for I/O on this node, or answers the engine that serves it already. Errors: FAILED_PRECONDITION with
-   * StaleReign (not this node's volume), WrongKey, MissingKey, Busy; NOT_FOUND; ABORTED/StaleReign when another node won
+   * StaleReign (not this node's volume), WrongKey, MissingKey, Busy; NOT_FOUND; ABORTED/StaleReign when another attach won
    * the epoch meanwhile; those of the engine's open.
    */
   openAttached(volumeId: VolumeId, wrappingKey: Buffer, readOnly: boolean): Promise<OpenAnswer> {
@@ -113,7 +115,7 @@ export class Volumes {
           return answer(present);
         }
         if (present) await this.#closeForAttach(present);
-        return answer(await this.#openEngine(volumeId, 'attached', wrappingKey, readOnly));
+        return answer(await this.#attach(record, wrappingKey, readOnly));
       } finally {
         key.dataKey?.fill(0);
       }
@@ -211,6 +213,10 @@ export class Volumes {
       this.#forget(open);
       return undefined;
     }
+  }
+
+  isOpen(volumeId: VolumeId): boolean {
+    return this.#open.has(volumeId);
   }
 
   noteSize(volumeId: VolumeId, sizeBytes: number): void {
@@ -313,6 +319,24 @@ export class Volumes {
     const endMs = clock.monotonicMs() + drainMs;
     while (open.users > 0 && clock.monotonicMs() < endMs) await clock.sleep(drainStepMs);
     await this.#closeEngine(open, true);
+  }
+
+  /** Who opens a maintenance engine elsewhere can't see an attach that is under way: it may cost this one its reign, not the attach. */
+  async #attach(before: VolumeRecord, wrappingKey: Buffer, readOnly: boolean): Promise<OpenVolume> {
+    const { nodeId, logger } = this.#options;
+    let record = before;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#openEngine(record.id, 'attached', wrappingKey, readOnly);
+      } catch (error) {
+        const lost = error instanceof HoldfastError && error.code === 'ABORTED' && error.reason === 'StaleReign';
+        if (!lost || attempt === attachAttemptsMax || this.#stopping) throw error;
+        const now = await this.#record(record.id);
+        if (!lostToMaintenance(record, now, nodeId)) throw error;
+        logger.info({ volume: record.id, epoch: now.epoch, error: messageOf(error) }, 'attaching again');
+        record = now;
+      }
+    }
   }
 
   async #openEngine(volumeId: VolumeId, purpose: Purpose, wrappingKey: Buffer, readOnly: boolean): Promise<OpenVolume> {

@@ -1,5 +1,5 @@
-// Brings an order to a volume's engine. Attached: to the daemon where it runs, and nowhere else. Not attached: to a daemon
-// with an in-sync replica, which opens a maintenance engine for it. Engines move; so the record is read again and the order
+// Brings an order to a volume's engine. Attached: to the daemon where it runs, and nowhere else. Not attached: to the daemon where
+// it is published, else to one with an in-sync replica, which opens a maintenance engine for it. Engines move; so the record is read again and the order
 // given again, a bounded number of times. All orders may be repeated.
 
 import {
@@ -63,6 +63,8 @@ export class EngineOrders {
       if (record === undefined || (record.state !== 'ready' && record.state !== 'snapshots-only')) {
         throw notFound(`${what}: volume ${volumeId} does not exist`);
       }
+      // Most likely it is just being attached: another maintenance engine would only be in the way.
+      if (last !== undefined && record.publications.length > 0 && attachedAt(record) === null) break;
       const tried: string[] = [];
       let moved = false;
       for (const node of await this.#candidates(record, what)) {
@@ -118,12 +120,13 @@ export class EngineOrders {
       return [node];
     }
     const holders = record.replicas.filter((replica) => record.inSync.includes(replica.id) && replica.state !== 'lost');
-    const wanted = new Set(holders.map((replica) => replica.nodeId));
+    // Where it is to be used an order waits for an attach that is under way; elsewhere it would cost that its reign.
+    const wanted = new Set([...holders, ...record.publications].map(({ nodeId }) => nodeId));
     const nodes = (await this.#nodes.list()).filter((node) => wanted.has(node.id));
     if (nodes.length === 0) {
       throw precondition(`${what}: volume ${record.id} has no in-sync replica on a registered node`, 'TooFewReplicas');
     }
-    const preferred = record.engine?.nodeId ?? record.publications[0]?.nodeId;
+    const preferred = record.publications[0]?.nodeId ?? record.engine?.nodeId;
     const rank = (node: NodeView) => (node.silentMs === undefined ? 0 : 2) + (node.id === preferred ? 0 : 1);
     return nodes.sort((a, b) => rank(a) - rank(b));
   }

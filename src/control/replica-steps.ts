@@ -235,7 +235,7 @@ export class ReplicaSteps {
   async retire(record: VolumeRecord, replica: ReplicaRecord): Promise<void> {
     const { nodes, orders, daemons, logger } = this.#options;
     const node = await nodes.get(replica.nodeId);
-    const members = { volume_id: record.id };
+    const members = { volume_id: record.id, if_open: true };
     // An engine that still looks for it would find it gone and call it lost.
     await orders.giveIfOpen(record, 'the change of replicas', (engine) =>
       engine.Members(members, { deadlineMs: ORDER_DEADLINE_MS }),

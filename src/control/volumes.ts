@@ -260,7 +260,7 @@ export class Volumes {
       await orders.giveIfOpen(done, what, (engine) => engine.SetQos(request, { deadlineMs: ORDER_DEADLINE_MS }));
       // More or fewer copies are made by the repair loop; how many of them writes need counts from now on.
       if (change.copies.minReplicas === undefined) return;
-      const members = { volume_id: done.id };
+      const members = { volume_id: done.id, if_open: true };
       await orders.giveIfOpen(done, what, (engine) => engine.Members(members, { deadlineMs: ORDER_DEADLINE_MS }));
     });
   }

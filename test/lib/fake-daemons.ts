@@ -197,8 +197,14 @@ export class FakeDaemons implements Daemons {
           volume.qos = { ...request.qos } as Record<string, number>;
           return {};
         }),
-      Members: (request) =>
-        order('Members', request.volume_id, async () => ({ replicas: await this.#follow(request.volume_id ?? '') })),
+      Members: async (request) => {
+        const record = (await this.#store.get<VolumeRecord>(keyOf.volume(request.volume_id as VolumeId)))?.value;
+        if (request.if_open && record?.engine?.nodeId !== node.id)
+          return this.#call('Members', node, () => ({ replicas: [] }));
+        return order('Members', request.volume_id, async () => ({
+          replicas: await this.#follow(request.volume_id ?? ''),
+        }));
+      },
       DeleteSnapshot: (request) =>
         order('DeleteSnapshot', request.volume_id, (volume) => {
           volume.snapshots.delete(request.snapshot_id ?? '');
@@ -336,7 +342,7 @@ export class FakeDaemons implements Daemons {
       throw new HoldfastError('FAILED_PRECONDITION', `attached on ${record.engine.nodeId}`, { reason: 'Busy' });
     }
     const holdsReplica = record.replicas.some((replica) => node.replicas.has(replica.id));
-    if (!holdsReplica)
+    if (!holdsReplica && record.publications[0]?.nodeId !== node.id)
       throw new HoldfastError('FAILED_PRECONDITION', `node ${node.id} holds no replica of ${volumeId}`);
     await this.#grant(volumeId, node.id, true);
   }

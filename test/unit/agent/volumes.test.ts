@@ -2,7 +2,7 @@
 // thread boundary, the metadata store and everything between are real.
 
 import { afterEach, expect, test } from 'vitest';
-import type { ReignId, SnapshotId, VolumeId } from '../../../src/base/index.js';
+import { HoldfastError, type ReignId, type SnapshotId, type VolumeId } from '../../../src/base/index.js';
 import { type Bench, makeBench, nodeA, nodeB, replicaIds, until, volumeId, volumeRecord } from './fakes.js';
 
 const noKey = () => Buffer.alloc(0);
@@ -221,6 +221,42 @@ test('a reign granted to another node while the engine opened is not overruled',
   expect(b.engines[0]!.deposedBy).not.toBe(null);
   expect(b.exports.size).toBe(0);
   expect((await b.record()).engine).toMatchObject({ nodeId: nodeB });
+});
+
+test('an attach goes on by itself when a maintenance engine elsewhere took its reign, and not for ever', async () => {
+  for (const engine of [null, elsewhere(true).engine] as const) {
+    const b = await bench(volumeRecord());
+    let lost = 0;
+    b.failOpen = async () => {
+      if (lost++ < 2) {
+        const record = await b.record();
+        await b.put({ ...record, engine, epoch: record.epoch + 1, reignId: elsewhere(true).reignId });
+        throw new HoldfastError('ABORTED', 'promised another reign', { reason: 'StaleReign' });
+      }
+    };
+    expect((await b.volumes.openAttached(volumeId, noKey(), false)).epoch).toBe(5);
+    expect((await b.record()).engine).toMatchObject({ nodeId: nodeA, maintenance: false });
+    expect(b.exports.size).toBe(1);
+    lost = -100;
+    await b.volumes.close(volumeId, 0);
+    const { epoch } = await b.record();
+    await expect(b.volumes.openAttached(volumeId, noKey(), false)).rejects.toMatchObject({ reason: 'StaleReign' });
+    expect((await b.record()).epoch).toBeLessThan(epoch + 10);
+  }
+});
+
+test('an attach whose volume went to another node meanwhile gives up', async () => {
+  const b = await bench(volumeRecord());
+  let opens = 0;
+  b.failOpen = async () => {
+    opens++;
+    const record = await b.record();
+    const publications = record.publications.map((one) => ({ ...one, nodeId: nodeB }));
+    await b.put({ ...record, publications, epoch: record.epoch + 1, reignId: elsewhere(true).reignId });
+    throw new HoldfastError('ABORTED', 'promised another reign', { reason: 'StaleReign' });
+  };
+  await expect(b.volumes.openAttached(volumeId, noKey(), false)).rejects.toMatchObject({ code: 'ABORTED' });
+  expect(opens).toBe(1);
 });
 
 test('the in-sync set changes only for the reign that stands, once, and never to a lost replica', async () => {

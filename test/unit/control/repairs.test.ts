@@ -586,3 +586,42 @@ describe('a metadata store that went back in time', () => {
     expect(cluster.daemons.replicas.map((one) => one.replicaId)).toEqual([second!.id]);
   });
 });
+
+describe('a volume that is just being attached', () => {
+  it('is ordered at the node where it is to be used, and let alone after a lost race', async () => {
+    const cluster = await TestCluster.make({ nodes: fourNodes });
+    const { id, replicas } = await cluster.create('vol');
+    expect(replicas.map((one) => one.nodeId)).not.toContain('n4');
+    cluster.daemons.behind.add(replicas[2]!.id);
+    const { hook } = cluster.daemons;
+    const asked: string[] = [];
+    cluster.daemons.hook = async (call, node, when) => {
+      if (call === 'Members' && when === 'before') {
+        asked.push(node);
+        throw new HoldfastError('ABORTED', 'it lost its reign', { reason: 'StaleReign' });
+      }
+      await hook(call, node, when);
+    };
+    const publication = {
+      readOnly: false,
+      accessMode: 'SINGLE_NODE_WRITER',
+      accessType: 'mount',
+      publishedMs: 1,
+    } as const;
+    // The last has no replica.
+    for (const nodeId of [replicas[0]!.nodeId, replicas[1]!.nodeId, 'n4' as NodeId]) {
+      const left = replicas.find((one) => one.nodeId !== nodeId)!.nodeId;
+      await change(cluster, id, (now) => ({
+        ...now,
+        inSync: replicas.slice(0, 2).map((one) => one.id),
+        // Of the node where it was before.
+        engine: { nodeId: left, maintenance: false, openedMs: 1 },
+        publications: [{ nodeId, ...publication }],
+      }));
+      cluster.clock.nowMs += 61_000;
+      await cluster.heartbeats();
+      await cluster.control.repairs.round();
+      expect(asked.splice(0)).toEqual([nodeId]);
+    }
+  });
+});
