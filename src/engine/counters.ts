@@ -19,3 +19,14 @@ export function emptyCounters(): Counters {
     readRepairs: 0,
   };
 }
+
+/** With what others count. */
+export function shownCounters(
+  counters: Counters,
+  { bytesWritten: storedWriteBytes }: { readonly bytesWritten: number },
+  { movedBytes, reclaimedBytes }: { readonly movedBytes: number; readonly reclaimedBytes: number },
+  { bytesWritten: checkpointBytes }: { readonly bytesWritten: number },
+  { repairs: readRepairs }: { readonly repairs: number },
+): Counters {
+  return { ...counters, storedWriteBytes, movedBytes, checkpointBytes, reclaimedBytes, readRepairs };
+}

@@ -8,7 +8,8 @@ import type { BlockRequest } from './block-device.js';
 import { BlockHeat } from './block-heat.js';
 import { CatchUp } from './catch-up.js';
 import { Checkpointer } from './checkpointer.js';
-import { emptyCounters } from './counters.js';
+import { type CopyCounts, copyParameters, leastOf, sameCopies } from './copies.js';
+import { emptyCounters, shownCounters } from './counters.js';
 import { Dispatch } from './dispatch.js';
 import type { Engine, EngineOptions, EngineStatus, QosLimits } from './engine-api.js';
 import { EngineOrders } from './engine-orders.js';
@@ -61,7 +62,7 @@ export class VolumeEngine implements Engine {
   readonly #scrubber: Scrubber;
   readonly #counters = emptyCounters();
   readonly #dropped: readonly SegmentName[];
-  #minReplicas: number;
+  #copies: CopyCounts;
   #state: 'serving' | 'paused' | 'failed' | 'closed' = 'paused';
   #message = 'opening';
   #closedListeners: (() => void)[] = [];
@@ -73,7 +74,7 @@ export class VolumeEngine implements Engine {
     this.reign = options.reign;
     this.opening = log.end;
     this.readOnly = options.readOnly;
-    this.#minReplicas = options.volume.minReplicas;
+    this.#copies = options.volume;
     this.#logger = options.logger;
     this.#map = replayed.map;
     this.#table = table;
@@ -163,7 +164,7 @@ export class VolumeEngine implements Engine {
       set: this.#set,
       clock: options.clock,
       logger: options.logger,
-      minReplicas: () => this.#minReplicas,
+      minReplicas: () => this.#copies.minReplicas,
       clearRange: (block, count) => {
         this.#map.clearRange(block, count);
         this.#space.noteFreed();
@@ -179,7 +180,7 @@ export class VolumeEngine implements Engine {
       counters: this.#counters,
       readOnly: options.readOnly,
       keyless: options.volume.cipher !== 'none' && options.dataKey === null,
-      minReplicas: () => this.#minReplicas,
+      minReplicas: () => this.#copies.minReplicas,
       qos: options.volume.qos,
       clock: options.clock,
       closed: () => this.closed,
@@ -212,7 +213,7 @@ export class VolumeEngine implements Engine {
       keys,
       heat,
       canReseal: options.volume.cipher === 'none' || options.dataKey !== null,
-      mayWrite: () => this.#state === 'serving' && !this.readOnly && this.#set.inSyncCount >= this.#minReplicas,
+      mayWrite: () => this.#state === 'serving' && !this.readOnly && this.#set.inSyncCount >= this.#copies.minReplicas,
       durable: (seq) => this.#durable(seq),
       deleteSegments: (segments) => this.#deleteSegments(segments),
       won: () => this.#writes.retry(),
@@ -299,7 +300,7 @@ export class VolumeEngine implements Engine {
     await this.#space.start(this.#dropped);
     await this.#catchUp.loseIncomplete();
     for (const link of this.#set.links) if (link.state === 'unreachable') void this.#catchUp.bringBack(link);
-    this.#set.follow(this.#options.members, Math.max(this.#options.volume.replicas ?? 1, this.#minReplicas));
+    this.#set.follow(this.#options.members, leastOf(this.#copies));
     this.#maintenance.start();
     this.#logger.info(
       { epoch: reign.epoch, end: frame.seq, inSync: this.#set.inSync, allocatedBlocks: this.#map.allocatedBlocks },
@@ -365,6 +366,7 @@ export class VolumeEngine implements Engine {
     return {
       sizeBytes: this.sizeBytes,
       wrappedKey: this.#options.volume.wrappedKey,
+      parameters: copyParameters(this.#copies),
       setVersion: this.#set.setVersion,
       members,
       addReign: this.reign,
@@ -424,12 +426,13 @@ export class VolumeEngine implements Engine {
   setQos(qos: QosLimits): void {
     this.#dispatch.setQos(qos);
   }
-  follow(...[members, { replicas, minReplicas }]: Parameters<Engine['follow']>): ReturnType<Engine['follow']> {
+  follow(...[members, copies]: Parameters<Engine['follow']>): ReturnType<Engine['follow']> {
     this.#mustServe();
-    this.#minReplicas = minReplicas;
-    this.#set.follow(members, Math.max(replicas, minReplicas));
-    this.#writes.retry();
-    this.#dispatch.retry();
+    const same = sameCopies(copies, this.#copies);
+    this.#copies = copies;
+    this.#set.follow(members, leastOf(copies));
+    // Superblocks say how many there are to be, too, and who waits for fewer may go on.
+    if (!same) this.#setChanged();
     return this.#set.states((seq) => this.#table.bytesAfter(seq));
   }
 
@@ -446,25 +449,18 @@ export class VolumeEngine implements Engine {
   }
 
   status(): EngineStatus {
-    const paused = this.#state === 'serving' && this.#set.inSyncCount < this.#minReplicas;
+    const paused = this.#state === 'serving' && this.#set.inSyncCount < this.#copies.minReplicas;
     return {
       state: paused ? 'paused' : this.#state,
       message: paused
-        ? `${this.#set.inSyncCount} replicas in sync, ${this.#minReplicas} needed to accept writes`
+        ? `${this.#set.inSyncCount} replicas in sync, ${this.#copies.minReplicas} needed to accept writes`
         : this.#message,
       sizeBytes: this.sizeBytes,
       allocatedBytes: this.#map.allocatedBlocks * BLOCK_SIZE,
       storedBytes: this.#table.storedBytes,
       replicas: this.#set.states((seq) => this.#table.bytesAfter(seq)),
       snapshotIds: [...this.#map.snapshots].map((snapshot) => snapshot.snapshotId),
-      counters: {
-        ...this.#counters,
-        storedWriteBytes: this.#writer.bytesWritten,
-        movedBytes: this.#space.movedBytes,
-        checkpointBytes: this.#checkpointer.bytesWritten,
-        reclaimedBytes: this.#space.reclaimedBytes,
-        readRepairs: this.#reader.repairs,
-      },
+      counters: shownCounters(this.#counters, this.#writer, this.#space, this.#checkpointer, this.#reader),
     };
   }
 

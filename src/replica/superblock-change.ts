@@ -15,6 +15,7 @@ export function describeSuperblock(current: Superblock, update: DescribeUpdate):
     ...current,
     sizeBytes: update.sizeBytes ?? current.sizeBytes,
     wrappedKey: update.wrappedKey === undefined ? current.wrappedKey : update.wrappedKey,
+    parameters: { ...current.parameters, ...update.parameters },
     setVersion: update.setVersion ?? current.setVersion,
     members: update.members ?? current.members,
     flushed,

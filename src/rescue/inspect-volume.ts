@@ -138,9 +138,15 @@ function newestSuperblock(replicas: readonly FoundReplica[]): Superblock | null 
   let newest: Superblock | null = null;
   for (const { replica } of replicas) {
     const found = replica?.status.superblock;
-    if (found && (newest === null || found.promised.epoch > newest.promised.epoch)) newest = found;
+    if (found && (newest === null || isNewer(found, newest))) newest = found;
   }
   return newest;
+}
+
+/** One that left the set is not told any more what the volume is to be. */
+function isNewer(one: Superblock, other: Superblock): boolean {
+  if (one.promised.epoch !== other.promised.epoch) return one.promised.epoch > other.promised.epoch;
+  return one.setVersion > other.setVersion;
 }
 
 export function isMember({ replica }: FoundReplica, member: Member): boolean {

@@ -160,6 +160,7 @@ export function parseDescribe(body: Buffer): DescribeUpdate {
   return {
     sizeBytes: optional(value.sizeBytes, (size) => safe(size, 'sizeBytes')),
     wrappedKey: optional(value.wrappedKey, (key) => orNull(key, parseKey)),
+    parameters: optional(value.parameters, parseParameters),
     setVersion: optional(value.setVersion, (version) => safe(version, 'setVersion')),
     members: optional(value.members, (members) => list(members, 'members', parseMember)),
     flushed: optional(value.flushed, parsePoint),

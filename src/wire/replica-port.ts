@@ -57,6 +57,8 @@ export interface ReplicaEvents {
 export interface DescribeUpdate {
   readonly sizeBytes?: number;
   readonly wrappedKey?: WrappedKey | null;
+  /** Those that changed. */
+  readonly parameters?: Readonly<Record<string, string>>;
   readonly setVersion?: number;
   readonly members?: readonly Member[];
   readonly flushed?: LogPoint;

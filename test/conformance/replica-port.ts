@@ -202,7 +202,7 @@ export function replicaPortConformance(name: string, makeRig: () => Promise<Port
     });
 
     it('keeps what it is told to describe', async () => {
-      const { port } = await fenced(await rig.connect(), reignOf(2));
+      const { port, status } = await fenced(await rig.connect(), reignOf(2));
       const maker = new FrameMaker(reignOf(2));
       const frame = maker.next();
       appendAll(port, [frame]);
@@ -216,6 +216,7 @@ export function replicaPortConformance(name: string, makeRig: () => Promise<Port
         sizeBytes: 2 ** 31,
         wrappedKey: { cipher: 'c', wrappedBy: 'w', blob: 'b' },
         addReign: reignOf(2),
+        parameters: { minReplicas: '2' },
         setVersion: 7,
         checkpoint: place(0),
       });
@@ -226,6 +227,7 @@ export function replicaPortConformance(name: string, makeRig: () => Promise<Port
         sizeBytes: 2 ** 31,
         wrappedKey: { cipher: 'c', wrappedBy: 'w', blob: 'b' },
         reigns: [reignOf(2)],
+        parameters: { ...status.superblock.parameters, minReplicas: '2' },
         setVersion: 7,
         checkpoint: place(1),
         previousCheckpoint: place(0),

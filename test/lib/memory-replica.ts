@@ -295,7 +295,7 @@ class MemoryPort implements ReplicaPort {
   }
   async describe(update: DescribeUpdate): Promise<void> {
     await this.#turn();
-    const { checkpoint, addReign, ...rest } = update;
+    const { checkpoint, addReign, parameters, ...rest } = update;
     const before = this.#replica.superblock;
     const reigns =
       addReign && !before.reigns.some((reign) => reign.epoch === addReign.epoch)
@@ -304,6 +304,7 @@ class MemoryPort implements ReplicaPort {
     this.#replica.superblock = {
       ...before,
       ...rest,
+      parameters: { ...before.parameters, ...parameters },
       reigns,
       ...(checkpoint && checkpoint.coveredThrough !== before.checkpoint?.coveredThrough
         ? { checkpoint, previousCheckpoint: before.checkpoint }

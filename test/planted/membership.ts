@@ -216,6 +216,15 @@ export const membershipBugs: readonly MembershipBug[] = [
     tests: control,
   },
   {
+    name: 'leave the number of replicas in superblocks as it was',
+    breaks: 'promise 8',
+    file: 'src/replica/superblock-change.ts',
+    edits: [
+      ['    parameters: { ...current.parameters, ...update.parameters },', '    parameters: current.parameters,'],
+    ],
+    tests: ['test/unit/rescue/metadata.test.ts'],
+  },
+  {
     name: 'delete by the word of a store that went back in time',
     breaks: 'section 6: a store that went back',
     file: 'src/replica/replica-host.ts',

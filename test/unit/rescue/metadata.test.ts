@@ -180,6 +180,34 @@ it('refuses a volume of which a member was not found, unless the loss is accepte
   );
 });
 
+it('goes by the number of replicas that the volume has now, not by the one it began with', async () => {
+  rig.volume = { replicas: 3 };
+  let engine = await rig.open();
+  await write(engine, 0, randomBytes(MiB));
+  engine.follow(
+    rig.members().map((member, i) => ({ ...member, leaving: i > 0 })),
+    { replicas: 1, minReplicas: 1 },
+  );
+  await eventually(() => rig.inSync.length === 1, 'the others left');
+  await flush(engine);
+  await engine.close();
+  await rig.stopAll();
+  for (const i of [1, 2]) rmSync(rig.directory(i), { recursive: true });
+  expect((await rescue('metadata', '--out', out, ...rig.paths(0, 1, 2))).code).toBe(0);
+  expect((await stored<VolumeRecord>(keyOf.volume(rigVolume)))!.parameters).toMatchObject({ replicas: 1 });
+  // Told at the next open, when nobody was there to be told. Then one that is missing is missed.
+  rmSync(out);
+  rig.volume = { replicas: 2, minReplicas: 2 };
+  await rig.start(0);
+  engine = await rig.open({ members: rig.members().slice(0, 1) });
+  await engine.close();
+  await rig.stopAll();
+  await expect(rescue('metadata', '--out', out, ...rig.paths(0))).rejects.toThrow('nothing was written');
+  await rescue('metadata', '--out', out, '--accept-loss', rigVolume, ...rig.paths(0));
+  const { parameters } = (await stored<VolumeRecord>(keyOf.volume(rigVolume)))!;
+  expect(parameters).toMatchObject({ replicas: 2, minReplicas: 2 });
+});
+
 it('leaves out a volume by command only', async () => {
   await leaveTwoBehind();
   await expect(rescue('metadata', '--out', out, '--leave-out', rigVolume, ...rig.paths(0))).rejects.toThrow(
