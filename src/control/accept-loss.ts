@@ -15,7 +15,15 @@ import {
   printable,
   type ReplicaId,
 } from '../base/index.js';
-import { type AuditRecord, givenUp, keyOf, type ReplicaRecord, restored, type VolumeRecord } from '../meta/index.js';
+import {
+  type AuditRecord,
+  calledBack,
+  givenUp,
+  keyOf,
+  type ReplicaRecord,
+  restored,
+  type VolumeRecord,
+} from '../meta/index.js';
 import type { holdfast, KeyedLocks } from '../rpc/index.js';
 import type { Daemons } from './daemons.js';
 import { isUnreachable } from './engine-orders.js';
@@ -103,7 +111,8 @@ export class LossAcceptance {
 
   async #give(record: VolumeRecord, { lost, survivors }: Verdict, message: string): Promise<void> {
     await this.#options.records.change<VolumeRecord>(keyOf.volume(record.id), (now) => {
-      const stands = ({ id, state }: ReplicaRecord) => now.replicas.some((one) => one.id === id && one.state === state);
+      const stands = ({ id, state, spare }: ReplicaRecord) =>
+        now.replicas.some((one) => one.id === id && one.state === state && one.spare === spare);
       const same = now.epoch === record.epoch && now.setVersion === record.setVersion;
       if (!isKept(now) || !same || !survivors.every(stands))
         throw new HoldfastError('ABORTED', `volume ${record.id} was opened or changed meanwhile; look again`, {
@@ -115,8 +124,8 @@ export class LossAcceptance {
       const next = (one: ReplicaRecord) =>
         gone.has(one.id)
           ? givenUp(one, epoch, message)
-          : one.state === 'lost' && chosen.has(one.id)
-            ? restored(one)
+          : chosen.has(one.id) && !now.inSync.includes(one.id)
+            ? atHand(one)
             : one;
       const areMembers = survivors.every(({ id }) => now.inSync.includes(id));
       return {
@@ -210,9 +219,14 @@ export class LossAcceptance {
   }
 }
 
-/** May be gone on from: never was lost, or only by an acceptance that can be gone back on. */
-function isCandidate({ state, givenUpEpoch }: ReplicaRecord): boolean {
-  return state === 'ok' || (state === 'lost' && givenUpEpoch !== undefined);
+/** May be gone on from: never was lost, or only by an acceptance that can be gone back on. One that was let go has still all its data. */
+function isCandidate({ state, givenUpEpoch, spare }: ReplicaRecord): boolean {
+  return state === 'ok' || (state === 'lost' && givenUpEpoch !== undefined) || spare === true;
+}
+
+function atHand(replica: ReplicaRecord): ReplicaRecord {
+  if (replica.state === 'lost') return restored(replica);
+  return replica.spare === true ? calledBack(replica) : replica;
 }
 
 /** A sentence, or empty: it is there and can be used. */

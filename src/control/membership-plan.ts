@@ -2,12 +2,20 @@
 // nodes. Repairs carries it out, and asks again.
 //
 // The order is the safety: a new replica is in sync before an old one may go (grow before shrink); one that goes is first told to leave,
-// is then taken out of the in-sync set by the volume's engine, and only a replica that the store's set does not name any more is deleted.
+// is then taken out of the in-sync set by the volume's engine, and only a replica that the store's set does not name any more is deleted:
+// a good one not before the engine itself shows enough others, and it is called back when they are missing until then.
 //
 //   want more than stay ──▶ grow ──▶ create ──▶ follow (the engine brings it in) ──▶ [in sync] ──▶ leave (what is lost, drained or too
 //   much) ──▶ follow (the engine takes it out) ──▶ [out of the set] ──▶ retire ──▶ [not named any more]
 
-import { hasLeft, isAbandoned, type LeaveReason, type ReplicaRecord, type VolumeRecord } from '../meta/index.js';
+import {
+  hasLeft,
+  isAbandoned,
+  isAtHand,
+  type LeaveReason,
+  type ReplicaRecord,
+  type VolumeRecord,
+} from '../meta/index.js';
 import { isDrained, type NodeView } from './nodes.js';
 import { labelOf } from './topology.js';
 
@@ -34,6 +42,8 @@ export type MembershipStep =
   /** Named but not formatted yet. */
   | { readonly kind: 'create'; readonly replica: ReplicaRecord }
   | { readonly kind: 'leave'; readonly replica: ReplicaRecord; readonly reason: LeaveReason }
+  /** It was let go, and copies are missing after all. */
+  | { readonly kind: 'call-back'; readonly replica: ReplicaRecord }
   /** The volume's engine has to bring its in-sync set there. */
   | { readonly kind: 'follow' }
   /** Nothing can be done until a node is back, or counts as gone. */
@@ -93,6 +103,10 @@ export function nextStep(record: VolumeRecord, facts: MembershipFacts): Membersh
   if (abandoned !== undefined && !record.inSync.includes(abandoned.id))
     return { kind: 'leave', replica: abandoned, reason: 'abandoned' };
 
+  const spare = record.replicas.find((replica) => isAtHand(record, replica) && isAlive(replica));
+  if (spare !== undefined && here.filter((replica) => isInSync(replica) && isAlive(replica)).length < wanted)
+    return { kind: 'call-back', replica: spare };
+
   const unmade = here.filter(({ state }) => state === 'creating');
   const futile = unmade.find((replica) => doomOf(record, replica, facts) !== null || !isAlive(replica));
   if (futile !== undefined) return { kind: 'leave', replica: futile, reason: 'given-up' };
@@ -100,8 +114,8 @@ export function nextStep(record: VolumeRecord, facts: MembershipFacts): Membersh
   const staying = here.filter((replica) => doomOf(record, replica, facts) === null);
   const drained = here.filter((replica) => doomOf(record, replica, facts) === 'drained' && isInSync(replica));
   const missing = wanted - staying.length;
-  // More outside of the set than there are to be in it: others would not fare better.
-  const outside = here.filter((replica) => replica.state === 'ok' && !isInSync(replica));
+  // More outside of the set than there are to be in it, though their nodes answer: others would not fare better.
+  const outside = here.filter((replica) => replica.state === 'ok' && !isInSync(replica) && isAlive(replica));
   if (missing > 0 && facts.noPlace !== true && outside.length <= wanted)
     return { kind: 'grow', count: missing, urgent: staying.length + drained.length < wanted };
   const [first] = unmade;
@@ -118,7 +132,12 @@ export function nextStep(record: VolumeRecord, facts: MembershipFacts): Membersh
   if (leaving || behind.some(isAlive)) return { kind: 'follow' };
   if (behind.length === 0 && whole.length >= wanted) return { kind: 'none' };
   const away = staying.filter((replica) => !isAlive(replica));
-  return away.length === 0 ? { kind: 'none' } : { kind: 'wait', message: `no sign of life from ${namesOf(away)}` };
+  if (away.length > 0) return { kind: 'wait', message: `no sign of life from ${namesOf(away)}` };
+  if (missing <= 0) return { kind: 'none' };
+  return {
+    kind: 'wait',
+    message: `${missing} copies are missing, and ${outside.length} are there that are not in sync`,
+  };
 }
 
 function namesOf(replicas: readonly ReplicaRecord[]): string {

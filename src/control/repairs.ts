@@ -95,6 +95,8 @@ export class Repairs {
   /** Since when a place has been waited for, by replica. */
   readonly #making = new Map<string, number>();
   readonly #refusals = new Map<VolumeId, Map<PoolId, Refusal>>();
+  /** Volumes of which a replica was being copied to, as of the last look. */
+  readonly #copying = new Set<VolumeId>();
   readonly #startedMs: number;
   #scanned = false;
   #changed = false;
@@ -237,8 +239,9 @@ export class Repairs {
     for (const id of this.#pending) {
       const record = await this.#options.records.volume(id);
       if (record === undefined || !isKept(record)) continue;
-      if (record.replicas.some((replica) => isBeingMade(record, replica, facts))) rebuilding++;
       const { kind } = nextStep(record, facts);
+      const making = record.replicas.some((replica) => isBeingMade(record, replica, facts));
+      if (making && (kind === 'create' || this.#copying.has(id))) rebuilding++;
       // One that can't go on, for want of a place or of a node, does not hold up the others.
       if (kind === 'grow') waiting.push(...(due.includes(id) ? [record] : []));
       else if (kind !== 'wait') for (const node of drainedNodes(record, facts)) turns.set(node, id);
@@ -271,8 +274,9 @@ export class Repairs {
       return false;
     }
     for (const replicaId of record.inSync) this.#stalls.delete(replicaId);
+    const step = nextStep(record, pass.facts);
     let stuck: unknown;
-    for (const replica of replicasToRetire(record)) {
+    for (const replica of step.kind === 'call-back' ? [] : replicasToRetire(record)) {
       try {
         await this.#options.steps.retire(record, replica);
         return true;
@@ -281,7 +285,7 @@ export class Repairs {
         stuck = error;
       }
     }
-    const goesOn = await this.#carryOut(record, nextStep(record, pass.facts), pass);
+    const goesOn = await this.#carryOut(record, step, pass);
     if (goesOn || stuck === undefined) return goesOn;
     const note = this.#notes.get(id);
     this.#backoff.failed(id, this.#options.clock.monotonicMs());
@@ -308,8 +312,14 @@ export class Repairs {
       case 'leave':
         await steps.leave(id, step.replica.id, pass.facts);
         return true;
+      case 'call-back':
+        await steps.callBack(id, step.replica.id, pass.facts);
+        return true;
       case 'follow': {
         const states = await steps.follow(id);
+        const source = states.some(({ state }) => state === 'in-sync');
+        if (source && states.some(({ state }) => state === 'catching-up')) this.#copying.add(id);
+        else this.#copying.delete(id);
         for (const state of states) await this.#noteProgress(record, state, states);
         const behind = states.reduce((sum, { behind_bytes }) => sum + behind_bytes, 0);
         const trouble = states.flatMap(({ node_id, message }) => (message === '' ? [] : [`${node_id}: ${message}`]));
@@ -332,11 +342,11 @@ export class Repairs {
     }
     pass.slots.left--;
     try {
-      await steps.grow(id, step.count, pass.facts, this.#refusedBy(id));
+      await this.#growBy(id, step.count, pass);
       return true;
     } catch (error) {
       pass.slots.left++;
-      if (!(error instanceof HoldfastError && error.code === 'RESOURCE_EXHAUSTED')) throw error;
+      if (!isNoPlace(error)) throw error;
       // A place of which nothing is left, or nothing of use, can be used again.
       if (await steps.dropUseless(record, pass.facts)) return true;
       const other = nextStep(record, { ...pass.facts, noPlace: true });
@@ -346,6 +356,21 @@ export class Repairs {
       this.#backoff.failed(id, clock.monotonicMs());
       return false;
     }
+  }
+
+  /** As many as there are places for. Throws RESOURCE_EXHAUSTED, of the whole number, when there is none for a single one. */
+  async #growBy(id: VolumeId, count: number, pass: Pass): Promise<void> {
+    const { steps } = this.#options;
+    let refusal: unknown;
+    for (let fewer = count; fewer > 0; fewer--) {
+      try {
+        return await steps.grow(id, fewer, pass.facts, this.#refusedBy(id));
+      } catch (error) {
+        if (!isNoPlace(error)) throw error;
+        refusal ??= error;
+      }
+    }
+    throw refusal;
   }
 
   /** A replica whose disk does not answer is as good as gone, though its node is there. */
@@ -420,7 +445,12 @@ export class Repairs {
     for (const replica of record?.replicas ?? []) this.#stalls.delete(replica.id);
     this.#pending.delete(id);
     this.#notes.delete(id);
+    this.#copying.delete(id);
   }
+}
+
+function isNoPlace(error: unknown): boolean {
+  return error instanceof HoldfastError && error.code === 'RESOURCE_EXHAUSTED';
 }
 
 /** Nodes that the volume is to leave by order. */

@@ -2,8 +2,8 @@
 // those that have left. No state of its own: each step reads the record, changes it by compare-and-swap, and may be repeated or cut short
 // anywhere.
 //
-// Invariant: data is deleted only of a replica that is `leaving` in a record whose in-sync set does not name it. From there it can't come
-// back into the set: the agents refuse it (replica-states.ts).
+// Invariant: data is deleted only of a replica that is `leaving`, and not spare, in a record whose in-sync set does not name it. From there
+// it can't come back into the set: the agents refuse it (replica-states.ts).
 
 import {
   HoldfastError,
@@ -16,7 +16,17 @@ import {
   unavailable,
   type VolumeId,
 } from '../base/index.js';
-import { hasLeft, keyOf, type LeaveReason, moved, type ReplicaRecord, type VolumeRecord } from '../meta/index.js';
+import {
+  calledBack,
+  condemned,
+  hasLeft,
+  keyOf,
+  type LeaveReason,
+  moved,
+  type ReplicaRecord,
+  toLeave,
+  type VolumeRecord,
+} from '../meta/index.js';
 import type { holdfast, KeyedLocks } from '../rpc/index.js';
 import type { Daemons } from './daemons.js';
 import { type EngineOrders, isUnreachable } from './engine-orders.js';
@@ -166,9 +176,19 @@ export class ReplicaSteps {
     await this.#options.records.change<VolumeRecord>(keyOf.volume(id), (now) => {
       const step = isKept(now) ? nextStep(now, facts) : undefined;
       if (step?.kind !== 'leave' || step.replica.id !== replicaId) return 'unchanged';
-      return withReplica(now, moved(step.replica, 'leaving', sentences[step.reason]));
+      return withReplica(now, toLeave(step.replica, sentences[step.reason]));
     });
     this.#options.logger.info({ volume: id, replica: replicaId }, 'replica is to leave');
+  }
+
+  /** Takes one that was let go back, if that is still what the record asks for. */
+  async callBack(id: VolumeId, replicaId: ReplicaId, facts: MembershipFacts): Promise<void> {
+    await this.#options.records.change<VolumeRecord>(keyOf.volume(id), (now) => {
+      const step = isKept(now) ? nextStep(now, facts) : undefined;
+      if (step?.kind !== 'call-back' || step.replica.id !== replicaId) return 'unchanged';
+      return withReplica(now, calledBack(step.replica));
+    });
+    this.#options.logger.warn({ volume: id, replica: replicaId }, 'copies are missing: replica is called back');
   }
 
   /**
@@ -231,7 +251,10 @@ export class ReplicaSteps {
     return answer.replicas;
   }
 
-  /** Deletes a replica that has left, then its name. Throws UNAVAILABLE when its node does not answer. */
+  /**
+   * Deletes a replica that has left, then its name. Throws UNAVAILABLE when its node does not answer, and while too few others are in sync to
+   * do without one that is good.
+   */
   async retire(record: VolumeRecord, replica: ReplicaRecord): Promise<void> {
     const { nodes, orders, daemons, logger } = this.#options;
     const node = await nodes.get(replica.nodeId);
@@ -246,6 +269,7 @@ export class ReplicaSteps {
       throw unavailable(
         `node ${node.id}, where a replica is to be deleted, is silent; if it never returns, "holdfast forget ${node.id}"`,
       );
+    if (replica.spare === true && !(await this.#condemn(record, replica))) return;
     const request = { volume_id: record.id, replica_id: replica.id, ...knownOf(record) };
     await daemons.replica(node).Retire(request, { deadlineMs: ORDER_DEADLINE_MS });
     await this.#options.records.change<VolumeRecord>(keyOf.volume(record.id), (now) => {
@@ -254,6 +278,25 @@ export class ReplicaSteps {
       return { ...now, replicas: now.replicas.filter((one) => one !== current) };
     });
     logger.info({ volume: record.id, node: replica.nodeId, replica: replica.id }, 'replica deleted');
+  }
+
+  /** By the word of the engine: what the record and heartbeats say may be old. False when it is not to be deleted any more. */
+  async #condemn({ id, replicas, parameters }: VolumeRecord, replica: ReplicaRecord): Promise<boolean> {
+    const staying = new Set<string>(replicas.filter(({ state }) => state === 'ok').map((one) => one.id));
+    const states = await this.follow(id);
+    const whole = states.filter((one) => one.state === 'in-sync' && staying.has(one.replica_id)).length;
+    if (whole < parameters.replicas) {
+      throw unavailable(
+        `the replica on node ${replica.nodeId} is kept until ${parameters.replicas} others are in sync, ${whole} are`,
+      );
+    }
+    let done = false;
+    await this.#options.records.change<VolumeRecord>(keyOf.volume(id), (now) => {
+      const current = now.replicas.find((one) => one.id === replica.id);
+      done = current !== undefined && isKept(now) && hasLeft(now, current);
+      return done && current?.spare === true ? withReplica(now, condemned(current)) : 'unchanged';
+    });
+    return done;
   }
 
   async #change(

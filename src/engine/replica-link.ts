@@ -7,7 +7,7 @@
 //   any ──ordered to leave, and neither in the set nor in a proposed one──▶ gone (port closed, link forgotten)
 //
 // A replica that is ordered to leave while it counts goes on counting until the store has confirmed a set without it; one that is
-// on its way into the set is not asked for any more. `gone` is final: the same replica never comes back under its id.
+// on its way into the set is not asked for any more. `gone` is final for the link: a replica that is called back gets a new one.
 
 import type { EngineMember, EngineReplicaState } from './engine-api.js';
 import type { ReplicaPort } from './replica-port.js';

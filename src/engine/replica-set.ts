@@ -424,8 +424,9 @@ export class ReplicaSet {
       (link) => this.#joining.has(link) && link.ready && !link.leaving && !present.includes(link),
     );
     const staying = present.filter((link) => !link.leaving);
-    // What is ordered to leave stays in the place of what is missing, and the last one always.
-    const missing = Math.max(0, this.#least - staying.length - join.length);
+    // What is ordered to leave stays in the place of what is missing or not durable yet, and the last one always.
+    const whole = staying.filter((link) => link.state === 'in-sync' || link.ready).length;
+    const missing = Math.max(0, this.#least - whole - join.length);
     const kept = present.filter((link) => link.leaving).slice(0, missing);
     const stay = [...staying, ...kept];
     const members = [...stay, ...join].map((link) => link.member.replicaId);

@@ -15,7 +15,19 @@ export {
 export type * from './records.js';
 export { keyOf } from './records.js';
 export { openRemoteStore, type RemoteStoreOptions } from './remote-store.js';
-export { givenUp, hasLeft, isAbandoned, type LeaveReason, mayBeInSync, moved, restored } from './replica-states.js';
+export {
+  calledBack,
+  condemned,
+  givenUp,
+  hasLeft,
+  isAbandoned,
+  isAtHand,
+  type LeaveReason,
+  mayBeInSync,
+  moved,
+  restored,
+  toLeave,
+} from './replica-states.js';
 export { createSqliteStore, openSqliteStore, type SqliteStoreOptions } from './sqlite-store.js';
 export { type Updated, type UpdateOptions, update } from './update.js';
 export { checkKey } from './validate.js';

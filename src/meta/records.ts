@@ -73,6 +73,8 @@ export interface ReplicaRecord {
    * further acceptance may go back to it.
    */
   readonly givenUpEpoch?: number;
+  /** Of a leaving one: it has the volume's data, nothing was ordered yet that deletes it, and it goes back when copies are missing. */
+  readonly spare?: true;
   /** Sentence for people when state is lost or leaving. */
   readonly message?: string;
 }

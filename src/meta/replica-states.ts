@@ -5,6 +5,7 @@
 //                  │                    │ surplus, drained, replaced, given up with its data  │ the same, or nothing is there
 //                  │ given up           ▼                                                    ▼
 //                  └───────────────▶ leaving ◀──────────────────────────────────────────────┘
+//                                       │      └──spare, and copies are missing──▶ ok
 //                                       │ out of the in-sync set, and its data deleted or its node forgotten
 //                                       ▼
 //                                   (no longer named)
@@ -13,9 +14,11 @@
 // ok        formatted. In the in-sync set, or to be brought there by the volume's engine.
 // lost      never connected again, never re-admitted under this id. Set by the engine, or by an accepted loss, which may be gone back on
 //           until the volume has opened without it.
-// leaving   the engine takes it out of the in-sync set; nobody brings it back. Data is deleted only once the store's set is without it.
+// leaving   the engine takes it out of the in-sync set. Data is deleted only once the store's set is without it, and of one that was
+//           good only when the engine itself shows as many others in sync as there are to be. Until then it is `spare`: the mark goes
+//           before the order that deletes it, and without the mark nothing brings it back.
 //
-// An id names one replica for good: what comes back is a new replica with a new id and a new incarnation. So a set change that was
+// An id names one replica for good: what is made anew is a new replica with a new id and a new incarnation. So a set change that was
 // delayed can only name a replica that is still the one that was meant, or one that is refused.
 
 import { assert } from '../base/index.js';
@@ -28,19 +31,42 @@ const next: Readonly<Record<ReplicaState, readonly ReplicaState[]>> = {
   creating: ['ok', 'leaving'],
   ok: ['lost', 'leaving'],
   lost: ['leaving'],
-  leaving: [],
+  leaving: ['ok'],
 };
 
 /** The replica in its next state. A move that the drawing does not show is a bug. */
 export function moved(replica: ReplicaRecord, state: ReplicaState, message = ''): ReplicaRecord {
   assert(next[replica.state].includes(state), `a replica does not go from ${replica.state} to ${state}`);
-  const { message: _, ...rest } = replica;
+  const { message: _, spare: __, ...rest } = replica;
   return { ...rest, state, ...(message === '' ? {} : { message }) };
+}
+
+/** Told to leave because others are to take its place, or it is one too many. A good one stays at hand. */
+export function toLeave(replica: ReplicaRecord, message: string): ReplicaRecord {
+  const next = moved(replica, 'leaving', message);
+  return replica.state === 'ok' ? { ...next, spare: true } : next;
+}
+
+/** Out of the set, with its data: it may go back. */
+export function isAtHand(record: Pick<VolumeRecord, 'inSync'>, replica: ReplicaRecord): boolean {
+  return replica.spare === true && hasLeft(record, replica);
+}
+
+/** It is to be brought up to date again, as after an absence. */
+export function calledBack(replica: ReplicaRecord): ReplicaRecord {
+  assert(replica.spare === true, 'only what is spare comes back');
+  return moved(replica, 'ok');
+}
+
+/** From now on its data may be deleted. */
+export function condemned(replica: ReplicaRecord): ReplicaRecord {
+  const { spare: _, ...rest } = replica;
+  return rest;
 }
 
 /** Given up by an accepted loss that grants `epoch`. Lost, also when it was to leave, until the volume has opened without it; then it leaves. */
 export function givenUp(replica: ReplicaRecord, epoch: number, message: string): ReplicaRecord {
-  return { ...replica, state: 'lost', givenUpEpoch: epoch, message };
+  return { ...condemned(replica), state: 'lost', givenUpEpoch: epoch, message };
 }
 
 /** Chosen after all by a further acceptance, before its data was deleted: the only way back from `lost`. */

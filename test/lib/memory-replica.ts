@@ -56,6 +56,8 @@ export class MemoryReplica {
   /** Set to hold acknowledgements back until released. */
   paused = false;
   syncs = 0;
+  /** Not null: syncs wait in it until they are called. */
+  heldSyncs: (() => void)[] | null = null;
   /** Calls of read() by the current and former ports. */
   reads = 0;
   bytesWritten = 0;
@@ -229,6 +231,8 @@ class MemoryPort implements ReplicaPort {
     replica.bytesWritten += bytes.length;
   }
   sync(throughSeq: number, done: (error: Error | null) => void): void {
+    const { heldSyncs } = this.#replica;
+    if (heldSyncs !== null) return void heldSyncs.push(() => this.sync(throughSeq, done));
     setImmediate(() => {
       if (this.#dead) return done(this.#dead);
       this.#replica.syncs++;

@@ -8,7 +8,11 @@ export interface MembershipBug extends PlantedBug {
   readonly tests: readonly string[];
 }
 
-const control = ['test/unit/control/repairs.test.ts', 'test/unit/control/operator.test.ts'];
+const control = [
+  'test/unit/control/repairs.test.ts',
+  'test/unit/control/operator.test.ts',
+  'test/unit/control/missing-copies.test.ts',
+];
 const engine = ['test/unit/engine/follow.test.ts', 'test/unit/engine/follow-random.test.ts'];
 const agent = ['test/unit/agent/membership.test.ts'];
 
@@ -239,6 +243,72 @@ export const membershipBugs: readonly MembershipBug[] = [
       [
         'if (wasReady(record)) return { epoch: record.epoch, set_version: record.setVersion };',
         'if (wasReady(record)) return { epoch: 2 ** 40, set_version: 2 ** 40 };',
+      ],
+    ],
+    tests: control,
+  },
+  {
+    name: 'delete a good replica by the word of the record',
+    breaks: 'decision 033',
+    file: 'src/control/replica-steps.ts',
+    edits: [['if (whole < parameters.replicas) {', 'if (whole < 0) {']],
+    tests: control,
+  },
+  {
+    name: 'never call a replica back',
+    breaks: 'decision 033',
+    file: 'src/control/membership-plan.ts',
+    edits: [['if (spare !== undefined && here', 'if (spare?.spare === undefined && here']],
+    tests: control,
+  },
+  {
+    name: 'make all copies that are missing or none',
+    breaks: 'decision 033',
+    file: 'src/control/repairs.ts',
+    edits: [['for (let fewer = count; fewer > 0; fewer--) {', 'for (let fewer = count; fewer === count; fewer--) {']],
+    tests: control,
+  },
+  {
+    name: 'let volumes that wait fill the slots of rebuilds',
+    breaks: 'decision 033',
+    file: 'src/control/repairs.ts',
+    edits: [["if (making && (kind === 'create' || this.#copying.has(id))) rebuilding++;", 'if (making) rebuilding++;']],
+    tests: control,
+  },
+  {
+    name: 'count the dead among the copies that would not fare better',
+    breaks: 'decision 033',
+    file: 'src/control/membership-plan.ts',
+    edits: [
+      [
+        "replica.state === 'ok' && !isInSync(replica) && isAlive(replica));",
+        "replica.state === 'ok' && !isInSync(replica));",
+      ],
+    ],
+    tests: control,
+  },
+  {
+    name: 'let one go for a member that is not durable yet',
+    breaks: 'promise 1',
+    file: 'src/engine/replica-set.ts',
+    edits: [["staying.filter((link) => link.state === 'in-sync' || link.ready).length", 'staying.length']],
+    tests: engine,
+  },
+  {
+    name: 'lose an attach to a maintenance engine',
+    breaks: 'promise 9',
+    file: 'src/agent/volumes.ts',
+    edits: [['if (!lost || attempt === attachAttemptsMax', 'if (!lost || attempt > 0']],
+    tests: ['test/unit/agent/volumes.test.ts'],
+  },
+  {
+    name: 'order elsewhere while a volume is being attached',
+    breaks: 'promise 9',
+    file: 'src/control/engine-orders.ts',
+    edits: [
+      [
+        'const preferred = record.publications[0]?.nodeId ?? record.engine?.nodeId;',
+        'const preferred = record.engine?.nodeId ?? record.publications[0]?.nodeId;',
       ],
     ],
     tests: control,

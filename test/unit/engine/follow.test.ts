@@ -221,6 +221,41 @@ describe('a replica that is to leave', () => {
     engine.depose('test');
   }, 20_000);
 
+  it('stays in the place of a member that is back and not durable yet', async () => {
+    const rig = new EngineRig(3);
+    const engine = await rig.open();
+    await write(engine, 0, Buffer.alloc(4096, 1));
+    const [, back, leaving] = rig.replicas as [MemoryReplica, MemoryReplica, MemoryReplica];
+    rig.storeDown = true;
+    const held: (() => void)[] = [];
+    back.heldSyncs = held;
+    back.disconnect();
+    engine.follow(without(rig.members(), 2), copies(2));
+    await eventually(() => held.length > 0, 'it has everything again, in its page cache');
+    rig.storeDown = false;
+    await sleep(500);
+    expect(rig.inSync).toContain(leaving.superblock.replicaId);
+    back.heldSyncs = null;
+    for (const sync of held) sync();
+    await eventually(() => !rig.inSync.includes(leaving.superblock.replicaId), 'it leaves when the other is durable');
+    expect(rig.inSync).toContain(back.superblock.replicaId);
+    engine.depose('test');
+  }, 20_000);
+
+  it('comes back when it is called, after it has left', async () => {
+    const rig = new EngineRig(3);
+    const engine = await rig.open();
+    await write(engine, 0, Buffer.alloc(4096, 1));
+    engine.follow(without(rig.members(), 2), copies(2));
+    await eventually(() => rig.inSync.length === 2, 'it leaves');
+    const data = randomBytes(4096);
+    await write(engine, 0, data);
+    engine.follow(rig.members(), copies(3));
+    await eventually(() => rig.inSync.length === 3, 'it is back');
+    sameLog(rig.replicas[0]!, rig.replicas[2]!);
+    engine.depose('test');
+  }, 20_000);
+
   it('stays while too few others are in sync', async () => {
     const rig = new EngineRig(2);
     const engine = await rig.open();
