@@ -20,6 +20,7 @@ import { type FlagSpec, Flags } from './flags.js';
 import {
   csiAddress,
   openCertificates,
+  peerAddress,
   securityFlags,
   securityUsage,
   type TlsDirectory,
@@ -85,7 +86,7 @@ export function parseControllerConfig(
   const tls = tlsDirectory(flags);
   return {
     csiAddress: csiAddress(flags.text('csi-address', environment.CSI_ENDPOINT || undefined), tls),
-    controlAddress: flags.text('control-address'),
+    controlAddress: peerAddress('control-address', flags.text('control-address'), tls),
     database: flags.text('database'),
     logLevel: flags.logLevel(),
     maxVolumesPerNode: flags.integer('max-volumes-per-node', 0, 0, MAX_VOLUMES_PER_NODE),

@@ -21,6 +21,7 @@ import { openRunDirectory } from './run-directory.js';
 import {
   csiAddress,
   openCertificates,
+  peerAddress,
   securityFlags,
   securityUsage,
   type TlsDirectory,
@@ -75,7 +76,7 @@ export function parseNodeConfig(
   const tls = tlsDirectory(flags);
   return {
     nodeId,
-    controller: flags.text('controller'),
+    controller: peerAddress('controller', flags.text('controller'), tls),
     csiAddress: csiAddress(flags.text('csi-address'), tls),
     runDir: flags.text('run-dir', '/run/holdfast'),
     maxVolumes: flags.integer('max-volumes-per-node', 0, 0, maxVolumesMax),

@@ -6,13 +6,13 @@ import { formatBytes, invalid, realClock, silentLogger } from '../base/index.js'
 import { type Client, createClient, type holdfast, holdfastServices } from '../rpc/index.js';
 import { type FlagSpec, Flags } from './flags.js';
 import { drainText, nodesText, volumeText } from './operator-text.js';
-import { openCertificates, securityFlags, tlsDirectory, toController } from './security.js';
+import { openCertificates, peerAddress, securityFlags, tlsDirectory, toController } from './security.js';
 
 type Operator = Client<holdfast.OperatorDefinition, holdfast.OperatorHandlers>;
 
 const controllerFlag = `  --controller HOST:PORT  where the controller is                   HOLDFAST_CONTROLLER
   --tls-dir DIR           ca.crt, tls.crt and tls.key of an operator HOLDFAST_TLS_DIR
-  --insecure              speak in plain text
+  --insecure              speak in plain text, within this machine only
 `;
 const controllerSpec: FlagSpec = {
   controller: { type: 'string', env: 'HOLDFAST_CONTROLLER' },
@@ -89,9 +89,10 @@ function say(text: string): void {
 const who = () => `${userInfo().username}@${hostname()}`;
 
 async function withOperator<T>(flags: Flags, work: (operator: Operator) => Promise<T>): Promise<T> {
-  const address = flags.text('controller');
+  const tls = tlsDirectory(flags);
+  const address = peerAddress('controller', flags.text('controller'), tls);
   const part = { role: 'operator', node: null } as const;
-  const trust = openCertificates(tlsDirectory(flags), part, { clock: realClock, logger: silentLogger });
+  const trust = openCertificates(tls, part, { clock: realClock, logger: silentLogger });
   const security = toController(trust);
   const operator = createClient(address, holdfastServices.operator(), { clock: realClock, security });
   try {

@@ -1,6 +1,7 @@
 // The flags by which a process has its certificates, the same for all: --tls-dir, or --insecure in its place.
 
 import { existsSync } from 'node:fs';
+import { isIPv4 } from 'node:net';
 import { type Clock, invalid, type Logger, precondition } from '../base/index.js';
 import { type CallSecurity, parseAddress } from '../rpc/index.js';
 import { Certificates, type Identity, type Trust } from '../trust/index.js';
@@ -15,7 +16,7 @@ export const securityFlags: FlagSpec = {
 
 export const securityUsage = `  --tls-dir DIR                ca.crt, tls.crt and tls.key of this      HOLDFAST_TLS_DIR
                                process (${DEFAULT_TLS_DIR})
-  --insecure                   speak in plain text, with anybody
+  --insecure                   speak in plain text, within this machine only
 `;
 
 /** Where the certificates are; null: there are none, and everything is plain text. */
@@ -31,8 +32,23 @@ export function tlsDirectory(flags: Flags): TlsDirectory {
 
 /** Where CSI is served: orders and keys come in by it, and it has no TLS. Throws INVALID_ARGUMENT. */
 export function csiAddress(address: string, tls: TlsDirectory): string {
-  if (parseAddress(address).kind === 'unix' || tls === null) return address;
+  if (parseAddress(address).kind === 'unix' || (tls === null && isWithinMachine(address))) return address;
   throw invalid(`--csi-address ${address} would take orders and keys in plain text from anybody: give unix:///path`);
+}
+
+/** Where `flag` has this process listen or call: plain text never leaves the machine. Throws INVALID_ARGUMENT. */
+export function peerAddress(flag: string, address: string, tls: TlsDirectory): string {
+  if (tls !== null || isWithinMachine(address)) return address;
+  throw invalid(
+    `--${flag} ${address} can be reached from elsewhere, and --insecure speaks plain text with anybody: ` +
+      'give certificates (--tls-dir) in its place, or an address of 127.0.0.0/8 or ::1',
+  );
+}
+
+/** Names are not looked up: what they stand for may change. */
+function isWithinMachine(address: string): boolean {
+  const parsed = parseAddress(address);
+  return parsed.kind === 'unix' || parsed.host === '::1' || (isIPv4(parsed.host) && parsed.host.startsWith('127.'));
 }
 
 /** For calls of the controller. */
@@ -56,7 +72,7 @@ export function openCertificates(
   if (!existsSync(directory)) {
     throw precondition(
       `there are no certificates in ${directory}: make them with "holdfast certs" or another issuer, name their directory ` +
-        'with --tls-dir, or start with --insecure to do without',
+        'with --tls-dir (--insecure does without, within one machine)',
       'BadCertificate',
     );
   }

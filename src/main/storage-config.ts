@@ -5,7 +5,7 @@ import { invalid, type NodeId, parseNodeId } from '../base/index.js';
 import { parseAddress } from '../rpc/index.js';
 import { type FlagSpec, Flags } from './flags.js';
 import { NODE_LABEL } from './labels.js';
-import { securityFlags, securityUsage, type TlsDirectory, tlsDirectory } from './security.js';
+import { peerAddress, securityFlags, securityUsage, type TlsDirectory, tlsDirectory } from './security.js';
 
 export const storageUsage = `holdfast storage: keeps replicas in this node's pools and runs the engines of volumes attached here
 
@@ -74,7 +74,8 @@ export function parseStorageConfig(
 ): StorageConfig {
   const flags = new Flags(argv, flagSpec, environment);
   const nodeId = parseNodeId(flags.text('node-id'));
-  const listen = flags.text('listen', '127.0.0.1:0');
+  const tls = tlsDirectory(flags);
+  const listen = peerAddress('listen', flags.text('listen', '127.0.0.1:0'), tls);
   const address = parseAddress(listen);
   if (address.kind !== 'tcp') throw invalid(`--listen must be HOST:PORT, not ${listen}`);
   const workers = flags.integer(
@@ -87,7 +88,7 @@ export function parseStorageConfig(
   if (new Set(pools).size !== pools.length) throw invalid('--pool names the same directory twice');
   return {
     nodeId,
-    controller: flags.text('controller'),
+    controller: peerAddress('controller', flags.text('controller'), tls),
     pools,
     formatPools: flags.isSet('format-pools'),
     listen,
@@ -100,6 +101,6 @@ export function parseStorageConfig(
     topology: { ...flags.labels('topology'), [NODE_LABEL]: nodeId },
     tags: flags.list('tag'),
     logLevel: flags.logLevel(),
-    tls: tlsDirectory(flags),
+    tls,
   };
 }

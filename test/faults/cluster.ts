@@ -4,9 +4,11 @@
 import { chmodSync, existsSync, mkdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { MiB, messageOf, realClock, silentLogger } from '../../src/base/index.js';
+import { MiB, messageOf, parseNodeId, realClock, realRandom, silentLogger } from '../../src/base/index.js';
+import { folderOf, makeCertificates } from '../../src/main/certs.js';
 import { detachEverything } from '../../src/main/dev-cleanup.js';
 import { type Client, createClient, type csi, csiServices } from '../../src/rpc/index.js';
+import type { Identity } from '../../src/trust/index.js';
 import { distFolder } from '../lib/build-once.js';
 import { blockCapability, CsiCluster, type NodePlace } from '../lib/csi-cluster.js';
 import { NamespaceNetwork } from './namespaces.js';
@@ -26,6 +28,12 @@ const listenPort = 7481;
 const replicaPort = 7482;
 const readyMs = 60_000;
 const detachMs = 45_000;
+
+function partOf(role: string, node: string): Pick<Identity, 'role' | 'node'> {
+  if (role === 'controller') return { role, node: null };
+  if (role === 'storage' || role === 'node') return { role, node: parseNodeId(node) };
+  throw new Error(`no part of a cluster is called ${role}`);
+}
 
 export class FaultCluster extends CsiCluster {
   readonly network: Network;
@@ -59,6 +67,7 @@ export class FaultCluster extends CsiCluster {
   async #start(): Promise<void> {
     const places: NodePlace[] = [];
     for (let place = 1; place <= this.#options.nodes; place++) places.push(this.#makeNode(place));
+    await this.#issueCertificates(places.map(({ id }) => id));
     const controllerCsi = `unix://${this.dir}/controller/csi.sock`;
     this.#service(controllerPlace, '', 'controller', [
       ...['--csi-address', controllerCsi, '--database', `${this.dir}/controller/metadata.db`],
@@ -72,6 +81,12 @@ export class FaultCluster extends CsiCluster {
     for (const service of this.services) await service.start();
     this.connect(controllerCsi, places);
     await this.#ready();
+  }
+
+  #issueCertificates(nodes: readonly string[]): Promise<unknown> {
+    const ofNodes = nodes.flatMap((node) => [partOf('storage', node), partOf('node', node)]);
+    const parts = [partOf('controller', ''), ...ofNodes];
+    return makeCertificates({ dir: join(this.dir, 'tls'), cluster: 'faults', days: 30, parts }, realClock, realRandom);
   }
 
   #makeNode(place: Place): NodePlace {
@@ -98,7 +113,8 @@ export class FaultCluster extends CsiCluster {
   }
 
   #service(place: Place, node: string, role: string, args: readonly string[]): void {
-    const command = [process.execPath, join(distFolder, 'src/main/holdfast.js'), role, '--insecure', ...args];
+    const tls = ['--tls-dir', folderOf(join(this.dir, 'tls'), partOf(role, node))];
+    const command = [process.execPath, join(distFolder, 'src/main/holdfast.js'), role, ...tls, ...args];
     const logFile = join(this.dir, 'logs', `${node === '' ? '' : `${node}-`}${role}.log`);
     const service = new Service({ role, node, command: [...this.network.wrap(place), ...command], logFile });
     this.services.push(service);

@@ -10,6 +10,7 @@ import { makeCertificates, parseCertsOrder } from '../../../src/main/certs.js';
 import { parseControllerConfig } from '../../../src/main/controller.js';
 import { parseNodeConfig } from '../../../src/main/node.js';
 import { openCertificates } from '../../../src/main/security.js';
+import { parseStorageConfig } from '../../../src/main/storage-config.js';
 import { parsePart, uriOf } from '../../../src/trust/index.js';
 
 let dir: string;
@@ -85,8 +86,9 @@ it('says what is wrong with its order', () => {
 });
 
 it('is wanted by every process unless it is told otherwise', () => {
-  const args = ['--csi-address', 'unix:///x', '--control-address', 'a:1', '--database', 'd'];
-  const tls = (more: string[], environment = {}) => parseControllerConfig([...args, ...more], environment).tls;
+  const args = ['--csi-address', 'unix:///x', '--database', 'd', '--control-address'];
+  const tls = (more: string[], environment = {}, address = '127.0.0.1:1') =>
+    parseControllerConfig([...args, address, ...more], environment).tls;
   expect(tls([])).toBe('/etc/holdfast/tls');
   expect(tls(['--tls-dir', '/a'])).toBe('/a');
   expect(tls([], { HOLDFAST_TLS_DIR: '/b' })).toBe('/b');
@@ -95,9 +97,18 @@ it('is wanted by every process unless it is told otherwise', () => {
   expect(tls([], { HOLDFAST_INSECURE: '1', HOLDFAST_insecure: '1' })).toBe('/etc/holdfast/tls');
   expect(() => tls(['--insecure', '--tls-dir', '/a'])).toThrow(/choose one/);
   // CSI has no TLS, and keys come in by it.
-  const open = ['--csi-address', '0.0.0.0:1', ...args.slice(2)];
+  const open = ['--csi-address', '0.0.0.0:1', ...args.slice(2), '127.0.0.1:1'];
   expect(() => parseControllerConfig(open, {})).toThrow(/plain text from anybody: give unix/);
-  expect(parseControllerConfig([...open, '--insecure'], {}).csiAddress).toBe('0.0.0.0:1');
+  // Plain text stays within the machine: where others reach it, and where it goes.
+  expect(() => parseControllerConfig([...open, '--insecure'], {})).toThrow(/plain text from anybody: give unix/);
+  expect(() => tls(['--insecure'], {}, '0.0.0.0:1')).toThrow(/--control-address 0\.0\.0\.0:1 can be reached/);
+  expect(tls(['--insecure'], {}, '[::1]:1')).toBeNull();
+  const plain = ['--node-id', 'n', '--csi-address', '/a', '--insecure'];
+  expect(() => parseNodeConfig([...plain, '--controller', '127.evil.example:1'], {})).toThrow(/--controller 127\.evil/);
+  expect(parseNodeConfig([...plain, '--controller', '127.0.0.1:1'], {}).tls).toBeNull();
+  const storage = ['--node-id', 'n', '--controller', '127.0.0.1:1', '--pool', '/p', '--insecure'];
+  expect(() => parseStorageConfig([...storage, '--listen', '10.0.0.1:0'], {})).toThrow(/--listen 10\.0\.0\.1:0 can be/);
+  expect(parseStorageConfig(storage, {}).tls).toBeNull();
   const node = ['--node-id', 'n', '--controller', 'a:1', '--csi-address', '127.0.0.1:1'];
   expect(() => parseNodeConfig(node, {})).toThrow(/plain text from anybody: give unix/);
   writeFileSync(join(dir, 'ca.crt'), '');
