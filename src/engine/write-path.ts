@@ -45,7 +45,8 @@ type RangeOp = 'trim' | 'zero';
 
 interface Waiting {
   readonly request: BlockRequest;
-  readonly sinceMs: number;
+  /** When it was first found to lack space: what else it waited for gives no reason for ENOSPC. */
+  shortSinceMs: number | null;
 }
 
 /** Blocks of a request that is being merged, both ends included. */
@@ -106,7 +107,7 @@ export class WritePath {
       const obstacle = this.#obstacle(item.request);
       if (obstacle === null) {
         this.#start(item.request);
-      } else if (obstacle === 'space' && this.#parts.clock.monotonicMs() - item.sinceMs >= SPACE_WAIT_MS) {
+      } else if (obstacle === 'space' && this.#isShort(item)) {
         item.request.complete('ENOSPC');
       } else {
         this.#waiting.push(item);
@@ -114,6 +115,13 @@ export class WritePath {
     }
     this.#send();
     this.#watchSpace();
+  }
+
+  /** Whether it has lacked space for so long that it is told. */
+  #isShort(item: Waiting): boolean {
+    const now = this.#parts.clock.monotonicMs();
+    item.shortSinceMs ??= now;
+    return now - item.shortSinceMs >= SPACE_WAIT_MS;
   }
 
   #send(): void {
@@ -125,7 +133,9 @@ export class WritePath {
     if (this.#closed || request.cancelled) return request.complete('ESHUTDOWN');
     const obstacle = this.#waiting.length > 0 && !again ? 'order' : this.#obstacle(request);
     if (obstacle === null) return this.#start(request);
-    this.#waiting.push({ request, sinceMs: this.#parts.clock.monotonicMs() });
+    const item: Waiting = { request, shortSinceMs: null };
+    if (obstacle === 'space') this.#isShort(item);
+    this.#waiting.push(item);
     if (obstacle === 'space') this.#watchSpace();
   }
 

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import type { SnapshotId } from '../../../src/base/index.js';
 import type { Engine } from '../../../src/engine/index.js';
+import { SPACE_WAIT_MS } from '../../../src/engine/limits.js';
 import { EngineRig, eventually, flush, read, request, seeded, write } from '../../lib/engine-rig.js';
 
 const snap = (n: number) => `50000000-0000-4000-8000-00000000000${n}` as SnapshotId;
@@ -342,6 +343,23 @@ describe('engine', () => {
     expect(await request(engine, 'trim', 0, 4096)).toBeNull();
     rig.replicas[1]!.free = 1e12;
     await write(engine, 0, Buffer.alloc(4096, 3));
+  });
+
+  it('gives space as long to come back to a write that waited for something else before', async () => {
+    const rig = new EngineRig(2);
+    rig.volume = { minReplicas: 2 };
+    const engine = await rig.open();
+    rig.replicas[1]!.reachable = false;
+    rig.replicas[1]!.disconnect();
+    await eventually(() => rig.inSync.length === 1, 'the lost replica is out of the set');
+    const pending = request(engine, 'write', 0, 4096, Buffer.alloc(4096, 2));
+    await new Promise((resolve) => setTimeout(resolve, SPACE_WAIT_MS + 100));
+    rig.replicas[1]!.free = 1024 * 1024;
+    rig.replicas[1]!.reachable = true;
+    await eventually(() => rig.inSync.length === 2, 'it is back');
+    await new Promise((resolve) => setTimeout(resolve, SPACE_WAIT_MS / 2));
+    rig.replicas[1]!.free = 1e12;
+    expect(await pending).toBeNull();
   });
 
   it('limits operations and bytes a second', async () => {
