@@ -110,6 +110,8 @@ export async function volumeHealth(ports: NodeVolumesPorts, volumeId: VolumeId):
   if (!attached) return findings;
   if (attached.state === 'failed' || attached.state === 'dead') {
     findings.push({ status: 'INACCESSIBLE', reason: 'DeviceFailed', message: attached.lastError });
+  } else if (attached.state === 'orphaned') {
+    findings.push({ status: 'DEGRADED', reason: 'HolderMissing', message: attached.lastError });
   } else if (attached.state === 'reconnecting') {
     const message = `I/O waits for the storage daemon: ${attached.lastError}`;
     findings.push({ status: 'INACCESSIBLE', reason: 'Reconnecting', message });

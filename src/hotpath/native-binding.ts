@@ -52,6 +52,12 @@ export interface NativeSockets {
   port(id: number): number;
   /** "ip:port" of the other end of a TCP socket. */
   peer(id: number): string;
+  /** A netlink socket of that protocol; receive() takes one datagram, and what the bytes do not hold of it is lost. Twin: none. */
+  openNetlink(protocol: number): number;
+  /** Has a netlink socket hear a multicast group. */
+  joinGroup(id: number, group: number): number;
+  /** The descriptor, which stays this socket's until close(). */
+  descriptor(id: number): number;
 
   // TLS (native/src/tls.rs). A socket that secureStart() was called for sends and receives by these alone.
   /** PEM; what sessions begun from now on use; new keys after so many records (0: as many as are safe). The empty string, or why not. */

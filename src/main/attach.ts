@@ -16,13 +16,25 @@ import {
   realClock,
   type VolumeId,
 } from '../base/index.js';
-import { createExec, type Exec, type ExportSource, Holder } from '../platform/index.js';
+// The same: only the loader of the native crate.
+import { nativeBinding } from '../hotpath/native.js';
+import {
+  createExec,
+  type DeviceChoice,
+  type Exec,
+  type ExportSource,
+  findDevice,
+  Holder,
+  openKernelNbd,
+  parseDeviceChoice,
+} from '../platform/index.js';
 
 export interface AttachArguments {
   readonly volumeId: VolumeId;
   readonly runDir: string;
   /** The storage daemon's unix socket: a key passes over it. */
   readonly daemonSocket: string;
+  readonly device: DeviceChoice;
   readonly logLevel: string;
 }
 
@@ -34,6 +46,7 @@ export function parseAttachArguments(args: readonly string[]): AttachArguments {
       volume: { type: 'string' },
       'run-dir': { type: 'string' },
       daemon: { type: 'string' },
+      device: { type: 'string', default: 'auto' },
       'log-level': { type: 'string', default: 'info' },
     },
     strict: true,
@@ -47,6 +60,7 @@ export function parseAttachArguments(args: readonly string[]): AttachArguments {
     volumeId: parseUuid<VolumeId>(values.volume, '--volume'),
     runDir: realpathSync(need('run-dir')),
     daemonSocket: unixPath(need('daemon')),
+    device: parseDeviceChoice(values.device, '--device'),
     logLevel: values['log-level'],
   };
 }
@@ -87,6 +101,11 @@ export async function runHolder(options: AttachArguments, source: ExportSource, 
     runDir: options.runDir,
     bridge: { program: process.execPath, args: [fileURLToPath(new URL('./fuse-bridge.js', import.meta.url))] },
     source,
+    device: options.device,
+    kernelNbd: {
+      find: findDevice,
+      open: () => openKernelNbd({ binding: nativeBinding(), exec, clock: realClock, logger }),
+    },
   });
   process.on('SIGHUP', () => {});
   for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => holder.onSignal(name));

@@ -3,7 +3,7 @@
 
 import { createExportSource, mountsOfDevice } from '../agent/index.js';
 import { type Logger, messageOf, realClock } from '../base/index.js';
-import { createExec, createMounter, FuseLoopAttach } from '../platform/index.js';
+import { createExec, createMounter, HolderAttach } from '../platform/index.js';
 import { holderCommand } from './node.js';
 import { openRunDirectory } from './run-directory.js';
 
@@ -17,7 +17,7 @@ export async function detachEverything(runDir: string, logger: Logger): Promise<
   const mounter = createMounter(exec, realClock);
   const source = createExportSource(run.storageSocket, realClock);
   const holder = holderCommand(run.storageSocket, 'info');
-  const attach = new FuseLoopAttach({ exec, clock: realClock, logger, runDir: run.path, holder, source });
+  const attach = new HolderAttach({ exec, clock: realClock, logger, runDir: run.path, holder, source });
   const attempt = async (what: string, act: () => Promise<unknown>): Promise<boolean> => {
     try {
       await act();
@@ -37,8 +37,8 @@ export async function detachEverything(runDir: string, logger: Logger): Promise<
       const polite = attempt(`detaching ${volumeId}`, () => attach.detach(volumeId));
       const done = await Promise.race([polite, realClock.sleep(politeMs).then(() => false)]);
       if (!done) {
-        // Calls for one volume queue up in one FuseLoopAttach: the polite one may still be waiting.
-        const second = new FuseLoopAttach({ exec, clock: realClock, logger, runDir: run.path, holder, source });
+        // Calls for one volume queue up in one HolderAttach: the polite one may still be waiting.
+        const second = new HolderAttach({ exec, clock: realClock, logger, runDir: run.path, holder, source });
         await attempt(`detaching ${volumeId} by force`, () => second.detach(volumeId, { force: true }));
       }
     }

@@ -13,7 +13,14 @@ import { createLogger, type Logger, type NodeId, parseNodeId, realClock, realRan
 import { identityService } from '../csi/index.js';
 import { nodeService } from '../csi/node/index.js';
 import { keyOf, type MetadataStore, type NodeRecord, openRemoteStore } from '../meta/index.js';
-import { createExec, createFilesystems, createMounter, FuseLoopAttach } from '../platform/index.js';
+import {
+  createExec,
+  createFilesystems,
+  createMounter,
+  type DeviceChoice,
+  HolderAttach,
+  parseDeviceChoice,
+} from '../platform/index.js';
 import { createServer, KeyedLocks } from '../rpc/index.js';
 import { type FlagSpec, Flags } from './flags.js';
 import { NODE_LABEL } from './labels.js';
@@ -37,6 +44,8 @@ export const nodeUsage = `holdfast node: serves CSI on a node: stages and publis
   --csi-address ADDRESS        unix:///path of the CSI socket          HOLDFAST_CSI_ADDRESS
   --run-dir DIR                sockets (/run/holdfast)                 HOLDFAST_RUN_DIR
   --max-volumes-per-node N     0 = no limit (default)                  HOLDFAST_MAX_VOLUMES_PER_NODE
+  --device KIND                kernel-nbd, fuse-loop, or auto: the      HOLDFAST_DEVICE
+                               first that works here (default)
   --topology KEY=VALUE         label of this node; repeatable          HOLDFAST_TOPOLOGY
 ${securityUsage}  --log-level LEVEL            debug, info, warn, error or silent      HOLDFAST_LOG_LEVEL
 `;
@@ -47,6 +56,7 @@ const flagSpec: FlagSpec = {
   'csi-address': { type: 'string', env: 'HOLDFAST_CSI_ADDRESS' },
   'run-dir': { type: 'string', env: 'HOLDFAST_RUN_DIR' },
   'max-volumes-per-node': { type: 'string', env: 'HOLDFAST_MAX_VOLUMES_PER_NODE' },
+  device: { type: 'string', env: 'HOLDFAST_DEVICE' },
   topology: { type: 'string', multiple: true, env: 'HOLDFAST_TOPOLOGY' },
   'log-level': { type: 'string', env: 'HOLDFAST_LOG_LEVEL' },
   ...securityFlags,
@@ -62,6 +72,7 @@ export interface NodeConfig {
   readonly csiAddress: string;
   readonly runDir: string;
   readonly maxVolumes: number;
+  readonly device: DeviceChoice;
   readonly topology: Readonly<Record<string, string>>;
   readonly logLevel: string;
   readonly tls: TlsDirectory;
@@ -80,6 +91,7 @@ export function parseNodeConfig(
     csiAddress: csiAddress(flags.text('csi-address'), tls),
     runDir: flags.text('run-dir', '/run/holdfast'),
     maxVolumes: flags.integer('max-volumes-per-node', 0, 0, maxVolumesMax),
+    device: parseDeviceChoice(flags.text('device', 'auto'), '--device'),
     topology: { ...flags.labels('topology'), [NODE_LABEL]: nodeId },
     logLevel: flags.logLevel(),
     tls,
@@ -87,9 +99,13 @@ export function parseNodeConfig(
 }
 
 /** How holders are started: this installation's own command. */
-export function holderCommand(storageSocket: string, logLevel: string): { program: string; args: string[] } {
+export function holderCommand(
+  storageSocket: string,
+  logLevel: string,
+  device: DeviceChoice = 'auto',
+): { program: string; args: string[] } {
   const command = fileURLToPath(new URL('./holdfast.js', import.meta.url));
-  const args = [command, 'attach', '--daemon', `unix://${storageSocket}`, '--log-level', logLevel];
+  const args = [command, 'attach', '--daemon', `unix://${storageSocket}`, '--device', device, '--log-level', logLevel];
   return { program: process.execPath, args };
 }
 
@@ -114,12 +130,12 @@ export async function runNode(argv: readonly string[], signal: AbortSignal): Pro
   const volumes: NodeVolumesPorts = {
     nodeId: config.nodeId,
     records: volumeRecords(store, realClock),
-    attach: new FuseLoopAttach({
+    attach: new HolderAttach({
       exec,
       clock: realClock,
       logger,
       runDir: run.path,
-      holder: holderCommand(run.storageSocket, config.logLevel),
+      holder: holderCommand(run.storageSocket, config.logLevel, config.device),
       source,
     }),
     mounter: createMounter(exec, realClock),

@@ -1,5 +1,5 @@
 export { CLIENT_REQUESTS_MAX, NbdClient, type NbdClientOptions } from './client.js';
-export type { ExportInfo } from './client-handshake.js';
+export { ClientHandshake, type ExportInfo } from './client-handshake.js';
 export type { ClientCallback, ClientRequest } from './client-request.js';
 export { dialer, isConnectionLost, type NbdAddress, type NbdDialer } from './dial.js';
 export { BlockRequestError, blockErrorOf, wireErrno } from './errno.js';

@@ -29,6 +29,8 @@ export class ServerConnection {
   #ending = false;
   #gone = false;
   #shuttingDown = false;
+  /** It gave its name: see TransmissionOptions.onShutDown. */
+  #returning = false;
   #drained: (() => void) | undefined;
   /** Resolves when the connection is gone and the device has completed everything it got from it. */
   readonly drained: Promise<void>;
@@ -138,6 +140,7 @@ export class ServerConnection {
         else this.drop();
         return;
       case 'replace':
+        this.#returning = true;
         // What it sends meanwhile waits in the stream.
         this.#stream.pause();
         this.#options.replace(verdict.clientId, this).then(
@@ -152,6 +155,7 @@ export class ServerConnection {
           device: verdict.entry.device,
           structured: verdict.structured,
           limits: this.#options.limits,
+          onShutDown: this.#returning ? () => this.drop() : null,
           onFinished: (broken) => this.#finished(broken),
         });
         this.#stream.flush();

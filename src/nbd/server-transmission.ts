@@ -8,7 +8,8 @@
 //   that follows; nothing of it has taken effect.
 // - Payloads in flight plus replies the peer has not taken stay below limits.inFlightBytesMax (a single request is always
 //   let in, so the peer makes progress); above it the stream is paused. So a peer that never reads costs bounded memory.
-// - Each request is answered exactly once, or the connection is gone.
+// - Each request is answered exactly once, or the connection is gone. A client that connects again by itself is not answered
+//   ESHUTDOWN (the kernel's would give its users an error): its connection ends instead.
 // - A request that is in flight when the connection goes is marked cancelled; `drained` resolves when the device has let go
 //   of all of them.
 
@@ -41,6 +42,11 @@ export interface TransmissionOptions {
   readonly structured: boolean;
   readonly limits: NbdLimits;
   /**
+   * Of a client that has a name under which it connects again, and then asks again what was not answered: the device shut down, the
+   * connection is to be dropped. Null: others are answered ESHUTDOWN.
+   */
+  readonly onShutDown: (() => void) | null;
+  /**
    * Nothing more is taken, and nothing is in flight: the connection can be ended. Or, at once: `broken` names how the peer
    * violated the protocol, and the connection must be dropped.
    */
@@ -63,6 +69,7 @@ export class ServerTransmission implements RequestOwner {
   readonly #device: BlockDevice;
   readonly #structured: boolean;
   readonly #limits: NbdLimits;
+  readonly #onShutDown: (() => void) | null;
   readonly #onFinished: (broken?: string) => void;
   readonly #replies: ReplyWriter;
   #batch: ServerRequest[] = [];
@@ -79,6 +86,8 @@ export class ServerTransmission implements RequestOwner {
   #receiving = false;
   #flushScheduled = false;
   #stopping = false;
+  /** The device shut down: see onShutDown. */
+  #shutDown = false;
   #broken: string | undefined;
   #gone = false;
   #finished = false;
@@ -91,6 +100,7 @@ export class ServerTransmission implements RequestOwner {
     this.#device = options.device;
     this.#structured = options.structured;
     this.#limits = options.limits;
+    this.#onShutDown = options.onShutDown;
     this.#onFinished = options.onFinished;
     this.#replies = new ReplyWriter(options.stream, options.structured);
     this.drained = new Promise((resolve) => {
@@ -256,6 +266,7 @@ export class ServerTransmission implements RequestOwner {
   }
 
   #refuse(command: number, error: BlockError, length: number, high: number, low: number): void {
+    if (error === 'ESHUTDOWN' && this.#onShutDown !== null) return this.#sendAway();
     if (command === CMD_WRITE && length > 0) {
       this.#refused = { error, high, low };
       this.#skip = length;
@@ -295,7 +306,10 @@ export class ServerTransmission implements RequestOwner {
       return;
     }
     const { high, low, slab } = request;
-    if (slab === null) this.#replies.simple(error === null ? 0 : wireErrno(error), high, low);
+    if (error === 'ESHUTDOWN' && this.#onShutDown !== null) {
+      if (slab !== null) slab.reads--;
+      this.#sendAway();
+    } else if (slab === null) this.#replies.simple(error === null ? 0 : wireErrno(error), high, low);
     else if (error !== null) this.#replies.readFailed(wireErrno(error), high, low, slab);
     else this.#replies.readDone(request);
     if (!this.#receiving && !this.#flushScheduled) {
@@ -303,6 +317,13 @@ export class ServerTransmission implements RequestOwner {
       this.#flushScheduled = true;
       process.nextTick(flushLater, this);
     }
+  }
+
+  /** Takes nothing more; what else is answered in this turn still goes out. */
+  #sendAway(): void {
+    this.#shutDown = true;
+    this.#stopping = true;
+    this.wanted = 0;
   }
 
   /** The turn that completed requests is over. */
@@ -324,7 +345,10 @@ export class ServerTransmission implements RequestOwner {
   #settle(): void {
     if (this.#gone || this.#finished) return;
     this.#replies.flush();
-    if (this.#broken !== undefined || (this.#stopping && this.#inFlight === 0)) {
+    if (this.#shutDown) {
+      this.#finished = true;
+      this.#onShutDown?.();
+    } else if (this.#broken !== undefined || (this.#stopping && this.#inFlight === 0)) {
       this.#finished = true;
       this.#onFinished(this.#broken);
     }

@@ -19,7 +19,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { createExportSource } from '../../src/agent/index.js';
 import { realClock, silentLogger, type VolumeId } from '../../src/base/index.js';
-import { createExec, createFilesystems, createMounter, FuseLoopAttach } from '../../src/platform/index.js';
+import { createExec, createFilesystems, createMounter, HolderAttach } from '../../src/platform/index.js';
 import { distFolder } from './build-once.js';
 
 const run = promisify(execFile);
@@ -40,7 +40,7 @@ export class AttachRig {
   readonly volumeId = randomUUID() as VolumeId;
   readonly key = randomBytes(32);
   readonly source: ReturnType<typeof createExportSource>;
-  readonly attach: FuseLoopAttach;
+  readonly attach: HolderAttach;
   #daemon: ChildProcess | undefined;
 
   constructor(sizeBytes: number) {
@@ -55,8 +55,8 @@ export class AttachRig {
   }
 
   /** A node plugin that knows nothing but the run directory. */
-  newPlugin(): FuseLoopAttach {
-    return new FuseLoopAttach({
+  newPlugin(): HolderAttach {
+    return new HolderAttach({
       exec,
       clock: realClock,
       logger: silentLogger,
@@ -100,8 +100,8 @@ export class AttachRig {
     await ended;
   }
 
-  up() {
-    return this.attach.attach({ volumeId: this.volumeId, key: Buffer.from(this.key), readOnly: false });
+  up(readOnly = false) {
+    return this.attach.attach({ volumeId: this.volumeId, key: Buffer.from(this.key), readOnly });
   }
 
   status() {

@@ -2,7 +2,7 @@
 // opens nothing by itself: like the real one, after a restart it has to be given the volume and its key again.
 //
 //   storage-daemon.js DIR    expects DIR/disk (the volume's bytes) and DIR/key (hex, or empty); serves DIR/grpc and
-//                            DIR/nbd; appends each flush, trim and zero to DIR/ops; refuses while DIR/deposed exists
+//                            DIR/nbd; appends each flush, trim, zero and FUA write to DIR/ops; refuses while DIR/deposed exists
 
 import { spawnSync } from 'node:child_process';
 import { appendFileSync, existsSync, fdatasync, fstatSync, openSync, read, readFileSync, write } from 'node:fs';
@@ -42,7 +42,9 @@ class FileDevice implements BlockDevice {
       // Written behind this turn's back, while the payload's memory is received into again.
       const payload = Buffer.from(data!.subarray(dataAt, dataAt + length));
       request.data = null;
-      return write(this.#fd, payload, 0, length, offset, done);
+      if (!request.fua) return write(this.#fd, payload, 0, length, offset, done);
+      appendFileSync(this.#ops, `fua ${offset} ${length}\n`);
+      return write(this.#fd, payload, 0, length, offset, (error) => (error ? done(error) : fdatasync(this.#fd, done)));
     }
     appendFileSync(this.#ops, `${op} ${offset} ${length}\n`);
     if (op === 'flush') return fdatasync(this.#fd, done);

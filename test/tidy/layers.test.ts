@@ -20,7 +20,7 @@ const allowed: Record<string, readonly string[]> = {
   engine: ['base', 'format', 'hotpath', 'wire'],
   nbd: ['base', 'engine:types', 'transport:types'],
   rpc: ['base', 'trust'],
-  platform: ['base', 'nbd', 'engine:types'],
+  platform: ['base', 'nbd', 'engine:types', 'hotpath:types'],
   meta: ['base', 'trust', 'rpc', 'format:types'],
   control: ['base', 'trust', 'meta', 'rpc'],
   agent: ['base', 'trust', 'engine', 'replica', 'segment', 'wire', 'nbd', 'platform', 'rpc', 'meta', 'format:types'],

@@ -8,6 +8,7 @@ import { createFilesystems } from '../mount/index.js';
 import type { Endpoint } from './bridge-messages.js';
 import { type BridgeCommand, BridgeSupervisor } from './bridge-supervisor.js';
 import { abortFuse, type FuseConnection, openFuse, unmountFuse } from './fuse-mount.js';
+import type { HeldDevice } from './held-device.js';
 import { refreshLoop, releaseLoop, setupLoop } from './loop-device.js';
 import type { AttachPaths } from './paths.js';
 import type { AttachSpec, ExportAddress } from './port.js';
@@ -27,7 +28,10 @@ const flushTimeoutMs = 60_000;
 const growTriesMax = 50;
 const growDelayMs = 100;
 
-export class FuseLoopDevice {
+export class FuseLoopDevice implements HeldDevice {
+  readonly kind = 'fuse-loop';
+  /** A holder that dies takes this kind of device with it. */
+  readonly inherited = false;
   readonly #options: DeviceOptions;
   #fuse: FuseConnection | undefined;
   #bridge: BridgeSupervisor | undefined;
@@ -86,6 +90,10 @@ export class FuseLoopDevice {
     await this.#bridge.start();
     await connected();
     this.#devicePath = await setupLoop(exec, clock, paths.file, spec.readOnly);
+  }
+
+  undoSetUp(unused: () => Promise<void>): Promise<void> {
+    return this.tearDown(unused);
   }
 
   moveTo(address: ExportAddress): void {

@@ -1,5 +1,6 @@
 // The holder of one attached volume. Purpose: outlive the restarts of node plugin and storage daemon, with what must
-// survive them: the FUSE descriptor, the key, the record of what is attached. Owner: the process `holdfast attach`.
+// survive them: the device (the FUSE descriptor, or the connection of a kernel nbd device), the key, the record of what is
+// attached. Owner: the process `holdfast attach`.
 //
 // Invariants
 // - One holder per volume and machine: it runs while it has the volume's lock, clears a dead predecessor's leftovers
@@ -9,8 +10,9 @@
 // - A failed holder (another node took the volume) keeps its device, answering EIO, until detach: a device number
 //   freed by itself could be reused for another volume under a pod that still has it open.
 //
-// What may fail: the daemon (reconnects for ever), the bridge (replaced), both together. A killed holder takes its bridge
-// with it and the device answers EIO; the next attach or detach clears up.
+// What may fail: the daemon (reconnects for ever; kernel nbd waits an hour), the bridge (replaced), both together. A killed holder
+// takes its bridge with it and the device answers EIO; the next attach or detach clears up. A kernel nbd device lives on, and
+// the next attach gives it a holder again.
 
 import { timingSafeEqual } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
@@ -22,9 +24,13 @@ import type { ControlRequest } from './control-protocol.js';
 import { listenControl } from './control-server.js';
 import { ExportKeeper } from './export-keeper.js';
 import { FuseLoopDevice } from './fuse-loop-device.js';
+import type { HeldDevice } from './held-device.js';
+import { chooseKernel, type KernelChoice } from './kernel-nbd/choice.js';
+import { KernelNbdDevice, type KernelNbdOptions } from './kernel-nbd/device.js';
+import type { KernelNbd } from './kernel-nbd/port.js';
 import { clearLeftovers, lockVolume, removeFiles } from './leftovers.js';
 import { attachPaths } from './paths.js';
-import type { AttachedDevice, AttachSpec, AttachState, AttachStatus, ExportSource } from './port.js';
+import type { AttachedDevice, AttachSpec, AttachState, AttachStatus, DeviceChoice, ExportSource } from './port.js';
 
 export interface HolderOptions {
   readonly exec: Exec;
@@ -35,6 +41,8 @@ export interface HolderOptions {
   readonly runDir: string;
   readonly bridge: BridgeCommand;
   readonly source: ExportSource;
+  readonly device: DeviceChoice;
+  readonly kernelNbd: KernelChoice;
 }
 
 /** A holder that nobody gives a volume to ends by itself. */
@@ -48,7 +56,7 @@ const closeDelayMs = 1_000;
 export class Holder {
   readonly #options: HolderOptions;
   #spec: AttachSpec | undefined;
-  #device: FuseLoopDevice | undefined;
+  #device: HeldDevice | undefined;
   #keeper: ExportKeeper | undefined;
   #failed = '';
   #detaching = false;
@@ -120,7 +128,7 @@ export class Holder {
   async #status(): Promise<AttachStatus> {
     const counters = (await this.#device?.counters()) ?? {};
     return {
-      kind: 'fuse-loop',
+      kind: this.#device?.kind ?? 'fuse-loop',
       volumeId: this.#options.volumeId,
       state: this.#state,
       devicePath: this.#device?.devicePath ?? '',
@@ -135,9 +143,9 @@ export class Holder {
     };
   }
 
-  #attached(device: FuseLoopDevice): AttachedDevice {
+  #attached(device: HeldDevice): AttachedDevice {
     return {
-      kind: 'fuse-loop',
+      kind: device.kind,
       volumeId: this.#options.volumeId,
       devicePath: device.devicePath,
       sizeBytes: device.sizeBytes,
@@ -168,7 +176,7 @@ export class Holder {
   }
 
   async #setUp(spec: AttachSpec): Promise<AttachedDevice> {
-    const { exec, clock, logger, volumeId, runDir, bridge, source } = this.#options;
+    const { clock, logger, volumeId, source } = this.#options;
     this.#spec = spec;
     const keeper = new ExportKeeper({
       source,
@@ -180,35 +188,55 @@ export class Holder {
       onOpened: (address) => this.#device?.moveTo(address),
       onDeposed: (error) => this.#fail(`volume ${volumeId} is another node's now: ${error.message}`),
     });
-    const device = new FuseLoopDevice({
-      exec,
-      clock,
-      logger,
-      paths: attachPaths(runDir, volumeId),
-      spec,
-      bridge,
-      onConnection: (connected, message) => {
-        keeper.setConnected(connected, message);
-        if (connected) this.#firstConnect?.();
-      },
-      onBroken: (message) => {
-        this.#fail(message);
-        device.abort().catch((error) => logger.error({ reason: messageOf(error) }, 'connection cannot be aborted'));
-      },
-    });
     this.#keeper = keeper;
-    this.#device = device;
+    let device: HeldDevice | undefined;
     try {
+      device = await this.#makeDevice(spec, keeper);
+      this.#device = device;
       await device.setUp(keeper.openFirst(firstOpenPatienceMs), () => this.#waitConnected());
-      logger.info({ device: device.devicePath, sizeBytes: device.sizeBytes }, 'attached');
+      logger.info({ device: device.devicePath, kind: device.kind, sizeBytes: device.sizeBytes }, 'attached');
       return this.#attached(device);
     } catch (error) {
-      // Nothing has been written through this device: it can go without a flush.
+      // Nothing has been written through this device: it can go without a flush. One of a former holder's stays, and so
+      // does the engine behind it.
       logger.error({ reason: messageOf(error) }, 'attach failed');
       this.#detaching = true;
-      await this.#takeDown().catch((left) => logger.error({ reason: messageOf(left) }, 'cannot take the device down'));
+      const stays = device?.inherited ?? false;
+      const undo = device?.undoSetUp(async () => keeper.stop());
+      await undo?.catch((left) => logger.error({ reason: messageOf(left) }, 'cannot take the device down'));
+      if (!stays) await this.#closeExport(1);
+      this.#end();
       throw error;
     }
+  }
+
+  async #makeDevice(spec: AttachSpec, keeper: ExportKeeper): Promise<HeldDevice> {
+    const { exec, clock, logger, volumeId, runDir, bridge, device, kernelNbd } = this.#options;
+    const paths = attachPaths(runDir, volumeId);
+    const onConnection = (connected: boolean, message: string) => {
+      keeper.setConnected(connected, message);
+      if (connected) this.#firstConnect?.();
+    };
+    const onBroken = (message: string) => {
+      this.#fail(message);
+      const aborted = this.#device?.abort();
+      aborted?.catch((error) => logger.error({ reason: messageOf(error) }, 'connection cannot be aborted'));
+    };
+    const { identifier } = paths;
+    const kernel = await chooseKernel(kernelNbd, device, identifier, logger);
+    const common = { exec, clock, logger, onConnection, onBroken };
+    if (!kernel) return new FuseLoopDevice({ ...common, paths, spec, bridge });
+    return this.#kernelDevice(kernel, identifier, spec.readOnly, { onConnection, onBroken });
+  }
+
+  #kernelDevice(
+    kernel: KernelNbd,
+    identifier: string,
+    readOnly: boolean,
+    listeners: Pick<KernelNbdOptions, 'onConnection' | 'onBroken'>,
+  ): KernelNbdDevice {
+    const { exec, clock, logger, volumeId } = this.#options;
+    return new KernelNbdDevice({ kernel, exec, clock, logger, identifier, clientId: volumeId, readOnly, ...listeners });
   }
 
   #waitConnected(): Promise<void> {
@@ -256,6 +284,7 @@ export class Holder {
 
   async #detach(force: boolean): Promise<object> {
     const { exec, logger, volumeId } = this.#options;
+    if (!this.#spec) await this.#inherit();
     const device = this.#device;
     if (device && device.devicePath !== '') {
       const [mounted] = await mountsUsing(exec, device.devicePath);
@@ -265,7 +294,7 @@ export class Holder {
       }
       // Flushed while the device still is what it was: when that fails, nothing has been given up yet.
       if (force) this.#fail(`volume ${volumeId} is being detached by force`);
-      else if (this.#failed === '') await device.flush();
+      else if (this.#failed === '') await this.#flush(device);
       this.#detaching = true;
     }
     await this.#takeDown(force ? 1 : closeTriesMax);
@@ -273,11 +302,37 @@ export class Holder {
     return {};
   }
 
+  /** A detach without an open before it is about what a holder that was killed left. */
+  async #inherit(): Promise<void> {
+    const { runDir, volumeId, kernelNbd } = this.#options;
+    const { identifier } = attachPaths(runDir, volumeId);
+    const present = await kernelNbd.find(identifier);
+    if (!present) return;
+    const listeners = { onConnection: () => {}, onBroken: () => {} };
+    const device = this.#kernelDevice(await kernelNbd.open(), identifier, present.readOnly, listeners);
+    device.inherit(present);
+    this.#device = device;
+  }
+
+  async #flush(device: HeldDevice): Promise<void> {
+    try {
+      await device.flush();
+    } catch (error) {
+      // Without its key nothing can connect an orphan again, so waiting for longer would not help it.
+      if (!device.inherited) throw error;
+      this.#options.logger.error({ reason: messageOf(error) }, 'what was not flushed before is lost');
+    }
+  }
+
   /** Device, export and key, then the process. Throws FAILED_PRECONDITION/Busy from the device; may be repeated. */
-  async #takeDown(closeTries = 1): Promise<void> {
-    // Without I/O nobody needs the connection: what the bridge reports from then on must not open the engine again.
+  async #takeDown(closeTries: number): Promise<void> {
+    // Without I/O nobody needs the connection: what is heard of it from then on must not open the engine again.
     await this.#device?.tearDown(async () => this.#keeper?.stop());
     await this.#closeExport(closeTries);
+    this.#end();
+  }
+
+  #end(): void {
     this.#spec?.key?.fill(0);
     this.#leave();
   }

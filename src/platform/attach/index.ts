@@ -1,14 +1,19 @@
 export { type BridgeProcess, runBridge } from './bridge.js';
 export type { BridgeCommand } from './bridge-supervisor.js';
-export { FuseLoopAttach, type FuseLoopOptions } from './fuse-loop-attach.js';
 export { Holder, type HolderOptions } from './holder.js';
-export type {
-  Attach,
-  AttachedDevice,
-  AttachSpec,
-  AttachState,
-  AttachStatus,
-  DeviceKind,
-  ExportAddress,
-  ExportSource,
+export { HolderAttach, type HolderAttachOptions } from './holder-attach.js';
+export { findDevice } from './kernel-nbd/block-files.js';
+export type { KernelChoice } from './kernel-nbd/choice.js';
+export { openKernelNbd } from './kernel-nbd/kernel.js';
+export {
+  type Attach,
+  type AttachedDevice,
+  type AttachSpec,
+  type AttachState,
+  type AttachStatus,
+  type DeviceChoice,
+  type DeviceKind,
+  type ExportAddress,
+  type ExportSource,
+  parseDeviceChoice,
 } from './port.js';

@@ -14,6 +14,11 @@ export interface AttachPaths {
   readonly log: string;
   /** Name in the kernel's abstract socket space: bound by the one process that may touch the above. Dies with it. */
   readonly lock: string;
+  /**
+   * What a kernel nbd device of this volume is known by. It names the run directory, too: several nodes on one machine (holdfast
+   * dev) share a kernel, and one's device must never be taken for another's.
+   */
+  readonly identifier: string;
 }
 
 /** sun_path has 108 bytes with its terminator. */
@@ -32,7 +37,8 @@ export function attachPaths(runDir: string, volumeId: VolumeId): AttachPaths {
     throw invalid(`the run directory ${runDir} is too long: ${socket} exceeds ${socketPathBytesMax} bytes`);
   }
   const scope = createHash('sha256').update(directory).digest('hex').slice(0, 16);
-  return { directory, socket, file: `${base}.disk`, log: `${base}.log`, lock: `\0holdfast/${scope}/${volumeId}` };
+  const identifier = `holdfast/${scope}/${volumeId}`;
+  return { directory, socket, file: `${base}.disk`, log: `${base}.log`, lock: `\0${identifier}`, identifier };
 }
 
 /** The volume that a file of the attach directory belongs to, or undefined. */

@@ -1,9 +1,22 @@
 // The port "attach": an open volume becomes a block device of this node, and stays one while the processes around it
-// restart. Implemented by a FUSE file under a loop device (fuse-loop-attach.ts); kernel NBD fits the same shape.
+// restart. Implemented by holder processes (holder-attach.ts, holder.ts), which use the kernel's NBD driver where there is one
+// and a FUSE file under a loop device where not.
 
-import type { VolumeId } from '../../base/index.js';
+import { invalid, printable, type VolumeId } from '../../base/index.js';
 
-export type DeviceKind = 'fuse-loop' | 'nbd';
+const deviceKinds = ['kernel-nbd', 'fuse-loop'] as const;
+export type DeviceKind = (typeof deviceKinds)[number];
+
+/** What a holder is to make: a kind, or the first of them that works here. */
+export type DeviceChoice = DeviceKind | 'auto';
+
+/** Throws INVALID_ARGUMENT naming `source` and what may be chosen. */
+export function parseDeviceChoice(text: string, source: string): DeviceChoice {
+  const choices = ['auto', ...deviceKinds] as const;
+  const choice = choices.find((one) => one === text);
+  if (choice === undefined) throw invalid(`${source} must be one of ${choices.join(', ')}, not ${printable(text)}`);
+  return choice;
+}
 
 export interface AttachSpec {
   readonly volumeId: VolumeId;
@@ -16,7 +29,7 @@ export interface AttachSpec {
 export interface AttachedDevice {
   readonly kind: DeviceKind;
   readonly volumeId: VolumeId;
-  /** For example /dev/loop3. */
+  /** For example /dev/loop3 or /dev/nbd0. */
   readonly devicePath: string;
   readonly sizeBytes: number;
   readonly readOnly: boolean;
@@ -29,8 +42,10 @@ export interface AttachedDevice {
  *               │              │
  *               └──▶ failed ◀──┘   another node took the volume, or the device broke: every I/O gets EIO
  * any ─▶ detaching ─▶ gone.   dead: leftovers of a holder that was killed; detach cleans them up.
+ * orphaned: the device of a holder that was killed goes on by itself (kernel-nbd) until its connection is lost; attach gives it
+ * a holder again.
  */
-export type AttachState = 'opening' | 'attached' | 'reconnecting' | 'failed' | 'detaching' | 'dead';
+export type AttachState = 'opening' | 'attached' | 'reconnecting' | 'failed' | 'detaching' | 'dead' | 'orphaned';
 
 export interface AttachStatus {
   readonly kind: DeviceKind;
@@ -40,9 +55,9 @@ export interface AttachStatus {
   readonly devicePath: string;
   readonly sizeBytes: number;
   readonly readOnly: boolean;
-  /** Holder, 0 when dead. */
+  /** Holder, 0 when it is dead. */
   readonly pid: number;
-  /** Bridge from FUSE to NBD, 0 when there is none now. */
+  /** Bridge from FUSE to NBD, 0 when there is none now (kernel-nbd needs none). */
   readonly bridgePid: number;
   /** Connections to the storage daemon made after the first. */
   readonly reconnects: number;
@@ -55,7 +70,7 @@ export interface AttachStatus {
 
 export interface Attach {
   /**
-   * Makes the volume a device here. A repeat returns the same device. Errors: what the export source refuses with;
+   * Makes the volume a device here. A repeat returns the same device, and takes over an orphaned one. Errors: what the export source refuses with;
    * FAILED_PRECONDITION/Busy when a dead predecessor's device is still mounted; FAILED_PRECONDITION/WrongKey when it is
    * attached with another key; ALREADY_EXISTS/Conflict when it is attached in the other mode.
    */

@@ -95,6 +95,33 @@ describe('NbdServer', () => {
     expect(late.inbox.ended).toBe(true);
   });
 
+  it('never answers ESHUTDOWN to a client that comes back by itself: what is done is answered, then the connection ends', async () => {
+    const { server, held, device } = served();
+    const { near, inbox } = await attach(server, Buffer.alloc(16, 7));
+    inbox.bytes = Buffer.alloc(0);
+    near.write(Buffer.concat([write(1), write(2), request({ command: 0, handle: 3n, length: 512 })]));
+    await settle();
+    expect(held.length).toBe(3);
+    held[0]!.complete(null);
+    held[2]!.complete('ESHUTDOWN');
+    near.write(write(4));
+    await settle();
+    expect(inbox.reply()).toMatchObject({ handle: 1n, error: 0 });
+    expect(inbox.bytes.length).toBe(0);
+    expect(inbox.ended).toBe(true);
+    expect([held.length, held[1]!.cancelled]).toEqual([3, true]);
+    held[1]!.complete(null);
+    await settle();
+    expect(server.connections.size).toBe(0);
+    // Nor when it is refused before it reaches the device, with a payload behind it.
+    const next = await attach(server, Buffer.alloc(16, 7));
+    next.inbox.bytes = Buffer.alloc(0);
+    device.closed = true;
+    next.near.write(write(5));
+    await settle();
+    expect([next.inbox.bytes.length, next.inbox.ended, held.length]).toEqual([0, true, 3]);
+  });
+
   it('close() does not wait for a peer that reads nothing', async () => {
     const { server, device } = served();
     device.intercept = undefined;

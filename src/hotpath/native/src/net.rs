@@ -504,6 +504,51 @@ unsafe fn connect(hub: *mut Hub, address: &Address) -> c_int {
     (*hub).add(fd)
 }
 
+/// openNetlink(protocol): a datagram socket to the kernel, bound to a port that the kernel chooses.
+unsafe extern "C" fn open_netlink(
+    env: sys::napi_env,
+    info: sys::napi_callback_info,
+) -> sys::napi_value {
+    let call = Call::<1>::new(env, info);
+    let flags = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let fd = libc::socket(libc::AF_NETLINK, flags, call.number(0) as c_int);
+    if fd < 0 {
+        return call.answer(errno());
+    }
+    let mut address: libc::sockaddr_nl = zeroed();
+    address.nl_family = libc::AF_NETLINK as libc::sa_family_t;
+    let length = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
+    if libc::bind(fd, addr_of!(address) as *const libc::sockaddr, length) < 0 {
+        let failed = errno();
+        libc::close(fd);
+        return call.answer(failed);
+    }
+    call.answer((*call.hub).add(fd))
+}
+
+/// joinGroup(id, group): a netlink socket is sent what the kernel tells this group.
+unsafe extern "C" fn join_group(
+    env: sys::napi_env,
+    info: sys::napi_callback_info,
+) -> sys::napi_value {
+    let call = Call::<2>::new(env, info);
+    let group = call.number(1);
+    let at = addr_of!(group) as *const c_void;
+    let length = size_of::<u32>() as libc::socklen_t;
+    let name = libc::NETLINK_ADD_MEMBERSHIP;
+    let status = libc::setsockopt(call.fd(), libc::SOL_NETLINK, name, at, length);
+    call.answer(if status < 0 { errno() } else { 0 })
+}
+
+/// descriptor(id): what the kernel knows the socket by, for as long as it is open.
+unsafe extern "C" fn descriptor(
+    env: sys::napi_env,
+    info: sys::napi_callback_info,
+) -> sys::napi_value {
+    let call = Call::<1>::new(env, info);
+    call.answer(call.socket().map_or(-libc::EBADF, |socket| socket.fd))
+}
+
 /// listenTcp(ip, port): readable when somebody waits to be accepted.
 unsafe extern "C" fn listen_tcp(
     env: sys::napi_env,
@@ -607,7 +652,7 @@ unsafe extern "C" fn peer(env: sys::napi_env, info: sys::napi_callback_info) -> 
     result
 }
 
-const FUNCTIONS: [(&CStr, Native); 14] = [
+const FUNCTIONS: [(&CStr, Native); 17] = [
     (c"watch", watch),
     (c"receive", receive),
     (c"send", send),
@@ -617,6 +662,9 @@ const FUNCTIONS: [(&CStr, Native); 14] = [
     (c"failure", failure),
     (c"connectTcp", connect_tcp),
     (c"connectUnix", connect_unix),
+    (c"openNetlink", open_netlink),
+    (c"joinGroup", join_group),
+    (c"descriptor", descriptor),
     (c"listenTcp", listen_tcp),
     (c"listenUnix", listen_unix),
     (c"accept", accept),

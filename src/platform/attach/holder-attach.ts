@@ -1,5 +1,5 @@
-// The port "attach" by FUSE file and loop device. This side is the node plugin's: stateless, it finds holders by their
-// sockets, starts them, and clears up after dead ones. All that must survive its restart is in the holder.
+// The port "attach" by holder processes. This side is the node plugin's: stateless, it finds holders by their sockets, starts
+// them, and clears up after dead ones. All that must survive its restart is in the holder.
 
 import { existsSync } from 'node:fs';
 import { mkdir, realpath } from 'node:fs/promises';
@@ -7,12 +7,14 @@ import { type Clock, HoldfastError, type Logger, messageOf, unavailable, type Vo
 import type { Exec } from '../exec.js';
 import { askHolder, type ControlCall, NoHolderError } from './control-client.js';
 import { isDeposed } from './export-keeper.js';
+import { findDevice } from './kernel-nbd/block-files.js';
+import type { KernelDevice } from './kernel-nbd/port.js';
 import { clearLeftovers, lockVolume, removeFiles, volumesIn } from './leftovers.js';
 import { listLoops } from './loop-device.js';
 import { type AttachPaths, attachDirectory, attachPaths } from './paths.js';
 import type { Attach, AttachedDevice, AttachSpec, AttachStatus, ExportSource } from './port.js';
 
-export interface FuseLoopOptions {
+export interface HolderAttachOptions {
   readonly exec: Exec;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -40,12 +42,12 @@ const attemptsMax = 4;
  */
 const noCoreDumps = ['--core=1:1'];
 
-export class FuseLoopAttach implements Attach {
-  readonly #options: FuseLoopOptions;
+export class HolderAttach implements Attach {
+  readonly #options: HolderAttachOptions;
   readonly #chains = new Map<VolumeId, Promise<unknown>>();
   #runDir: Promise<string> | undefined;
 
-  constructor(options: FuseLoopOptions) {
+  constructor(options: HolderAttachOptions) {
     this.#options = options;
   }
 
@@ -96,6 +98,11 @@ export class FuseLoopAttach implements Attach {
         return await removeFiles([paths.log]);
       } catch (error) {
         if (!(error instanceof NoHolderError)) throw error;
+      }
+      if (await findDevice(paths.identifier)) {
+        // The device lives on without a holder. It takes one to flush it and to let it go.
+        await this.#launch(paths, volumeId);
+        continue;
       }
       if (await this.#clear(paths, volumeId)) return;
       // Somebody has the lock but does not listen yet: a holder that is starting or ending.
@@ -150,21 +157,16 @@ export class FuseLoopAttach implements Attach {
     } catch (error) {
       if (!(error instanceof NoHolderError)) throw error;
     }
+    const orphan = await findDevice(paths.identifier);
+    if (orphan) return orphaned(volumeId, orphan);
     const loop = (await listLoops(this.#options.exec)).find((device) => device.backingFile === paths.file);
     if (!loop && !(await volumesIn(paths.directory)).includes(volumeId)) return undefined;
     return {
+      ...noHolder(volumeId),
       kind: 'fuse-loop',
-      volumeId,
       state: 'dead',
       devicePath: loop?.devicePath ?? '',
-      sizeBytes: 0,
-      readOnly: false,
-      pid: 0,
-      bridgePid: 0,
-      reconnects: 0,
-      respawns: 0,
       lastError: 'its holder was killed: unmount, then detach or attach again',
-      counters: {},
     };
   }
 
@@ -244,6 +246,23 @@ export class FuseLoopAttach implements Attach {
     });
     return result;
   }
+}
+
+function noHolder(volumeId: VolumeId) {
+  const none = { pid: 0, bridgePid: 0, reconnects: 0, respawns: 0, counters: {} };
+  return { ...none, volumeId, sizeBytes: 0, readOnly: false };
+}
+
+function orphaned(volumeId: VolumeId, { devicePath, sizeBytes, readOnly }: KernelDevice): AttachStatus {
+  return {
+    ...noHolder(volumeId),
+    kind: 'kernel-nbd',
+    state: 'orphaned',
+    devicePath,
+    sizeBytes,
+    readOnly,
+    lastError: 'its holder was killed: attach again, or a restart of the storage daemon will be an outage',
+  };
 }
 
 async function makeDirectory(runDir: string): Promise<string> {

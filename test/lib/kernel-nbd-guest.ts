@@ -1,0 +1,376 @@
+// Runs in a virtual machine whose kernel has nbd: what a volume must go through as a kernel nbd device, with real holders and
+// a storage daemon that can be killed. One JSON line per scenario on /out/results, read by test/system/kernel-nbd.test.ts.
+//
+//   kernel-nbd-guest.js [NAME...]     all scenarios, or those named
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { isDeepStrictEqual } from 'node:util';
+import { HoldfastError, MiB } from '../../src/base/index.js';
+import { type AttachRig, cleanUpRigs, filesystems, mounter, newRig, sh, sleep } from './attach-rig.js';
+import { type KernelNbdScenario, kernelNbdScenarios, type ScenarioResult } from './kernel-nbd-scenarios.js';
+
+const results = '/out/results';
+
+function check(what: string, actual: unknown, expected: unknown): void {
+  if (isDeepStrictEqual(actual, expected)) return;
+  throw new Error(`${what}: ${JSON.stringify(actual)} and not ${JSON.stringify(expected)}`);
+}
+
+async function eventually(what: string, timeoutMs: number, look: () => boolean | Promise<boolean>): Promise<void> {
+  const end = performance.now() + timeoutMs;
+  while (!(await look())) {
+    if (performance.now() > end) throw new Error(`not within ${timeoutMs} ms: ${what}`);
+    await sleep(50);
+  }
+}
+
+async function refused(what: string, act: Promise<unknown>, reason: string): Promise<void> {
+  const error = await act.then(
+    () => undefined,
+    (failure: unknown) => failure,
+  );
+  check(what, error instanceof HoldfastError ? error.reason : String(error), reason);
+}
+
+const backend = (devicePath: string): string | undefined => {
+  const path = `/sys/block/${devicePath.slice('/dev/'.length)}/backend`;
+  return existsSync(path) ? readFileSync(path, 'utf8').trim() : undefined;
+};
+
+const configured = (): string[] =>
+  readdirSync('/sys/block').filter((name) => name.startsWith('nbd') && existsSync(`/sys/block/${name}/pid`));
+
+async function stateBecomes(rig: AttachRig, state: string, timeoutMs = 20_000): Promise<void> {
+  await eventually(`state ${state}`, timeoutMs, async () => (await rig.status())?.state === state);
+}
+
+/** Random writes with checksums and flushes on a mounted filesystem, then all read back. */
+class Load {
+  readonly #child: ChildProcess;
+  readonly #ended: Promise<number | null>;
+  #out = '';
+  running = true;
+
+  constructor(rig: AttachRig, sizeMiB: number, iops: number) {
+    this.#child = spawn('fio', [
+      '--name=load',
+      `--filename=${rig.mountPoint}/load`,
+      '--rw=randwrite',
+      '--bs=4k',
+      '--ioengine=libaio',
+      '--direct=1',
+      '--iodepth=4',
+      '--fsync=16',
+      `--size=${sizeMiB}M`,
+      `--rate_iops=,${iops}`,
+      '--verify=crc32c',
+      '--verify_fatal=1',
+      '--do_verify=1',
+      '--verify_state_save=0',
+      '--output-format=json',
+    ]);
+    this.#child.stdout?.on('data', (chunk) => {
+      this.#out += chunk;
+    });
+    this.#child.stderr?.on('data', (chunk) => process.stderr.write(chunk));
+    this.#ended = new Promise((resolve) => this.#child.once('close', resolve));
+    void this.#ended.then(() => {
+      this.running = false;
+    });
+  }
+
+  /** Its end, with no error: the longest that a write took, in ms. */
+  async done(): Promise<number> {
+    const code = await this.#ended;
+    if (code !== 0) throw new Error(`fio ended with ${code}: ${this.#out.slice(-1_500)}`);
+    const [job] = (JSON.parse(this.#out.slice(this.#out.indexOf('{'))) as FioReport).jobs;
+    check('errors of fio', job?.error, 0);
+    return Math.round((job?.write.clat_ns.max ?? 0) / 1e6);
+  }
+}
+
+interface FioReport {
+  readonly jobs: readonly { readonly error: number; readonly write: { readonly clat_ns: { readonly max: number } } }[];
+}
+
+async function mounted(rig: AttachRig, devicePath: string, fsType: 'ext4' | 'xfs' = 'ext4', format = true) {
+  if (format) await filesystems.format(devicePath, fsType, rig.volumeId, []);
+  const target = rig.mountPoint;
+  await mounter.mountFilesystem({ device: devicePath, target, fsType, options: [], readOnly: false });
+}
+
+const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
+  'attach, flush, FUA, discard, detach': async () => {
+    const rig = await newRig(64 * MiB);
+    const device = await rig.up();
+    const { kind, sizeBytes, devicePath } = device;
+    check('device', { kind, sizeBytes }, { kind: 'kernel-nbd', sizeBytes: 64 * MiB });
+    check('bridge', (await rig.status())?.bridgePid, 0);
+    check('identifier', backend(devicePath)?.endsWith(`/${rig.volumeId}`), true);
+    check('block size', await sh('blockdev', '--getss', '--getsize64', devicePath), `4096\n${64 * MiB}`);
+    check('a repeat', await rig.newPlugin().attach({ volumeId: rig.volumeId, key: rig.key, readOnly: false }), device);
+    const data = randomBytes(3 * MiB);
+    const disk = () => readFileSync(rig.file('disk'));
+    writeFileSync(rig.file('in'), data);
+    await sh('dd', `if=${rig.file('in')}`, `of=${devicePath}`, 'bs=1M', 'seek=7', 'oflag=direct', 'conv=notrunc');
+    check(
+      'data at the server',
+      disk()
+        .subarray(7 * MiB, 10 * MiB)
+        .equals(data),
+      true,
+    );
+    rig.forgetOps();
+    await sh('dd', 'if=/dev/zero', `of=${devicePath}`, 'bs=4k', 'count=1', 'conv=notrunc,fsync');
+    check(
+      'flush at the server',
+      rig.ops().some((op) => op.startsWith('flush')),
+      true,
+    );
+    rig.forgetOps();
+    await sh(
+      'dd',
+      `if=${rig.file('in')}`,
+      `of=${devicePath}`,
+      'bs=4k',
+      'count=1',
+      'seek=9',
+      'oflag=direct,dsync',
+      'conv=notrunc',
+    );
+    check('FUA at the server', rig.ops().includes(`fua ${9 * 4096} 4096`), true);
+    rig.forgetOps();
+    await sh('blkdiscard', '-o', String(8 * MiB), '-l', String(MiB), devicePath);
+    check('discard at the server', rig.ops().includes(`trim ${8 * MiB} ${MiB}`), true);
+    check(
+      'discarded',
+      disk()
+        .subarray(8 * MiB, 9 * MiB)
+        .equals(Buffer.alloc(MiB)),
+      true,
+    );
+    // Buffered, so that detach has something to flush.
+    await sh('dd', `if=${rig.file('in')}`, `of=${devicePath}`, 'bs=1M', 'seek=20', 'conv=notrunc');
+    rig.forgetOps();
+    await rig.attach.detach(rig.volumeId);
+    check(
+      'flushed by detach',
+      disk()
+        .subarray(20 * MiB, 23 * MiB)
+        .equals(data),
+      true,
+    );
+    check('last order', rig.ops().at(-1), 'close');
+    check('traces', await rig.traces(), []);
+    check('devices', configured(), []);
+    check('status', await rig.status(), undefined);
+    await rig.attach.detach(rig.volumeId);
+    return devicePath;
+  },
+
+  'ext4 and xfs keep what was written': async () => {
+    const rig = await newRig(320 * MiB);
+    for (const fsType of ['ext4', 'xfs'] as const) {
+      const { devicePath } = await rig.up();
+      if (fsType === 'xfs') await sh('wipefs', '-qa', devicePath);
+      await mounted(rig, devicePath, fsType);
+      const data = randomBytes(8 * MiB);
+      writeFileSync(`${rig.mountPoint}/data`, data);
+      await refused('detach of a mounted volume', rig.attach.detach(rig.volumeId), 'Busy');
+      await mounter.unmount(rig.mountPoint);
+      await rig.attach.detach(rig.volumeId);
+      const again = await rig.up();
+      await filesystems.check(again.devicePath, fsType);
+      await mounted(rig, again.devicePath, fsType, false);
+      check(`data on ${fsType}`, readFileSync(`${rig.mountPoint}/data`).equals(data), true);
+      await mounter.unmount(rig.mountPoint);
+    }
+    return '';
+  },
+
+  'kill -9 of the storage daemon under fio': async () => {
+    const rig = await newRig(128 * MiB);
+    const { devicePath } = await rig.up();
+    await mounted(rig, devicePath);
+    const load = new Load(rig, 6, 100);
+    await sleep(5_000);
+    const killedAt = performance.now();
+    await rig.killDaemon();
+    await stateBecomes(rig, 'reconnecting');
+    await sleep(5_000);
+    check('load under way', load.running, true);
+    await rig.startDaemon();
+    const awayMs = Math.round(performance.now() - killedAt);
+    await stateBecomes(rig, 'attached');
+    const backMs = Math.round(performance.now() - killedAt) - awayMs;
+    const longestMs = await load.done();
+    check('reconnects', (await rig.status())?.reconnects, 1);
+    await mounter.unmount(rig.mountPoint);
+    const checked = await sh('e2fsck', '-f', '-n', devicePath);
+    // What was in flight is sent again when the driver looks, each second.
+    if (longestMs > awayMs + 4_000)
+      throw new Error(`a write took ${longestMs} ms, the daemon was away for ${awayMs} ms`);
+    return `away ${awayMs} ms, connected ${backMs} ms later, longest write ${longestMs} ms; ${checked.split('\n').at(-1)}`;
+  },
+
+  'kill -9 of the holder loses no device': async () => {
+    const rig = await newRig(128 * MiB);
+    const first = await rig.up();
+    await mounted(rig, first.devicePath);
+    const load = new Load(rig, 4, 60);
+    await sleep(3_000);
+    process.kill(first.pid, 'SIGKILL');
+    await stateBecomes(rig, 'orphaned');
+    check('orphan', (await rig.status())?.devicePath, first.devicePath);
+    await sleep(1_000);
+    const second = await rig.up();
+    check('same device', [second.devicePath, second.kind], [first.devicePath, 'kernel-nbd']);
+    if (second.pid === first.pid) throw new Error('no new holder');
+    check('connection left alone', (await rig.status())?.reconnects, 0);
+    // The new one is the monitor.
+    await rig.killDaemon();
+    await stateBecomes(rig, 'reconnecting');
+    await rig.startDaemon();
+    await stateBecomes(rig, 'attached');
+    const longestMs = await load.done();
+    // Both at once: the volume waits until there is a holder with the key again.
+    process.kill(second.pid, 'SIGKILL');
+    await rig.killDaemon();
+    const waiting = sh('dd', 'if=/dev/zero', `of=${rig.mountPoint}/late`, 'bs=4k', 'count=16', 'conv=fsync');
+    await sleep(500);
+    await rig.startDaemon();
+    const third = await rig.up();
+    check('same device again', third.devicePath, first.devicePath);
+    await waiting;
+    // A detach that finds no holder.
+    await mounter.unmount(rig.mountPoint);
+    await sh('e2fsck', '-f', '-n', first.devicePath);
+    process.kill(third.pid, 'SIGKILL');
+    await stateBecomes(rig, 'orphaned');
+    await rig.attach.detach(rig.volumeId);
+    check('traces', [await rig.traces(), configured()], [[], []]);
+    return `longest write ${longestMs} ms`;
+  },
+
+  'grows under a mounted filesystem': async () => {
+    const rig = await newRig(64 * MiB);
+    const { devicePath } = await rig.up();
+    await mounted(rig, devicePath);
+    await refused('growth beyond the volume', rig.attach.grow(rig.volumeId, 128 * MiB), 'Generic');
+    truncateSync(rig.file('disk'), 128 * MiB);
+    check('grown', (await rig.attach.grow(rig.volumeId, 128 * MiB)).sizeBytes, 128 * MiB);
+    check('size', await filesystems.deviceSize(devicePath), 128 * MiB);
+    await filesystems.growMounted(devicePath, 'ext4', rig.mountPoint);
+    const data = randomBytes(80 * MiB);
+    writeFileSync(`${rig.mountPoint}/data`, data);
+    await mounter.unmount(rig.mountPoint);
+    await sh('e2fsck', '-f', '-n', devicePath);
+    return '';
+  },
+
+  'a deposed volume fails at once and goes': async () => {
+    const rig = await newRig(64 * MiB);
+    const first = await rig.up();
+    await mounted(rig, first.devicePath);
+    writeFileSync(rig.file('deposed'), '');
+    const before = performance.now();
+    await rig.source.open(rig.volumeId, rig.key, false).catch(() => {});
+    await stateBecomes(rig, 'failed');
+    const failedMs = Math.round(performance.now() - before);
+    const write = sh('dd', 'if=/dev/zero', `of=${first.devicePath}`, 'bs=4k', 'count=1', 'oflag=direct');
+    const said = await write.then(() => 'written', String);
+    if (!/Input\/output error/.test(said)) throw new Error(`a write to a deposed volume: ${said}`);
+    await refused('attach', rig.up(), 'StaleReign');
+    await mounter.unmount(rig.mountPoint);
+    rmSync(rig.file('deposed'));
+    const second = await rig.up();
+    if (second.pid === first.pid) throw new Error('the failed holder was not replaced');
+    await filesystems.check(second.devicePath, 'ext4');
+    return `failed after ${failedMs} ms`;
+  },
+
+  'read-only, and detach by force': async () => {
+    const rig = await newRig(16 * MiB);
+    const { devicePath, readOnly } = await rig.up(true);
+    check('read-only', [readOnly, await sh('blockdev', '--getro', devicePath)], [true, '1']);
+    const write = sh('dd', 'if=/dev/zero', `of=${devicePath}`, 'bs=4k', 'count=1', 'oflag=direct');
+    check(
+      'write',
+      await write.then(
+        () => 'written',
+        () => 'refused',
+      ),
+      'refused',
+    );
+    await refused('attach for writing', rig.up(), 'Conflict');
+    await rig.killDaemon();
+    const waiting = sh('dd', `if=${devicePath}`, 'of=/dev/null', 'bs=4k', 'count=1', 'iflag=direct');
+    const ended = waiting.then(
+      () => 'read',
+      () => 'failed',
+    );
+    await sleep(500);
+    await rig.attach.detach(rig.volumeId, { force: true });
+    check('what waited', await ended, 'failed');
+    check('traces', [await rig.traces(), configured()], [[], []]);
+    return '';
+  },
+
+  "two volumes never get each other's device": async () => {
+    const [one, two] = await Promise.all([newRig(16 * MiB), newRig(32 * MiB)]);
+    const first = await Promise.all([one.up(), two.up()]);
+    for (const { pid } of first) process.kill(pid, 'SIGKILL');
+    await stateBecomes(one, 'orphaned');
+    await stateBecomes(two, 'orphaned');
+    // In the other order.
+    const again = [await two.up(), await one.up()].reverse();
+    check(
+      'devices',
+      again.map(({ devicePath }) => devicePath),
+      first.map(({ devicePath }) => devicePath),
+    );
+    check(
+      'sizes',
+      again.map(({ sizeBytes }) => sizeBytes),
+      [16 * MiB, 32 * MiB],
+    );
+    return '';
+  },
+};
+
+const wanted = process.argv.slice(2);
+mkdirSync('/out', { recursive: true });
+let failed = false;
+for (const name of kernelNbdScenarios) {
+  if (wanted.length > 0 && !wanted.includes(name)) continue;
+  const startedMs = performance.now();
+  const result = await scenarios[name]().then(
+    (detail): ScenarioResult => ({ name, ms: 0, detail, error: '' }),
+    (error): ScenarioResult => ({
+      name,
+      ms: 0,
+      detail: '',
+      error: error instanceof Error ? (error.stack ?? '') : String(error),
+    }),
+  );
+  const left = await cleanUpRigs().then(
+    () => '',
+    (error) => `\nclean-up: ${error}`,
+  );
+  const told = { ...result, error: result.error + left, ms: Math.round(performance.now() - startedMs) };
+  failed ||= told.error !== '';
+  appendFileSync(results, `${JSON.stringify(told)}\n`);
+  process.stdout.write(`${told.error === '' ? 'ok' : 'FAILED'} ${told.ms} ms ${name}: ${told.detail}${told.error}\n`);
+}
+process.exitCode = failed ? 1 : 0;

@@ -1,0 +1,68 @@
+// A volume as a device of the kernel's NBD driver. This machine's kernel may lack it, so all of it happens in a virtual machine
+// with Debian's (test/lib/virtual-machine.ts), whose root is this machine's: the compiled tree runs there as it stands.
+// One machine runs all scenarios (two to three minutes); each is a test here.
+
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { distFolder } from '../lib/build-once.js';
+import { kernelNbdScenarios, type ScenarioResult } from '../lib/kernel-nbd-scenarios.js';
+import { missingFor } from '../lib/system-needs.js';
+import { missingForVm, prepareVm, runInVm } from '../lib/virtual-machine.js';
+
+/** Twice what it takes here; the machine is emulated. */
+const machineMs = 400_000;
+const prepareMs = 300_000;
+
+function reasonToSkip(): string {
+  const crate = join(import.meta.dirname, '../../src/hotpath/native/target/release/libholdfast_native.so');
+  if (!existsSync(crate) && !existsSync(join(distFolder, 'src/hotpath/holdfast-native.node'))) {
+    return 'the native crate was not built';
+  }
+  const missing = missingForVm() || missingFor(['fio', 'mkfs.ext4', 'mkfs.xfs', 'blkdiscard']);
+  if (missing !== '') return missing;
+  try {
+    prepareVm();
+    return '';
+  } catch (error) {
+    return `no virtual machine: ${error instanceof Error ? error.message : String(error)}`;
+  }
+}
+
+const reason = reasonToSkip();
+if (reason !== '') process.stderr.write(`\nSKIPPED: kernel nbd tests cannot run here: ${reason}\n\n`);
+
+const root = join(import.meta.dirname, '../..');
+const quoted = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
+
+describe.skipIf(reason !== '')('kernel nbd, in a virtual machine', () => {
+  const results = new Map<string, ScenarioResult>();
+  let log = '';
+
+  beforeAll(async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'hf-vm-'));
+    const program = join(distFolder, 'test/lib/kernel-nbd-guest.js');
+    const environment = `HOLDFAST_DIST=${quoted(distFolder.slice(root.length + 1))}`;
+    const command = `${environment} ${quoted(process.execPath)} --enable-source-maps ${quoted(program)}`;
+    try {
+      const { console } = await runInVm(`cd ${quoted(root)} && ${command} > /out/log 2>&1`, directory, machineMs);
+      const text = (name: string) =>
+        existsSync(join(directory, name)) ? readFileSync(join(directory, name), 'utf8') : '';
+      for (const line of text('results').split('\n').filter(Boolean)) {
+        const result = JSON.parse(line) as ScenarioResult;
+        results.set(result.name, result);
+      }
+      log = `${console.slice(-2_000)}\n${text('log').slice(-4_000)}`;
+    } finally {
+      rmSync(directory, { recursive: true });
+    }
+  }, machineMs + prepareMs);
+
+  it.each(kernelNbdScenarios)('%s', (name) => {
+    const result = results.get(name);
+    if (result === undefined) throw new Error(`the machine did not come to it:\n${log}`);
+    process.stdout.write(`${name}: ${result.ms} ms in the machine. ${result.detail}\n`);
+    expect(result.error).toBe('');
+  });
+});
