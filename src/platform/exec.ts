@@ -88,7 +88,9 @@ const packages: Readonly<Record<string, string>> = {
   'mkfs.btrfs': 'btrfs-progs',
   btrfs: 'btrfs-progs',
   fallocate: 'util-linux',
+  modprobe: 'kmod',
   stat: 'coreutils',
+  dd: 'coreutils',
   sync: 'coreutils',
 };
 

@@ -253,10 +253,21 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
     const third = await rig.up();
     check('same device again', third.devicePath, first.devicePath);
     await waiting;
+    // In the other order: the holder has noticed and waits for the daemon when it is killed. It must not wait in the kernel,
+    // where it could not be killed.
+    await rig.killDaemon();
+    await stateBecomes(rig, 'reconnecting');
+    await sleep(500);
+    process.kill(third.pid, 'SIGKILL');
+    await stateBecomes(rig, 'orphaned');
+    await rig.startDaemon();
+    const fourth = await rig.up();
+    check('same device for the third time', fourth.devicePath, first.devicePath);
+    await sh('dd', 'if=/dev/zero', `of=${rig.mountPoint}/later`, 'bs=4k', 'count=16', 'conv=fsync');
     // A detach that finds no holder.
     await mounter.unmount(rig.mountPoint);
     await sh('e2fsck', '-f', '-n', first.devicePath);
-    process.kill(third.pid, 'SIGKILL');
+    process.kill(fourth.pid, 'SIGKILL');
     await stateBecomes(rig, 'orphaned');
     await rig.attach.detach(rig.volumeId);
     check('traces', [await rig.traces(), configured()], [[], []]);

@@ -1,15 +1,13 @@
-// What /sys/block and /dev tell of nbd devices. Kernel interfaces, so nothing here waits, but for reads and opens of a device
-// without a connection.
+// What /sys/block and /dev tell of nbd devices. Kernel interfaces, of which nothing here waits for a device's connection: what
+// did would keep this process from ending, and with it the volume's lock.
 
 import { constants } from 'node:fs';
 import { access, type FileHandle, open, readdir, readFile, writeFile } from 'node:fs/promises';
 import { errnoOf, HoldfastError, messageOf } from '../../../base/index.js';
-import { alignedBuffer } from '../../mount/index.js';
 import type { KernelDevice, OpenDevice } from './port.js';
 
 const sysBlock = '/sys/block';
 const sectorBytes = 512;
-const blockBytes = 4096;
 
 /** The identifier that the device was made with; undefined when it has none, or there is no such device. */
 export async function identifierOf(index: number, root = sysBlock): Promise<string | undefined> {
@@ -50,10 +48,11 @@ export async function describe(index: number, root = sysBlock): Promise<KernelDe
   };
 }
 
-/** False where /sys is not to be written to. */
+/** False where /sys is not to be written to. Some kernels drain a queue before they change it: what is right is left alone. */
 export async function setIoTimeout(index: number, ms: number): Promise<boolean> {
+  const path = `${sysBlock}/nbd${index}/queue/io_timeout`;
   try {
-    await writeFile(`${sysBlock}/nbd${index}/queue/io_timeout`, String(ms));
+    if (Number((await readFile(path, 'utf8')).trim()) !== ms) await writeFile(path, String(ms));
     return true;
   } catch {
     return false;
@@ -73,17 +72,6 @@ export async function nodeExists(path: string): Promise<boolean> {
     () => true,
     () => false,
   );
-}
-
-/** Reads the first block past all caches. */
-export async function readDirect(path: string): Promise<void> {
-  const file = await open(path, constants.O_RDONLY | constants.O_DIRECT);
-  try {
-    const { bytesRead } = await file.read(alignedBuffer(blockBytes), 0, blockBytes, 0);
-    if (bytesRead !== blockBytes) throw new HoldfastError('DATA_LOSS', `${path} ends at ${bytesRead} bytes`);
-  } finally {
-    await file.close();
-  }
 }
 
 export async function openDevice(path: string): Promise<OpenDevice> {

@@ -50,6 +50,7 @@ const dialDelayMs = 100;
 const staleNewsMs = 2_000;
 /** How long a connection that may be alive has to prove it. */
 const proofMs = 1_000;
+const askDelayMs = 1_000;
 const holdPatienceMs = 1_000;
 const flushTimeoutMs = 60_000;
 const endTriesMax = 50;
@@ -132,31 +133,34 @@ export class KernelNbdDevice implements HeldDevice {
   }
 
   async #takeOver(device: KernelDevice, address: ExportAddress): Promise<void> {
-    const { readOnly, logger } = this.#options;
+    const { kernel, identifier, readOnly, logger } = this.#options;
+    const { index, devicePath } = device;
     if (device.readOnly !== readOnly) {
-      const text = `${device.devicePath} is attached ${device.readOnly ? 'read-only' : 'writable'}: detach it first`;
+      const text = `${devicePath} is attached ${device.readOnly ? 'read-only' : 'writable'}: detach it first`;
       throw new HoldfastError('ALREADY_EXISTS', text, { reason: 'Conflict' });
     }
     if (address.sizeBytes < device.sizeBytes) throw smaller(device, address.sizeBytes);
-    await this.#setTimes(device);
-    logger.info({ device: device.devicePath }, 'kernel nbd device of a former holder taken over');
+    try {
+      await kernel.reconfigure(index, { identifier, deadTimeoutS });
+    } catch (error) {
+      if (!isClosed(error)) throw error;
+      throw precondition(`${devicePath} was disconnected and is still in use: unmount it first`, 'Busy');
+    }
+    logger.info({ device: devicePath }, 'kernel nbd device of a former holder taken over');
     // Its connection may be well; cutting it for nothing would be a pause for its users.
     this.#linked();
     if (!(await this.#proven())) this.#lost('the connection of the former holder is dead');
   }
 
-  async #setTimes({ index, devicePath, ...rest }: KernelDevice): Promise<void> {
+  /** Of a new device, which nobody uses yet. */
+  async #setTimes(device: KernelDevice): Promise<void> {
     const { kernel, identifier, logger } = this.#options;
-    const canLook = await kernel.lookEvery({ index, devicePath, ...rest }, lookMs);
-    if (!canLook) logger.warn({ seconds: fallbackTimeoutS }, '/sys is not writable: a restart pauses I/O for longer');
-    try {
-      await kernel.reconfigure(index, { identifier, deadTimeoutS, timeoutS: canLook ? 0 : fallbackTimeoutS });
-    } catch (error) {
-      if (!isClosed(error)) throw error;
-      throw precondition(`${devicePath} was disconnected and is still in use: unmount it first`, 'Busy');
-    }
-    // The driver sets its own interval with the limit.
-    if (canLook) await kernel.lookEvery({ index, devicePath, ...rest }, lookMs);
+    if (await kernel.lookEvery(device, lookMs)) return;
+    logger.warn(
+      { seconds: fallbackTimeoutS },
+      '/sys is not writable: a restart of the storage daemon pauses I/O for longer',
+    );
+    await kernel.reconfigure(device.index, { identifier, timeoutS: fallbackTimeoutS });
   }
 
   moveTo(address: ExportAddress): void {
@@ -257,16 +261,23 @@ export class KernelNbdDevice implements HeldDevice {
 
   /** False when the answer was an error: the export's own on a connection that stands, the kernel's where there is none. */
   #read(): Promise<boolean> {
-    this.#reading ??= this.#options.kernel
-      .read(this.#device!)
-      .then(
-        () => true,
-        () => false,
-      )
-      .finally(() => {
-        this.#reading = undefined;
-      });
+    this.#reading ??= this.#ask().finally(() => {
+      this.#reading = undefined;
+    });
     return this.#reading;
+  }
+
+  async #ask(): Promise<boolean> {
+    const { kernel, clock, logger } = this.#options;
+    for (;;) {
+      try {
+        return await kernel.read(this.#device!);
+      } catch (error) {
+        if (this.#ended) return false;
+        logger.warn({ reason: messageOf(error) }, 'the device cannot be asked for an answer');
+      }
+      await clock.sleep(askDelayMs, this.#stop.signal).catch(() => {});
+    }
   }
 
   /** Whether a read is answered soon. */

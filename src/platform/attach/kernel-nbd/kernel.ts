@@ -3,7 +3,7 @@
 import { release } from 'node:os';
 import { type Clock, HoldfastError, type Logger, messageOf, precondition, unavailable } from '../../../base/index.js';
 import type { NativeNet } from '../../../hotpath/index.js';
-import type { Exec } from '../../exec.js';
+import { type Exec, ExecError } from '../../exec.js';
 import {
   claimDevice,
   describe,
@@ -12,9 +12,9 @@ import {
   nodeExists,
   openDevice,
   readCounters,
-  readDirect,
   setIoTimeout,
 } from './block-files.js';
+import { deadTimeoutS } from './device.js';
 import { dialExport, SocketHub } from './handover.js';
 import { NetlinkNbd, NetlinkRefusal } from './netlink-nbd.js';
 import type { ConnectOptions, KernelDevice, KernelNbd, ReadySocket, ReconfigureOptions } from './port.js';
@@ -28,6 +28,8 @@ export interface KernelNbdParts {
 }
 
 const modprobeTimeoutMs = 20_000;
+/** Longer than a device waits for a connection. */
+const readTimeoutMs = 2 * deadTimeoutS * 1_000;
 /** devtmpfs has a device's node at once; where something else makes them it takes a moment. */
 const nodeTriesMax = 40;
 const nodeDelayMs = 50;
@@ -61,7 +63,7 @@ export async function openKernelNbd(parts: KernelNbdParts): Promise<KernelNbd> {
     netlink.close();
     throw error;
   }
-  return new RealKernelNbd(hub, netlink, clock);
+  return new RealKernelNbd(hub, netlink, exec, clock);
 }
 
 /** Of a release such as "6.1.0-56-amd64". */
@@ -74,11 +76,13 @@ class RealKernelNbd implements KernelNbd {
   readonly find = findDevice;
   readonly #hub: SocketHub;
   readonly #netlink: NetlinkNbd;
+  readonly #exec: Exec;
   readonly #clock: Clock;
 
-  constructor(hub: SocketHub, netlink: NetlinkNbd, clock: Clock) {
+  constructor(hub: SocketHub, netlink: NetlinkNbd, exec: Exec, clock: Clock) {
     this.#hub = hub;
     this.#netlink = netlink;
+    this.#exec = exec;
     this.#clock = clock;
   }
 
@@ -120,8 +124,15 @@ class RealKernelNbd implements KernelNbd {
     return setIoTimeout(device.index, ms);
   }
 
-  read(device: KernelDevice): Promise<void> {
-    return readDirect(device.devicePath);
+  async read({ devicePath }: KernelDevice): Promise<boolean> {
+    const args = [`if=${devicePath}`, 'of=/dev/null', 'bs=4096', 'count=1', 'iflag=direct'];
+    try {
+      await this.#exec.run('dd', args, { timeoutMs: readTimeoutMs });
+      return true;
+    } catch (error) {
+      if (error instanceof ExecError) return false;
+      throw error;
+    }
   }
 
   open(device: KernelDevice) {

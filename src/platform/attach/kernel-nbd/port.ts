@@ -68,8 +68,12 @@ export interface KernelNbd {
   isConfigured(index: number): Promise<boolean>;
   /** How often the driver looks whether what a request was sent over has been replaced. False when that can't be set here. */
   lookEvery(device: KernelDevice, ms: number): Promise<boolean>;
-  /** Reads from the device past all caches: waits while there is no connection. Rejects when the device answered with an error. */
-  read(device: KernelDevice): Promise<void>;
+  /**
+   * Reads from the device past all caches: waits while there is no connection. False when the answer was an error. Rejects when
+   * nothing could be asked. Whoever waits in the kernel can't be killed, so it is another process that does: this one's lock and
+   * sockets go with it at once.
+   */
+  read(device: KernelDevice): Promise<boolean>;
   /** Keeps the number from being given to another device. */
   open(device: KernelDevice): Promise<OpenDevice>;
   /** Opens it for this process alone: FAILED_PRECONDITION/Busy while it is mounted, in whatever namespace. */

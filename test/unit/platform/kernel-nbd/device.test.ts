@@ -208,12 +208,15 @@ describe('a kernel nbd device', () => {
     const device = kernel.devices.get(0)!;
     device.dead = true;
     device.socket.alive = false;
+    const { limits } = device;
     const next = holder();
     const up = next.up();
     await pass(5_000);
     await up;
     expect(kernel.devices.size).toBe(1);
     expect(device.dead).toBe(false);
+    expect(device.limits).toBe(limits);
+    expect(limits).toEqual({ timeoutS: 0, deadTimeoutS: 3600, lookMs: 1000 });
   });
 
   it('is never taken over under another name, and others are left alone by its end', async () => {
@@ -327,6 +330,23 @@ describe('a kernel nbd device', () => {
     expect(await refused).toMatchObject({ reason: 'Busy' });
     kernel.devices.delete(0);
     await down();
+  });
+
+  it('is connected also when the export answers with an error, and not given up when nothing can be asked', async () => {
+    const { kernel, holder, pass } = machine();
+    kernel.readErrors = true;
+    const { keeper, state, up } = holder();
+    await up();
+    await pass(10_000);
+    kernel.noReads = true;
+    kernel.killDaemon();
+    await pass(5_000);
+    kernel.daemon = 'up';
+    await pass(5_000);
+    expect([keeper.connected, state.broken]).toEqual([false, '']);
+    kernel.noReads = false;
+    await pass(2_000);
+    expect(keeper.connected).toBe(true);
   });
 
   it('grows', async () => {

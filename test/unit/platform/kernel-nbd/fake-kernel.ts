@@ -22,7 +22,7 @@ export interface FakeDevice {
   dead: boolean;
   connected: boolean;
   openers: number;
-  waiting: { resolve: () => void; reject: (error: Error) => void }[];
+  waiting: ((answered: boolean) => void)[];
   limits: { timeoutS: number; deadTimeoutS: number; lookMs: number };
 }
 
@@ -41,6 +41,10 @@ export class FakeKernel {
   daemon: 'up' | 'away' | 'silent' = 'up';
   mounted = false;
   sysWritable = true;
+  /** The export answers reads with an error. */
+  readErrors = false;
+  /** Nothing can be asked. */
+  noReads = false;
   /** The driver hears of the death of a connection that the server dropped only when told(). */
   slowToNotice = false;
   #sockets = 0;
@@ -93,7 +97,7 @@ export class FakeKernel {
   /** The driver waited for a connection for as long as it was told to. */
   giveUp(index: number): void {
     const device = this.devices.get(index)!;
-    for (const one of device.waiting.splice(0)) one.reject(new Error('EIO'));
+    for (const answer of device.waiting.splice(0)) answer(false);
   }
 
   #find(identifier: string): KernelDevice | undefined {
@@ -181,7 +185,7 @@ export class FakeKernel {
     device.socket = options.socket as FakeSocket;
     device.dead = false;
     this.log.push(`reconnected ${device.socket.serial}`);
-    for (const one of device.waiting.splice(0)) one.resolve();
+    for (const answer of device.waiting.splice(0)) answer(true);
   }
 
   #disconnect(index: number, identifier: string): void {
@@ -189,7 +193,7 @@ export class FakeKernel {
     if (device?.identifier !== identifier) return;
     this.log.push(`disconnected ${index}`);
     device.connected = false;
-    for (const one of device.waiting.splice(0)) one.reject(new Error('EIO'));
+    for (const answer of device.waiting.splice(0)) answer(false);
     this.#gone(index, device);
   }
 
@@ -197,11 +201,12 @@ export class FakeKernel {
     if (!device.connected && device.openers === 0) this.devices.delete(index);
   }
 
-  #read(index: number): Promise<void> {
+  #read(index: number): Promise<boolean> {
+    if (this.noReads) return Promise.reject(new Error('no processes left'));
     const device = this.devices.get(index);
-    if (!device?.connected) return Promise.reject(new Error('EIO'));
-    if (!device.dead && device.socket.alive) return Promise.resolve();
-    return new Promise((resolve, reject) => device.waiting.push({ resolve, reject }));
+    if (!device?.connected) return Promise.resolve(false);
+    if (!device.dead && device.socket.alive) return Promise.resolve(!this.readErrors);
+    return new Promise((resolve) => device.waiting.push(resolve));
   }
 
   #open(index: number): OpenDevice {
