@@ -7,7 +7,8 @@
 //
 // Known limit of this kind of device: under extreme memory pressure the kernel may want to write to the volume in order to
 // give this process the memory with which to write to the volume. A Node process can't ask for exemption (prctl
-// PR_SET_IO_FLUSHER); buffers are reused so that a warm bridge needs little. Kernel NBD does not have the problem.
+// PR_SET_IO_FLUSHER); buffers are reused so that a warm bridge needs little. With kernel nbd there is no bridge, and so one process
+// less that has it.
 
 import { read, writevSync } from 'node:fs';
 import type { Clock, Logger } from '../../base/index.js';

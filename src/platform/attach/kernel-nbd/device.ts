@@ -50,6 +50,8 @@ const dialDelayMs = 100;
 const staleNewsMs = 2_000;
 /** How long a connection that may be alive has to prove it. */
 const proofMs = 1_000;
+/** No healthy read takes this long. */
+const unansweredMs = 30_000;
 const askDelayMs = 1_000;
 const holdPatienceMs = 1_000;
 const flushTimeoutMs = 60_000;
@@ -68,6 +70,7 @@ export class KernelNbdDevice implements HeldDevice {
   #socket: ReadySocket | undefined;
   #link: 'linked' | 'lost' = 'lost';
   #linkedAtMs = 0;
+  #deathsHeard = 0;
   #relinking = false;
   #reading: Promise<boolean> | undefined;
   #ending: Promise<void> | undefined;
@@ -166,21 +169,28 @@ export class KernelNbdDevice implements HeldDevice {
   moveTo(address: ExportAddress): void {
     this.#address = address;
     if (this.#link === 'lost') void this.#relink();
+    // The export is open, and for long nothing was read of it: whatever went unnoticed, a new connection settles it.
+    else if (this.#reading && this.#linkAgeMs > unansweredMs) this.#lost('the connection answers nothing');
   }
 
   // --- the monitor
 
   #heardOfDeath(index: number | undefined): void {
-    if (!this.#device || this.#ended || this.#link === 'lost') return;
-    if (index !== undefined && index !== this.#device.index) return;
-    const fresh = this.#options.clock.monotonicMs() - this.#linkedAtMs < staleNewsMs;
-    if (index !== undefined && !fresh) return this.#lost('the connection to the storage daemon was lost');
+    if (!this.#device || this.#ended || (index !== undefined && index !== this.#device.index)) return;
+    this.#deathsHeard++;
+    if (this.#link === 'lost') return;
+    if (index !== undefined && this.#linkAgeMs >= staleNewsMs)
+      return this.#lost('the connection to the storage daemon was lost');
     const since = this.#linkedAtMs;
     void this.#proven().then((proven) => {
       if (!proven && !this.#ended && this.#link === 'linked' && since === this.#linkedAtMs) {
         this.#lost('the connection to the storage daemon was lost');
       }
     });
+  }
+
+  get #linkAgeMs(): number {
+    return this.#options.clock.monotonicMs() - this.#linkedAtMs;
   }
 
   get #ended(): boolean {
@@ -230,6 +240,7 @@ export class KernelNbdDevice implements HeldDevice {
     const { kernel, identifier, clientId, logger } = this.#options;
     const device = this.#device!;
     const socket = await kernel.dial(address, clientId, this.#stop.signal);
+    const heardBefore = this.#deathsHeard;
     try {
       if (socket.sizeBytes < device.sizeBytes) throw smaller(device, socket.sizeBytes);
       await kernel.reconfigure(device.index, { identifier, socket });
@@ -243,6 +254,8 @@ export class KernelNbdDevice implements HeldDevice {
     this.#linked();
     logger.info({ device: device.devicePath }, 'connected again');
     this.#prove();
+    // It may have been this one that died, before the driver's answer was read here.
+    if (this.#deathsHeard !== heardBefore) this.#heardOfDeath(device.index);
   }
 
   /** Has something read, unless that is under way, and says when it was answered. */
@@ -280,14 +293,14 @@ export class KernelNbdDevice implements HeldDevice {
     }
   }
 
-  /** Whether a read is answered soon. */
+  /** Whether a read is answered soon. One of its own: what was asked before may have been answered before, too. */
   async #proven(): Promise<boolean> {
     const waiting = new AbortController();
     const patience = this.#options.clock.sleep(proofMs, waiting.signal).then(
       () => false,
       () => false,
     );
-    const answered = await Promise.race([this.#read().then(() => true), patience]);
+    const answered = await Promise.race([this.#ask().then(() => true), patience]);
     waiting.abort();
     if (answered && !this.#ended && this.#link === 'linked') this.#options.onConnection(true, '');
     return answered;

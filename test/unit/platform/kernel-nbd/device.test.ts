@@ -183,6 +183,38 @@ describe('a kernel nbd device', () => {
     expect(device.dead).toBe(false);
   });
 
+  it('notices a connection that dies before it has heard that it stands, and one that just answers nothing', async () => {
+    const { kernel, holder, pass } = machine();
+    const { keeper, up } = holder();
+    await up();
+    await pass(10_000);
+    kernel.reconnected = () => {
+      kernel.reconnected = () => {};
+      kernel.notice(0);
+    };
+    kernel.killDaemon();
+    kernel.daemon = 'up';
+    await pass(3_000);
+    expect([keeper.connected, kernel.devices.get(0)!.dead]).toEqual([true, false]);
+    // Dead without any news.
+    kernel.reconnected = () => {
+      kernel.reconnected = () => {};
+      kernel.devices.get(0)!.dead = true;
+    };
+    await pass(10_000);
+    const device = kernel.devices.get(0)!;
+    kernel.killDaemon();
+    await pass(1_000);
+    const held = device.waiting.splice(0);
+    kernel.daemon = 'up';
+    await pass(1_000);
+    expect([held.length, keeper.connected]).toEqual([1, false]);
+    await pass(60_000, 100);
+    held[0]!(true);
+    await pass(1_000);
+    expect([keeper.connected, device.dead]).toEqual([true, false]);
+  });
+
   it('is taken over by a new holder, which leaves a connection that works alone', async () => {
     const { kernel, holder, pass } = machine();
     await holder().up();

@@ -43,6 +43,8 @@ export class FakeKernel {
   sysWritable = true;
   /** The export answers reads with an error. */
   readErrors = false;
+  /** Called when the driver has taken a new connection, before its holder hears of it. */
+  reconnected: () => void = () => {};
   /** Nothing can be asked. */
   noReads = false;
   /** The driver hears of the death of a connection that the server dropped only when told(). */
@@ -186,6 +188,7 @@ export class FakeKernel {
     device.dead = false;
     this.log.push(`reconnected ${device.socket.serial}`);
     for (const answer of device.waiting.splice(0)) answer(true);
+    this.reconnected();
   }
 
   #disconnect(index: number, identifier: string): void {
