@@ -43,8 +43,8 @@ describe.skipIf(reason !== '')('kernel nbd, in a virtual machine', () => {
   beforeAll(async () => {
     const directory = mkdtempSync(join(tmpdir(), 'hf-vm-'));
     const program = join(distFolder, 'test/lib/kernel-nbd-guest.js');
-    const environment = `HOLDFAST_DIST=${quoted(distFolder.slice(root.length + 1))}`;
-    const command = `${environment} ${quoted(process.execPath)} --enable-source-maps ${quoted(program)}`;
+    // The compiled tree's own folder, seen from within.
+    const command = `HOLDFAST_DIST=. ${quoted(process.execPath)} --enable-source-maps ${quoted(program)}`;
     try {
       const { console } = await runInVm(`cd ${quoted(root)} && ${command} > /out/log 2>&1`, directory, machineMs);
       const text = (name: string) =>
