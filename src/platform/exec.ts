@@ -91,6 +91,7 @@ const packages: Readonly<Record<string, string>> = {
   modprobe: 'kmod',
   stat: 'coreutils',
   dd: 'coreutils',
+  tee: 'coreutils',
   sync: 'coreutils',
 };
 

@@ -9,6 +9,10 @@ export function missingFor(tools: readonly string[]): string {
   if (process.getuid?.() !== 0) return 'not root';
   if (!existsSync('/dev/fuse')) return 'no /dev/fuse';
   if (!existsSync('/dev/loop-control')) return 'no /dev/loop-control';
+  return missingTools(tools);
+}
+
+export function missingTools(tools: readonly string[]): string {
   const missing = tools.filter((tool) => spawnSync('which', [tool]).status !== 0);
   return missing.length > 0 ? `missing: ${missing.join(', ')}` : '';
 }

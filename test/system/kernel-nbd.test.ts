@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { distFolder } from '../lib/build-once.js';
 import { kernelNbdScenarios, type ScenarioResult } from '../lib/kernel-nbd-scenarios.js';
-import { missingFor } from '../lib/system-needs.js';
+import { missingTools } from '../lib/system-needs.js';
 import { missingForVm, prepareVm, runInVm } from '../lib/virtual-machine.js';
 
 /** Twice what it takes here; the machine is emulated. */
@@ -20,7 +20,7 @@ function reasonToSkip(): string {
   if (!existsSync(crate) && !existsSync(join(distFolder, 'src/hotpath/holdfast-native.node'))) {
     return 'the native crate was not built';
   }
-  const missing = missingForVm() || missingFor(['fio', 'mkfs.ext4', 'mkfs.xfs', 'blkdiscard']);
+  const missing = missingForVm() || missingTools(['fio', 'mkfs.ext4', 'mkfs.xfs', 'blkdiscard']);
   if (missing !== '') return missing;
   try {
     prepareVm();

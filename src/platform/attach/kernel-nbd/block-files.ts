@@ -2,7 +2,7 @@
 // did would keep this process from ending, and with it the volume's lock.
 
 import { constants } from 'node:fs';
-import { access, type FileHandle, open, readdir, readFile, writeFile } from 'node:fs/promises';
+import { access, type FileHandle, open, readdir, readFile } from 'node:fs/promises';
 import { errnoOf, HoldfastError, messageOf } from '../../../base/index.js';
 import type { KernelDevice, OpenDevice } from './port.js';
 
@@ -48,16 +48,8 @@ export async function describe(index: number, root = sysBlock): Promise<KernelDe
   };
 }
 
-/** False where /sys is not to be written to. Some kernels drain a queue before they change it: what is right is left alone. */
-export async function setIoTimeout(index: number, ms: number): Promise<boolean> {
-  const path = `${sysBlock}/nbd${index}/queue/io_timeout`;
-  try {
-    if (Number((await readFile(path, 'utf8')).trim()) !== ms) await writeFile(path, String(ms));
-    return true;
-  } catch {
-    return false;
-  }
-}
+/** Milliseconds until the driver is asked about a request that has no answer. */
+export const ioTimeoutFile = (index: number): string => `${sysBlock}/nbd${index}/queue/io_timeout`;
 
 /** Documentation/block/stat.rst of the kernel: reads, writes, discards and flushes that were completed, and what is in flight. */
 export async function readCounters(index: number): Promise<Readonly<Record<string, number>>> {

@@ -13,9 +13,11 @@
 //   the death of the old.
 // - Never given a smaller export than the device is: that would be another volume.
 //
-// Times. Requests have no limit of their own (a write may wait for a replica for long, and a connection that is cut for
-// that would make reads wait, too). Every lookMs the driver looks at what was sent over a connection that has been replaced
-// and sends it again, so that is the longest pause after a restart. Where that can't be set, requests get a limit instead.
+// Times. Requests have no limit of their own: a write may wait for a replica for long, and a connection that is cut for that
+// would make reads wait, too. What was in flight when a connection died is looked at by the driver every lookMs: while the
+// connection is lost it is put back (a limit is set for that time: without one each look would be a line in the kernel's log),
+// and after a quick reconnect it is sent again. So that is what a restart costs beyond its own time. Where the interval can't
+// be set, requests get a limit instead.
 
 import { type Clock, HoldfastError, type Logger, messageOf, precondition } from '../../../base/index.js';
 import type { Exec } from '../../exec.js';
@@ -44,7 +46,8 @@ const readOnlyFlag = 1 << 1;
 export const deadTimeoutS = 3_600;
 export const lookMs = 1_000;
 /** Where the driver can't be told how often to look: above the latency of any healthy request. */
-const fallbackTimeoutS = 10;
+const fallbackLimitS = 10;
+const lostLimitS = 1;
 const dialDelayMs = 100;
 /** A death that is told this soon after a new connection may be that of the one before it. */
 const staleNewsMs = 2_000;
@@ -72,6 +75,8 @@ export class KernelNbdDevice implements HeldDevice {
   #linkedAtMs = 0;
   #deathsHeard = 0;
   #relinking = false;
+  /** Of requests while there is a connection, in seconds; 0: none. */
+  #limitS = 0;
   #reading: Promise<boolean> | undefined;
   #ending: Promise<void> | undefined;
   #hold: OpenDevice | undefined;
@@ -131,7 +136,7 @@ export class KernelNbdDevice implements HeldDevice {
     });
     logger.info({ device: this.#device.devicePath }, 'kernel nbd device made');
     this.#linked();
-    await this.#setTimes(this.#device);
+    await this.#setLook(this.#device);
     this.#prove();
   }
 
@@ -152,18 +157,20 @@ export class KernelNbdDevice implements HeldDevice {
     logger.info({ device: devicePath }, 'kernel nbd device of a former holder taken over');
     // Its connection may be well; cutting it for nothing would be a pause for its users.
     this.#linked();
-    if (!(await this.#proven())) this.#lost('the connection of the former holder is dead');
+    if (await this.#proven()) await this.#setLook(device);
+    else this.#lost('the connection of the former holder is dead');
   }
 
-  /** Of a new device, which nobody uses yet. */
-  async #setTimes(device: KernelDevice): Promise<void> {
+  /** The driver sets an interval of its own with each limit. */
+  async #setLook(device: KernelDevice): Promise<void> {
     const { kernel, identifier, logger } = this.#options;
-    if (await kernel.lookEvery(device, lookMs)) return;
+    if (this.#limitS !== 0 || (await kernel.lookEvery(device, lookMs))) return;
     logger.warn(
-      { seconds: fallbackTimeoutS },
+      { seconds: fallbackLimitS },
       '/sys is not writable: a restart of the storage daemon pauses I/O for longer',
     );
-    await kernel.reconfigure(device.index, { identifier, timeoutS: fallbackTimeoutS });
+    this.#limitS = fallbackLimitS;
+    await kernel.reconfigure(device.index, { identifier, timeoutS: fallbackLimitS });
   }
 
   moveTo(address: ExportAddress): void {
@@ -203,8 +210,13 @@ export class KernelNbdDevice implements HeldDevice {
   }
 
   #lost(why: string): void {
+    const { kernel, identifier, logger, onConnection } = this.#options;
     this.#link = 'lost';
-    this.#options.onConnection(false, why);
+    onConnection(false, why);
+    // Sent before anything that #relink() sends.
+    kernel.reconfigure(this.#device!.index, { identifier, timeoutS: lostLimitS }).catch((error) => {
+      logger.warn({ reason: messageOf(error) }, 'requests in flight cannot be put back');
+    });
     // Answered by the next connection, or with an error when the kernel gives up waiting for one.
     this.#prove();
     void this.#relink();
@@ -243,7 +255,7 @@ export class KernelNbdDevice implements HeldDevice {
     const heardBefore = this.#deathsHeard;
     try {
       if (socket.sizeBytes < device.sizeBytes) throw smaller(device, socket.sizeBytes);
-      await kernel.reconfigure(device.index, { identifier, socket });
+      await kernel.reconfigure(device.index, { identifier, socket, timeoutS: this.#limitS });
     } catch (error) {
       socket.release();
       throw error;
@@ -254,6 +266,7 @@ export class KernelNbdDevice implements HeldDevice {
     this.#linked();
     logger.info({ device: device.devicePath }, 'connected again');
     this.#prove();
+    this.#setLook(device).catch((error) => logger.warn({ reason: messageOf(error) }, 'no interval could be set'));
     // It may have been this one that died, before the driver's answer was read here.
     if (this.#deathsHeard !== heardBefore) this.#heardOfDeath(device.index);
   }

@@ -9,10 +9,10 @@ import {
   describe,
   findDevice,
   identifierOf,
+  ioTimeoutFile,
   nodeExists,
   openDevice,
   readCounters,
-  setIoTimeout,
 } from './block-files.js';
 import { deadTimeoutS } from './device.js';
 import { dialExport, SocketHub } from './handover.js';
@@ -28,6 +28,7 @@ export interface KernelNbdParts {
 }
 
 const modprobeTimeoutMs = 20_000;
+const lookTimeoutMs = 5_000;
 /** Longer than a device waits for a connection. */
 const readTimeoutMs = 2 * deadTimeoutS * 1_000;
 /** devtmpfs has a device's node at once; where something else makes them it takes a moment. */
@@ -120,8 +121,15 @@ class RealKernelNbd implements KernelNbd {
     });
   }
 
-  lookEvery(device: KernelDevice, ms: number): Promise<boolean> {
-    return setIoTimeout(device.index, ms);
+  async lookEvery({ index }: KernelDevice, ms: number): Promise<boolean> {
+    try {
+      await this.#exec.run('tee', [ioTimeoutFile(index)], { input: String(ms), timeoutMs: lookTimeoutMs });
+      return true;
+    } catch (error) {
+      if (error instanceof HoldfastError && error.code === 'DEADLINE_EXCEEDED') return true;
+      if (error instanceof ExecError) return false;
+      throw error;
+    }
   }
 
   async read({ devicePath }: KernelDevice): Promise<boolean> {

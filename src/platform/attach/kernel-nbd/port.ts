@@ -66,7 +66,10 @@ export interface KernelNbd {
   disconnect(index: number, identifier: string): Promise<void>;
   /** False once the device has no connection and nobody has it open. */
   isConfigured(index: number): Promise<boolean>;
-  /** How often the driver looks whether what a request was sent over has been replaced. False when that can't be set here. */
+  /**
+   * How often the driver looks at requests that have no answer. False when that can't be set here. Some kernels empty the queue
+   * before they change it, so this is done by another process, and answered true when that takes long.
+   */
   lookEvery(device: KernelDevice, ms: number): Promise<boolean>;
   /**
    * Reads from the device past all caches: waits while there is no connection. False when the answer was an error. Rejects when

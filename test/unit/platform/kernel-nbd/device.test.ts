@@ -92,9 +92,16 @@ describe('a kernel nbd device', () => {
   });
 
   it('limits requests where the driver cannot be told how often to look', async () => {
-    const { kernel, holder } = machine();
+    const { kernel, holder, pass } = machine();
     kernel.sysWritable = false;
-    await holder().up();
+    const { keeper, up } = holder();
+    await up();
+    expect(kernel.devices.get(0)!.limits).toMatchObject({ timeoutS: 10, deadTimeoutS: 3600 });
+    await pass(10_000);
+    kernel.killDaemon();
+    kernel.daemon = 'up';
+    await pass(1_000);
+    expect(keeper.connected).toBe(true);
     expect(kernel.devices.get(0)!.limits).toMatchObject({ timeoutS: 10, deadTimeoutS: 3600 });
   });
 
@@ -105,6 +112,8 @@ describe('a kernel nbd device', () => {
     for (let death = 1; death <= 3; death++) {
       await pass(10_000);
       kernel.killDaemon();
+      // What is in flight is put back at once, and does not fill the kernel's log.
+      expect(kernel.devices.get(0)!.limits.timeoutS).toBe(1);
       await pass(7_000);
       expect(keeper.connected).toBe(false);
       const tries = kernel.dials.length;
@@ -113,7 +122,9 @@ describe('a kernel nbd device', () => {
       await pass(300);
       expect(keeper.connected).toBe(true);
       expect(keeper.reconnects).toBe(death);
-      expect(kernel.devices.get(0)!.dead).toBe(false);
+      const { dead, limits, sendLimitS } = kernel.devices.get(0)!;
+      expect([dead, sendLimitS]).toEqual([false, 0]);
+      expect(limits).toEqual({ timeoutS: 0, deadTimeoutS: 3600, lookMs: 1000 });
       await pass(30_000, 1_000);
       expect(kernel.dials.length).toBe(tries + 1);
     }

@@ -24,6 +24,7 @@ export interface FakeDevice {
   openers: number;
   waiting: ((answered: boolean) => void)[];
   limits: { timeoutS: number; deadTimeoutS: number; lookMs: number };
+  sendLimitS: number;
 }
 
 export interface FakeSocket extends ReadySocket {
@@ -167,6 +168,7 @@ export class FakeKernel {
       openers: 0,
       waiting: [],
       limits: { timeoutS: options.timeoutS, deadTimeoutS: options.deadTimeoutS, lookMs: 30_000 },
+      sendLimitS: options.timeoutS,
     };
     this.devices.set(index, device);
     return described(index, device);
@@ -179,12 +181,15 @@ export class FakeKernel {
     }
     if (options.sizeBytes !== undefined) device.sizeBytes = options.sizeBytes;
     if (options.timeoutS !== undefined) {
+      this.log.push(`limit ${options.timeoutS}`);
       device.limits.timeoutS = options.timeoutS;
       device.limits.lookMs = 30_000;
     }
     if (options.deadTimeoutS !== undefined) device.limits.deadTimeoutS = options.deadTimeoutS;
     if (options.socket === undefined || !device.dead) return;
     device.socket = options.socket as FakeSocket;
+    // As the driver does: how long a blocked send may take is settled when a connection comes.
+    device.sendLimitS = device.limits.timeoutS;
     device.dead = false;
     this.log.push(`reconnected ${device.socket.serial}`);
     for (const answer of device.waiting.splice(0)) answer(true);
