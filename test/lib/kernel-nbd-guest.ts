@@ -19,6 +19,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { HoldfastError, MiB } from '../../src/base/index.js';
 import { type AttachRig, cleanUpRigs, filesystems, mounter, newRig, sh, sleep } from './attach-rig.js';
 import { type KernelNbdScenario, kernelNbdScenarios, type ScenarioResult } from './kernel-nbd-scenarios.js';
+import { checkUnmounted } from './system-needs.js';
 
 const results = '/out/results';
 
@@ -191,7 +192,7 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
       await mounter.unmount(rig.mountPoint);
       await rig.attach.detach(rig.volumeId);
       const again = await rig.up();
-      await filesystems.check(again.devicePath, fsType);
+      checkUnmounted(again.devicePath, fsType);
       await mounted(rig, again.devicePath, fsType, false);
       check(`data on ${fsType}`, readFileSync(`${rig.mountPoint}/data`).equals(data), true);
       await mounter.unmount(rig.mountPoint);
