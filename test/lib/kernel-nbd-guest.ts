@@ -309,7 +309,14 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
     rmSync(rig.file('deposed'));
     const second = await rig.up();
     if (second.pid === first.pid) throw new Error('the failed holder was not replaced');
-    await filesystems.check(second.devicePath, 'ext4');
+    checkUnmounted(second.devicePath, 'ext4');
+    // The same with a holder that comes too late to see it.
+    process.kill(second.pid, 'SIGKILL');
+    await stateBecomes(rig, 'orphaned');
+    writeFileSync(rig.file('deposed'), '');
+    await refused('attach of a deposed orphan', rig.up(), 'StaleReign');
+    check('devices of a deposed orphan', configured(), []);
+    rmSync(rig.file('deposed'));
     return `failed after ${failedMs} ms`;
   },
 

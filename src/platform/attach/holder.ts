@@ -22,7 +22,7 @@ import { mountsUsing } from '../mount/index.js';
 import type { BridgeCommand } from './bridge-supervisor.js';
 import type { ControlRequest } from './control-protocol.js';
 import { listenControl } from './control-server.js';
-import { ExportKeeper } from './export-keeper.js';
+import { ExportKeeper, isDeposed } from './export-keeper.js';
 import { FuseLoopDevice } from './fuse-loop-device.js';
 import type { HeldDevice } from './held-device.js';
 import { chooseKernel, type KernelChoice } from './kernel-nbd/choice.js';
@@ -84,7 +84,9 @@ export class Holder {
       const server = await listenControl(paths.socket, (request) => this.#answer(request));
       logger.info({ volumeId, pid: process.pid }, 'holder is ready');
       const idle = clock.after(idleMs, () => {
-        if (!this.#spec) this.#leave();
+        void this.#queue.then(() => {
+          if (!this.#spec) this.#leave();
+        });
       });
       await this.#gone;
       idle.cancel();
@@ -200,8 +202,12 @@ export class Holder {
       // Nothing has been written through this device: it can go without a flush. One of a former holder's stays, and so
       // does the engine behind it.
       logger.error({ reason: messageOf(error) }, 'attach failed');
-      this.#detaching = true;
       const stays = device?.inherited ?? false;
+      if (stays && isDeposed(error)) {
+        this.#fail(`volume ${volumeId} is another node's now: ${error.message}`);
+        throw error;
+      }
+      this.#detaching = true;
       const undo = device?.undoSetUp(async () => keeper.stop());
       await undo?.catch((left) => logger.error({ reason: messageOf(left) }, 'cannot take the device down'));
       if (!stays) await this.#closeExport(1);
@@ -283,8 +289,25 @@ export class Holder {
   }
 
   async #detach(force: boolean): Promise<object> {
-    const { exec, logger, volumeId } = this.#options;
-    if (!this.#spec) await this.#inherit();
+    const orphan = this.#spec ? undefined : await this.#inherit();
+    try {
+      await this.#letGo(force);
+    } catch (error) {
+      // A repeat finds it again.
+      if (orphan) {
+        await orphan.undoSetUp(async () => {});
+        this.#device = undefined;
+        this.#detaching = false;
+        this.#failed = '';
+      }
+      throw error;
+    }
+    this.#options.logger.info({ volumeId: this.#options.volumeId }, 'detached');
+    return {};
+  }
+
+  async #letGo(force: boolean): Promise<void> {
+    const { exec, volumeId } = this.#options;
     const device = this.#device;
     if (device && device.devicePath !== '') {
       const [mounted] = await mountsUsing(exec, device.devicePath);
@@ -298,20 +321,19 @@ export class Holder {
       this.#detaching = true;
     }
     await this.#takeDown(force ? 1 : closeTriesMax);
-    logger.info({ volumeId }, 'detached');
-    return {};
   }
 
   /** A detach without an open before it is about what a holder that was killed left. */
-  async #inherit(): Promise<void> {
+  async #inherit(): Promise<KernelNbdDevice | undefined> {
     const { runDir, volumeId, kernelNbd } = this.#options;
     const { identifier } = attachPaths(runDir, volumeId);
     const present = await kernelNbd.find(identifier);
-    if (!present) return;
+    if (!present) return undefined;
     const listeners = { onConnection: () => {}, onBroken: () => {} };
     const device = this.#kernelDevice(await kernelNbd.open(), identifier, present.readOnly, listeners);
     device.inherit(present);
     this.#device = device;
+    return device;
   }
 
   async #flush(device: HeldDevice): Promise<void> {

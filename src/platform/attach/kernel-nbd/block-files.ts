@@ -24,7 +24,13 @@ export async function findDevice(identifier: string, root = sysBlock): Promise<K
   const indexes = names.flatMap((name) => /^nbd(\d+)$/.exec(name)?.[1] ?? []).map(Number);
   const found: KernelDevice[] = [];
   for (const index of indexes.sort((a, b) => a - b)) {
-    if ((await identifierOf(index, root)) === identifier) found.push(await describe(index, root));
+    if ((await identifierOf(index, root)) !== identifier) continue;
+    const device = await describe(index, root).catch((error) => {
+      // It goes away just now.
+      if (errnoOf(error) === 'ENOENT') return undefined;
+      throw error;
+    });
+    if (device) found.push(device);
   }
   if (found.length <= 1) return found[0];
   const paths = found.map(({ devicePath }) => devicePath).join(' and ');

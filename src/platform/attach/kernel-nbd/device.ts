@@ -260,9 +260,9 @@ export class KernelNbdDevice implements HeldDevice {
       socket.release();
       throw error;
     }
+    if (this.#ended) return socket.release();
     this.#socket?.release();
     this.#socket = socket;
-    if (this.#ended) return;
     this.#linked();
     logger.info({ device: device.devicePath }, 'connected again');
     this.#prove();
@@ -334,17 +334,16 @@ export class KernelNbdDevice implements HeldDevice {
   /** Disconnects, so that all I/O fails at once. The device stays open here: its number must not become another volume's. */
   #end(): Promise<void> {
     this.#stop.abort();
-    this.#ending ??= this.#disconnect().catch((error) => {
+    if (!this.#device) return Promise.resolve();
+    this.#ending ??= this.#disconnect(this.#device).catch((error) => {
       this.#ending = undefined;
       throw error;
     });
     return this.#ending;
   }
 
-  async #disconnect(): Promise<void> {
+  async #disconnect(device: KernelDevice): Promise<void> {
     const { kernel, identifier, clock } = this.#options;
-    const device = this.#device;
-    if (!device) return;
     // A daemon that hangs with a full socket would block the command, too.
     this.#socket?.cut();
     const opening = kernel.open(device).then(async (hold) => {

@@ -11,7 +11,7 @@ import type { ExportAddress } from '../port.js';
 import type { ReadySocket } from './port.js';
 
 const READABLE = 1;
-const WRITABLE = 2;
+const BROKEN = 4;
 /** Of a handshake the longest answer is some hundred bytes. */
 const chunkBytes = 4096;
 /** The server answers when what the former connection had in flight has ended, which can take as long as a lost replica. */
@@ -20,16 +20,19 @@ const handshakeTimeoutMs = 60_000;
 /** The native sockets of this thread, each with who is told of its events. */
 export class SocketHub {
   readonly sockets: NativeSockets;
-  readonly #listeners = new Map<number, () => void>();
+  readonly #listeners = new Map<number, (broken: boolean) => void>();
 
   constructor(binding: NativeNet) {
-    this.sockets = binding.openNet((id) => this.#listeners.get(id)?.());
+    this.sockets = binding.openNet((id, events) => this.#listeners.get(id)?.((events & BROKEN) !== 0));
   }
 
-  /** Calls `listener` whenever it is so, and when the socket broke. Throws UNAVAILABLE for one that can't be watched. */
-  watch(id: number, what: 'readable' | 'writable', listener: () => void): void {
+  /**
+   * Calls `listener` whenever there is something to receive, and when the system reported an error, after which the socket is not
+   * watched any more. Throws UNAVAILABLE for one that can't be watched.
+   */
+  watch(id: number, listener: (broken: boolean) => void): void {
     this.#listeners.set(id, listener);
-    const status = this.sockets.watch(id, what === 'readable' ? READABLE : WRITABLE);
+    const status = this.sockets.watch(id, READABLE);
     if (status < 0) throw unavailable(`a socket can't be watched: ${getSystemErrorName(status)}`);
   }
 
@@ -120,7 +123,7 @@ function shake(
       handshake = new ClientHandshake({ ...who, mode: 'go' }, send);
       if (signal.aborted) stopped();
       else signal.addEventListener('abort', stopped, { once: true });
-      hub.watch(id, 'readable', receive);
+      hub.watch(id, receive);
     } catch (error) {
       end(error as Error);
     }

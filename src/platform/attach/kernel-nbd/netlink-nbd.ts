@@ -74,7 +74,15 @@ export class NetlinkNbd {
     this.#logger = logger;
     this.#socket = hub.sockets.openNetlink(genericNetlink);
     if (this.#socket < 0) throw precondition(`no generic netlink: ${getSystemErrorName(this.#socket)}`);
-    hub.watch(this.#socket, 'readable', () => this.#receive());
+    this.#watch();
+  }
+
+  #watch(): void {
+    this.#hub.watch(this.#socket, (broken) => {
+      this.#receive();
+      // A full queue is an error that passes once it was received.
+      if (broken) this.#watch();
+    });
   }
 
   /** Finds the driver and begins to listen to it. False when it is not loaded (or not for this network namespace). */

@@ -293,6 +293,24 @@ describe('a kernel nbd device', () => {
     expect(kernel.log).toEqual(['closed', 'closed']);
   });
 
+  it('of a dead holder is flushed and taken down by one that has no export, and left alone when that fails', async () => {
+    const { kernel, holder } = machine();
+    await holder().up();
+    const orphan = async () => {
+      const { device } = holder();
+      device.inherit((await kernel.port().find(identifier))!);
+      return device;
+    };
+    kernel.mounted = true;
+    const first = await orphan();
+    await expect(first.tearDown(async () => {})).rejects.toMatchObject({ reason: 'Busy' });
+    await first.undoSetUp(async () => {});
+    expect(kernel.devices.get(0)).toMatchObject({ connected: true, dead: false, openers: 0 });
+    kernel.mounted = false;
+    await (await orphan()).tearDown(async () => {});
+    expect(kernel.devices.size).toBe(0);
+  });
+
   it('is not given a smaller export on the way either', async () => {
     const { kernel, holder, pass } = machine();
     const { keeper, up } = holder();

@@ -45,14 +45,24 @@ function kernel() {
   const groups: number[] = [];
   const state = { answer: (_sequence: number, _bytes: Buffer): (Buffer | number)[] => [], closed: 0 };
   let ready: (id: number, events: number) => void = () => {};
+  let watched = false;
   const tell = (...what: (Buffer | number)[]) => {
     inbox.push(...what);
-    ready(1, 1);
+    if (watched) ready(1, 1);
+  };
+  /** The queue is full: the system reports an error, and looks no more until it is asked to. */
+  const overflow = () => {
+    watched = false;
+    inbox.push(-ENOBUFS);
+    ready(1, 4);
   };
   const sockets = {
     openNetlink: (protocol: number) => (protocol === 16 ? 1 : -EINVAL),
     joinGroup: (_id: number, group: number) => groups.push(group) - 1 && 0,
-    watch: () => 0,
+    watch: (_id: number, events: number) => {
+      watched = events === 1;
+      return 0;
+    },
     close: () => ++state.closed,
     send: (_id: number, bytes: Uint8Array, from: number, to: number) => {
       const copy = Buffer.from(bytes.subarray(from, to));
@@ -80,7 +90,7 @@ function kernel() {
     expect(await netlink.open()).toBe(true);
     return netlink;
   };
-  return { clock, netlink, state, sent, groups, tell, opened };
+  return { clock, netlink, state, sent, groups, tell, overflow, opened };
 }
 
 describe('netlink to the driver', () => {
@@ -122,14 +132,15 @@ describe('netlink to the driver', () => {
   });
 
   it('tells of dead connections, whatever else comes between, and when some may have been missed', async () => {
-    const { opened, state, tell } = kernel();
+    const { opened, state, tell, overflow } = kernel();
     const netlink = await opened();
     const dead: (number | undefined)[] = [];
     netlink.onLinkDead((index) => dead.push(index));
     state.answer = (sequence) => [nbd(0, 4, '0800 0100 00000000'), acknowledge(sequence)];
     await netlink.disconnect(9);
     tell(hex('ffffffff'), nbd(0, 4, '0800 0100 07000000'), nbd(0, 4, '0600 0100 0700 0000'), nbd(0, 9, ''));
-    tell(-ENOBUFS, nbd(0, 4, '0800 0100 08000000'));
+    overflow();
+    tell(nbd(0, 4, '0800 0100 08000000'));
     expect(dead).toEqual([0, 7, undefined, 8]);
   });
 
