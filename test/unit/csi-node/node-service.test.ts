@@ -308,6 +308,14 @@ test('one call at a time for a volume; health and information', async () => {
   expect((await client.NodeGetVolumeHealth({ volume_id: volumeId })).volume_health?.health_statuses).toMatchObject([
     { status: 'INACCESSIBLE', reason: 'DeviceFailed' },
   ]);
+  // Its device works, without anybody who would connect it again: staging it once more gives it a holder.
+  device.status = { ...device.status, state: 'orphaned', lastError: 'its holder was killed' };
+  expect((await client.NodeGetVolumeHealth({ volume_id: volumeId })).volume_health?.health_statuses).toMatchObject([
+    { status: 'DEGRADED', reason: 'HolderMissing' },
+  ]);
+  node.log.length = 0;
+  await stage();
+  expect(node.log).toEqual([`attach ${volumeId}`]);
   expect((await client.NodeGetStorageHealth({})).backend_health).toMatchObject([
     { status: 'STORAGE_DEGRADED', reason: 'PoolProblem', message: 'pool /pool: is read-only' },
   ]);
