@@ -19,7 +19,13 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { createExportSource } from '../../src/agent/index.js';
 import { realClock, silentLogger, type VolumeId } from '../../src/base/index.js';
-import { createExec, createFilesystems, createMounter, HolderAttach } from '../../src/platform/index.js';
+import {
+  createExec,
+  createFilesystems,
+  createMounter,
+  type DeviceChoice,
+  HolderAttach,
+} from '../../src/platform/index.js';
 import { distFolder } from './build-once.js';
 
 const run = promisify(execFile);
@@ -41,9 +47,11 @@ export class AttachRig {
   readonly key = randomBytes(32);
   readonly source: ReturnType<typeof createExportSource>;
   readonly attach: HolderAttach;
+  readonly #choice: DeviceChoice;
   #daemon: ChildProcess | undefined;
 
-  constructor(sizeBytes: number) {
+  constructor(sizeBytes: number, choice: DeviceChoice) {
+    this.#choice = choice;
     mkdirSync(this.runDir);
     closeSync(openSync(this.file('disk'), 'w'));
     truncateSync(this.file('disk'), sizeBytes);
@@ -63,7 +71,7 @@ export class AttachRig {
       runDir: this.runDir,
       holder: {
         program: process.execPath,
-        args: [join(distFolder, 'src/main/attach.js'), '--daemon', this.file('grpc')],
+        args: [join(distFolder, 'src/main/attach.js'), '--daemon', this.file('grpc'), '--device', this.#choice],
       },
       source: this.source,
     });
@@ -128,8 +136,8 @@ export class AttachRig {
   }
 }
 
-export async function newRig(sizeBytes: number): Promise<AttachRig> {
-  const rig = new AttachRig(sizeBytes);
+export async function newRig(sizeBytes: number, choice: DeviceChoice): Promise<AttachRig> {
+  const rig = new AttachRig(sizeBytes, choice);
   await rig.startDaemon();
   return rig;
 }

@@ -113,7 +113,7 @@ async function mounted(rig: AttachRig, devicePath: string, fsType: 'ext4' | 'xfs
 
 const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
   'attach, flush, FUA, discard, detach': async () => {
-    const rig = await newRig(64 * MiB);
+    const rig = await newRig(64 * MiB, 'auto');
     const device = await rig.up();
     const { kind, sizeBytes, devicePath } = device;
     check('device', { kind, sizeBytes }, { kind: 'kernel-nbd', sizeBytes: 64 * MiB });
@@ -181,7 +181,7 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
   },
 
   'ext4 and xfs keep what was written': async () => {
-    const rig = await newRig(320 * MiB);
+    const rig = await newRig(320 * MiB, 'auto');
     for (const fsType of ['ext4', 'xfs'] as const) {
       const { devicePath } = await rig.up();
       if (fsType === 'xfs') await sh('wipefs', '-qa', devicePath);
@@ -201,7 +201,7 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
   },
 
   'kill -9 of the storage daemon under fio': async () => {
-    const rig = await newRig(128 * MiB);
+    const rig = await newRig(128 * MiB, 'auto');
     const { devicePath } = await rig.up();
     await mounted(rig, devicePath);
     const load = new Load(rig, 6, 100);
@@ -226,7 +226,7 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
   },
 
   'kill -9 of the holder loses no device': async () => {
-    const rig = await newRig(128 * MiB);
+    const rig = await newRig(128 * MiB, 'auto');
     const first = await rig.up();
     await mounted(rig, first.devicePath);
     const load = new Load(rig, 4, 60);
@@ -275,7 +275,7 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
   },
 
   'grows under a mounted filesystem': async () => {
-    const rig = await newRig(64 * MiB);
+    const rig = await newRig(64 * MiB, 'auto');
     const { devicePath } = await rig.up();
     await mounted(rig, devicePath);
     await refused('growth beyond the volume', rig.attach.grow(rig.volumeId, 128 * MiB), 'Generic');
@@ -291,7 +291,7 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
   },
 
   'a deposed volume fails at once and goes': async () => {
-    const rig = await newRig(64 * MiB);
+    const rig = await newRig(64 * MiB, 'auto');
     const first = await rig.up();
     await mounted(rig, first.devicePath);
     writeFileSync(rig.file('deposed'), '');
@@ -321,7 +321,7 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
   },
 
   'read-only, and detach by force': async () => {
-    const rig = await newRig(16 * MiB);
+    const rig = await newRig(16 * MiB, 'auto');
     const { devicePath, readOnly } = await rig.up(true);
     check('read-only', [readOnly, await sh('blockdev', '--getro', devicePath)], [true, '1']);
     const write = sh('dd', 'if=/dev/zero', `of=${devicePath}`, 'bs=4k', 'count=1', 'oflag=direct');
@@ -348,7 +348,7 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
   },
 
   "two volumes never get each other's device": async () => {
-    const [one, two] = await Promise.all([newRig(16 * MiB), newRig(32 * MiB)]);
+    const [one, two] = await Promise.all([newRig(16 * MiB, 'auto'), newRig(32 * MiB, 'auto')]);
     const first = await Promise.all([one.up(), two.up()]);
     for (const { pid } of first) process.kill(pid, 'SIGKILL');
     await stateBecomes(one, 'orphaned');

@@ -7,7 +7,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync, truncateSync, writeFileSyn
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { HoldfastError, MiB } from '../../src/base/index.js';
-import { cleanUpRigs, filesystems, mounter, newRig, sh, sleep } from '../lib/attach-rig.js';
+import { cleanUpRigs, filesystems, mounter, newRig as newRigOf, sh, sleep } from '../lib/attach-rig.js';
 
 const tools = ['losetup', 'findmnt', 'mkfs.ext4', 'mkfs.xfs', 'fio', 'blkdiscard', 'prlimit'];
 const missing = tools.filter((tool) => spawnSync('which', [tool]).status !== 0);
@@ -47,6 +47,9 @@ function fioVerify(device: string): Promise<string> {
     '--verify_state_save=0',
   );
 }
+
+/** Also where the kernel has nbd; that is test/system/kernel-nbd.test.ts. */
+const newRig = (sizeBytes: number) => newRigOf(sizeBytes, 'fuse-loop');
 
 afterEach(cleanUpRigs);
 
