@@ -192,7 +192,7 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
       await mounter.unmount(rig.mountPoint);
       await rig.attach.detach(rig.volumeId);
       const again = await rig.up();
-      checkUnmounted(again.devicePath, fsType);
+      await checkUnmounted(again.devicePath, fsType);
       await mounted(rig, again.devicePath, fsType, false);
       check(`data on ${fsType}`, readFileSync(`${rig.mountPoint}/data`).equals(data), true);
       await mounter.unmount(rig.mountPoint);
@@ -309,7 +309,7 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
     rmSync(rig.file('deposed'));
     const second = await rig.up();
     if (second.pid === first.pid) throw new Error('the failed holder was not replaced');
-    checkUnmounted(second.devicePath, 'ext4');
+    await checkUnmounted(second.devicePath, 'ext4');
     // The same with a holder that comes too late to see it.
     process.kill(second.pid, 'SIGKILL');
     await stateBecomes(rig, 'orphaned');
