@@ -4,6 +4,7 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { randomBytes, randomUUID } from 'node:crypto';
 import {
   closeSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -38,6 +39,11 @@ export const mounter = createMounter(exec, realClock);
 export const filesystems = createFilesystems(exec);
 const rigs: AttachRig[] = [];
 
+export interface RigOptions {
+  /** Where programs start slowly. */
+  readonly launchTimeoutMs?: number;
+}
+
 /** One volume with its storage daemon. */
 export class AttachRig {
   readonly directory = realpathSync(mkdtempSync(join(tmpdir(), 'hf-')));
@@ -48,10 +54,12 @@ export class AttachRig {
   readonly source: ReturnType<typeof createExportSource>;
   readonly attach: HolderAttach;
   readonly #choice: DeviceChoice;
+  readonly #options: RigOptions;
   #daemon: ChildProcess | undefined;
 
-  constructor(sizeBytes: number, choice: DeviceChoice) {
+  constructor(sizeBytes: number, choice: DeviceChoice, options: RigOptions) {
     this.#choice = choice;
+    this.#options = options;
     mkdirSync(this.runDir);
     closeSync(openSync(this.file('disk'), 'w'));
     truncateSync(this.file('disk'), sizeBytes);
@@ -74,6 +82,7 @@ export class AttachRig {
         args: [join(distFolder, 'src/main/attach.js'), '--daemon', this.file('grpc'), '--device', this.#choice],
       },
       source: this.source,
+      ...this.#options,
     });
   }
 
@@ -136,10 +145,20 @@ export class AttachRig {
   }
 }
 
-export async function newRig(sizeBytes: number, choice: DeviceChoice): Promise<AttachRig> {
-  const rig = new AttachRig(sizeBytes, choice);
+export async function newRig(sizeBytes: number, choice: DeviceChoice, options: RigOptions = {}): Promise<AttachRig> {
+  const rig = new AttachRig(sizeBytes, choice, options);
   await rig.startDaemon();
   return rig;
+}
+
+/** What the holders of the rigs that are there said last. */
+export function rigLogs(): string {
+  return rigs
+    .flatMap(({ runDir, volumeId }) => {
+      const log = join(runDir, 'attach', `${volumeId}.log`);
+      return existsSync(log) ? readFileSync(log, 'utf8').slice(-1_500) : [];
+    })
+    .join('\n');
 }
 
 /** After each test: detaches and removes all that newRig() made. */

@@ -1,5 +1,5 @@
 // Runs in a virtual machine whose kernel has nbd: what a volume must go through as a kernel nbd device, with real holders and
-// a storage daemon that can be killed. One JSON line per scenario on /out/results, read by test/system/kernel-nbd.test.ts.
+// a storage daemon that can be killed. One JSON line per scenario in a file /out/results-*, read by test/system/kernel-nbd.test.ts.
 //
 //   kernel-nbd-guest.js [NAME...]     all scenarios, or those named
 
@@ -17,11 +17,22 @@ import {
 } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 import { HoldfastError, MiB } from '../../src/base/index.js';
-import { type AttachRig, cleanUpRigs, filesystems, mounter, newRig, sh, sleep } from './attach-rig.js';
+import {
+  type AttachRig,
+  cleanUpRigs,
+  filesystems,
+  mounter,
+  newRig as newRigOf,
+  rigLogs,
+  sh,
+  sleep,
+} from './attach-rig.js';
 import { type KernelNbdScenario, kernelNbdScenarios, type ScenarioResult } from './kernel-nbd-scenarios.js';
 import { checkUnmounted } from './system-needs.js';
 
-const results = '/out/results';
+const results = `/out/results-${process.pid}`;
+/** Programs take seconds to start in an emulated machine, and tens of them when the machine beneath is busy. */
+const newRig = (sizeBytes: number) => newRigOf(sizeBytes, 'auto', { launchTimeoutMs: 90_000 });
 
 function check(what: string, actual: unknown, expected: unknown): void {
   if (isDeepStrictEqual(actual, expected)) return;
@@ -49,8 +60,9 @@ const backend = (devicePath: string): string | undefined => {
   return existsSync(path) ? readFileSync(path, 'utf8').trim() : undefined;
 };
 
-const configured = (): string[] =>
-  readdirSync('/sys/block').filter((name) => name.startsWith('nbd') && existsSync(`/sys/block/${name}/pid`));
+/** Of a volume; others have theirs at the same time. */
+const devicesOf = (rig: AttachRig): string[] =>
+  readdirSync('/sys/block').filter((name) => backend(`/dev/${name}`)?.endsWith(`/${rig.volumeId}`));
 
 async function stateBecomes(rig: AttachRig, state: string, timeoutMs = 20_000): Promise<void> {
   await eventually(`state ${state}`, timeoutMs, async () => (await rig.status())?.state === state);
@@ -113,7 +125,7 @@ async function mounted(rig: AttachRig, devicePath: string, fsType: 'ext4' | 'xfs
 
 const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
   'attach, flush, FUA, discard, detach': async () => {
-    const rig = await newRig(64 * MiB, 'auto');
+    const rig = await newRig(64 * MiB);
     const device = await rig.up();
     const { kind, sizeBytes, devicePath } = device;
     check('device', { kind, sizeBytes }, { kind: 'kernel-nbd', sizeBytes: 64 * MiB });
@@ -174,14 +186,14 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
     );
     check('last order', rig.ops().at(-1), 'close');
     check('traces', await rig.traces(), []);
-    check('devices', configured(), []);
+    check('devices', devicesOf(rig), []);
     check('status', await rig.status(), undefined);
     await rig.attach.detach(rig.volumeId);
     return devicePath;
   },
 
   'ext4 and xfs keep what was written': async () => {
-    const rig = await newRig(320 * MiB, 'auto');
+    const rig = await newRig(320 * MiB);
     for (const fsType of ['ext4', 'xfs'] as const) {
       const { devicePath } = await rig.up();
       if (fsType === 'xfs') await sh('wipefs', '-qa', devicePath);
@@ -201,7 +213,7 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
   },
 
   'kill -9 of the storage daemon under fio': async () => {
-    const rig = await newRig(128 * MiB, 'auto');
+    const rig = await newRig(128 * MiB);
     const { devicePath } = await rig.up();
     await mounted(rig, devicePath);
     const load = new Load(rig, 6, 100);
@@ -226,7 +238,7 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
   },
 
   'kill -9 of the holder loses no device': async () => {
-    const rig = await newRig(128 * MiB, 'auto');
+    const rig = await newRig(128 * MiB);
     const first = await rig.up();
     await mounted(rig, first.devicePath);
     const load = new Load(rig, 4, 60);
@@ -270,12 +282,12 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
     process.kill(fourth.pid, 'SIGKILL');
     await stateBecomes(rig, 'orphaned');
     await rig.attach.detach(rig.volumeId);
-    check('traces', [await rig.traces(), configured()], [[], []]);
+    check('traces', [await rig.traces(), devicesOf(rig)], [[], []]);
     return `longest write ${longestMs} ms`;
   },
 
   'grows under a mounted filesystem': async () => {
-    const rig = await newRig(64 * MiB, 'auto');
+    const rig = await newRig(64 * MiB);
     const { devicePath } = await rig.up();
     await mounted(rig, devicePath);
     await refused('growth beyond the volume', rig.attach.grow(rig.volumeId, 128 * MiB), 'Generic');
@@ -291,7 +303,7 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
   },
 
   'a deposed volume fails at once and goes': async () => {
-    const rig = await newRig(64 * MiB, 'auto');
+    const rig = await newRig(64 * MiB);
     const first = await rig.up();
     await mounted(rig, first.devicePath);
     writeFileSync(rig.file('deposed'), '');
@@ -305,7 +317,7 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
     await refused('attach while it is mounted', rig.up(), 'Busy');
     await mounter.unmount(rig.mountPoint);
     await refused('attach', rig.up(), 'StaleReign');
-    check('devices', configured(), []);
+    check('devices', devicesOf(rig), []);
     rmSync(rig.file('deposed'));
     const second = await rig.up();
     if (second.pid === first.pid) throw new Error('the failed holder was not replaced');
@@ -315,13 +327,13 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
     await stateBecomes(rig, 'orphaned');
     writeFileSync(rig.file('deposed'), '');
     await refused('attach of a deposed orphan', rig.up(), 'StaleReign');
-    check('devices of a deposed orphan', configured(), []);
+    check('devices of a deposed orphan', devicesOf(rig), []);
     rmSync(rig.file('deposed'));
     return `failed after ${failedMs} ms`;
   },
 
   'read-only, and detach by force': async () => {
-    const rig = await newRig(16 * MiB, 'auto');
+    const rig = await newRig(16 * MiB);
     const { devicePath, readOnly } = await rig.up(true);
     check('read-only', [readOnly, await sh('blockdev', '--getro', devicePath)], [true, '1']);
     const write = sh('dd', 'if=/dev/zero', `of=${devicePath}`, 'bs=4k', 'count=1', 'oflag=direct');
@@ -343,12 +355,12 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
     await sleep(500);
     await rig.attach.detach(rig.volumeId, { force: true });
     check('what waited', await ended, 'failed');
-    check('traces', [await rig.traces(), configured()], [[], []]);
+    check('traces', [await rig.traces(), devicesOf(rig)], [[], []]);
     return '';
   },
 
   "two volumes never get each other's device": async () => {
-    const [one, two] = await Promise.all([newRig(16 * MiB, 'auto'), newRig(32 * MiB, 'auto')]);
+    const [one, two] = await Promise.all([newRig(16 * MiB), newRig(32 * MiB)]);
     const first = await Promise.all([one.up(), two.up()]);
     for (const { pid } of first) process.kill(pid, 'SIGKILL');
     await stateBecomes(one, 'orphaned');
@@ -381,7 +393,7 @@ for (const name of kernelNbdScenarios) {
       name,
       ms: 0,
       detail: '',
-      error: error instanceof Error ? (error.stack ?? '') : String(error),
+      error: `${error instanceof Error ? error.stack : error}\n${rigLogs()}`,
     }),
   );
   const left = await cleanUpRigs().then(

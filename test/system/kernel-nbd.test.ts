@@ -2,12 +2,12 @@
 // with Debian's (test/lib/virtual-machine.ts), whose root is this machine's: the compiled tree runs there as it stands.
 // One machine runs all scenarios (two to three minutes); each is a test here.
 
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { distFolder } from '../lib/build-once.js';
-import { kernelNbdScenarios, type ScenarioResult } from '../lib/kernel-nbd-scenarios.js';
+import { kernelNbdRows, kernelNbdScenarios, type ScenarioResult } from '../lib/kernel-nbd-scenarios.js';
 import { missingTools } from '../lib/system-needs.js';
 import { missingForVm, prepareVm, runInVm } from '../lib/virtual-machine.js';
 
@@ -43,13 +43,14 @@ describe.skipIf(reason !== '')('kernel nbd, in a virtual machine', () => {
   beforeAll(async () => {
     const directory = mkdtempSync(join(tmpdir(), 'hf-vm-'));
     const program = join(distFolder, 'test/lib/kernel-nbd-guest.js');
-    // The compiled tree's own folder, seen from within.
-    const command = `HOLDFAST_DIST=. ${quoted(process.execPath)} --enable-source-maps ${quoted(program)}`;
+    const command = `${quoted(process.execPath)} --enable-source-maps ${quoted(program)}`;
+    const rows = kernelNbdRows.map((names) => `${command} ${names.map(quoted).join(' ')} >> /out/log 2>&1 &`);
     try {
-      const { console } = await runInVm(`cd ${quoted(root)} && ${command} > /out/log 2>&1`, directory, machineMs);
+      const { console } = await runInVm(`cd ${quoted(root)}\n${rows.join('\n')}\nwait`, directory, machineMs);
       const text = (name: string) =>
         existsSync(join(directory, name)) ? readFileSync(join(directory, name), 'utf8') : '';
-      for (const line of text('results').split('\n').filter(Boolean)) {
+      const files = readdirSync(directory).filter((name) => name.startsWith('results-'));
+      for (const line of files.flatMap((name) => text(name).split('\n')).filter(Boolean)) {
         const result = JSON.parse(line) as ScenarioResult;
         results.set(result.name, result);
       }

@@ -24,6 +24,8 @@ export interface HolderAttachOptions {
   readonly holder: { readonly program: string; readonly args: readonly string[] };
   /** To close the export of a volume whose holder is dead. */
   readonly source: Pick<ExportSource, 'close'>;
+  /** How long a holder may take until it answers, and until it is gone: 1,000 to 300,000; 15,000 without. */
+  readonly launchTimeoutMs?: number;
 }
 
 /** Covers the holder's patience with a daemon that is away, plus the engine's recovery. */
@@ -31,7 +33,7 @@ const openTimeoutMs = 90_000;
 const detachTimeoutMs = 120_000;
 const growTimeoutMs = 60_000;
 const statusTimeoutMs = 5_000;
-const launchTimeoutMs = 15_000;
+const defaultLaunchTimeoutMs = 15_000;
 /** Between two looks for a process that starts or ends. */
 const pollMs = 10;
 const lockedDelayMs = 200;
@@ -44,11 +46,13 @@ const noCoreDumps = ['--core=1:1'];
 
 export class HolderAttach implements Attach {
   readonly #options: HolderAttachOptions;
+  readonly #launchTimeoutMs: number;
   readonly #chains = new Map<VolumeId, Promise<unknown>>();
   #runDir: Promise<string> | undefined;
 
   constructor(options: HolderAttachOptions) {
     this.#options = options;
+    this.#launchTimeoutMs = options.launchTimeoutMs ?? defaultLaunchTimeoutMs;
   }
 
   attach(spec: AttachSpec): Promise<AttachedDevice> {
@@ -181,7 +185,7 @@ export class HolderAttach implements Attach {
     const args = [...noCoreDumps, holder.program, ...holder.args, '--volume', volumeId, '--run-dir', runDir];
     const pid = await exec.spawnDetached('prlimit', args, { logFile: paths.log });
     logger.info({ volumeId, pid }, 'holder started');
-    const endMs = clock.monotonicMs() + launchTimeoutMs;
+    const endMs = clock.monotonicMs() + this.#launchTimeoutMs;
     while (clock.monotonicMs() < endMs) {
       try {
         // Without its socket nothing has to be asked: this is looked at often.
@@ -213,7 +217,7 @@ export class HolderAttach implements Attach {
 
   async #waitGone(paths: AttachPaths, pid: number): Promise<void> {
     const { clock } = this.#options;
-    const endMs = clock.monotonicMs() + launchTimeoutMs;
+    const endMs = clock.monotonicMs() + this.#launchTimeoutMs;
     while (isAlive(pid)) {
       if (clock.monotonicMs() >= endMs) throw unavailable(`the holder (pid ${pid}) at ${paths.socket} does not end`);
       await clock.sleep(pollMs);
