@@ -17,7 +17,8 @@ export class LoopPool {
   readonly mountPoint: string;
   readonly #image: string;
   readonly #ballast: string;
-  #loop = '';
+  /** The disk's own device. */
+  device = '';
   #mounted = false;
 
   /** `image` is made, `mountPoint` too. */
@@ -30,8 +31,8 @@ export class LoopPool {
     truncateSync(image, sizeBytes);
     mkdirSync(mountPoint, { recursive: true });
     try {
-      this.#loop = run('losetup', '--find', '--show', image).trim();
-      run(`mkfs.${fsType}`, ...mkfs[fsType], this.#loop);
+      this.device = run('losetup', '--find', '--show', image).trim();
+      run(`mkfs.${fsType}`, ...mkfs[fsType], this.device);
       this.#mount();
     } catch (error) {
       this.close();
@@ -40,7 +41,7 @@ export class LoopPool {
   }
 
   #mount(): void {
-    run('mount', '-t', this.fsType, this.#loop, this.mountPoint);
+    run('mount', '-t', this.fsType, this.device, this.mountPoint);
     this.#mounted = true;
   }
 
@@ -70,7 +71,7 @@ export class LoopPool {
   close(): void {
     const tries: [string, string[]][] = [];
     if (this.#mounted) tries.push(['umount', [this.mountPoint]]);
-    if (this.#loop !== '') tries.push(['losetup', ['--detach', this.#loop]]);
+    if (this.device !== '') tries.push(['losetup', ['--detach', this.device]]);
     for (const [program, args] of tries) {
       try {
         run(program, ...args);

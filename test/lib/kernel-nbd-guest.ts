@@ -3,7 +3,6 @@
 //
 //   kernel-nbd-guest.js [NAME...]     all scenarios, or those named
 
-import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import {
   appendFileSync,
@@ -27,6 +26,8 @@ import {
   sh,
   sleep,
 } from './attach-rig.js';
+import { FioLoad } from './fio-load.js';
+import { replicatedVolume } from './kernel-nbd-cluster.js';
 import { type KernelNbdScenario, kernelNbdScenarios, type ScenarioResult } from './kernel-nbd-scenarios.js';
 import { checkUnmounted } from './system-needs.js';
 
@@ -66,55 +67,6 @@ const devicesOf = (rig: AttachRig): string[] =>
 
 async function stateBecomes(rig: AttachRig, state: string, timeoutMs = 20_000): Promise<void> {
   await eventually(`state ${state}`, timeoutMs, async () => (await rig.status())?.state === state);
-}
-
-/** Random writes with checksums and flushes on a mounted filesystem, then all read back. */
-class Load {
-  readonly #child: ChildProcess;
-  readonly #ended: Promise<number | null>;
-  #out = '';
-  running = true;
-
-  constructor(rig: AttachRig, sizeMiB: number, iops: number) {
-    this.#child = spawn('fio', [
-      '--name=load',
-      `--filename=${rig.mountPoint}/load`,
-      '--rw=randwrite',
-      '--bs=4k',
-      '--ioengine=libaio',
-      '--direct=1',
-      '--iodepth=4',
-      '--fsync=16',
-      `--size=${sizeMiB}M`,
-      `--rate_iops=,${iops}`,
-      '--verify=crc32c',
-      '--verify_fatal=1',
-      '--do_verify=1',
-      '--verify_state_save=0',
-      '--output-format=json',
-    ]);
-    this.#child.stdout?.on('data', (chunk) => {
-      this.#out += chunk;
-    });
-    this.#child.stderr?.on('data', (chunk) => process.stderr.write(chunk));
-    this.#ended = new Promise((resolve) => this.#child.once('close', resolve));
-    void this.#ended.then(() => {
-      this.running = false;
-    });
-  }
-
-  /** Its end, with no error: the longest that a write took, in ms. */
-  async done(): Promise<number> {
-    const code = await this.#ended;
-    if (code !== 0) throw new Error(`fio ended with ${code}: ${this.#out.slice(-1_500)}`);
-    const [job] = (JSON.parse(this.#out.slice(this.#out.indexOf('{'))) as FioReport).jobs;
-    check('errors of fio', job?.error, 0);
-    return Math.round((job?.write.clat_ns.max ?? 0) / 1e6);
-  }
-}
-
-interface FioReport {
-  readonly jobs: readonly { readonly error: number; readonly write: { readonly clat_ns: { readonly max: number } } }[];
 }
 
 async function mounted(rig: AttachRig, devicePath: string, fsType: 'ext4' | 'xfs' = 'ext4', format = true) {
@@ -216,7 +168,7 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
     const rig = await newRig(128 * MiB);
     const { devicePath } = await rig.up();
     await mounted(rig, devicePath);
-    const load = new Load(rig, 6, 100);
+    const load = new FioLoad(rig.mountPoint, 6, 100);
     await sleep(5_000);
     const killedAt = performance.now();
     await rig.killDaemon();
@@ -241,7 +193,7 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
     const rig = await newRig(128 * MiB);
     const first = await rig.up();
     await mounted(rig, first.devicePath);
-    const load = new Load(rig, 4, 60);
+    const load = new FioLoad(rig.mountPoint, 4, 60);
     await sleep(3_000);
     process.kill(first.pid, 'SIGKILL');
     await stateBecomes(rig, 'orphaned');
@@ -379,6 +331,8 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
     );
     return '';
   },
+
+  'FLUSH and FUA reach the disks of all replicas, and a killed storage daemon is waited for': replicatedVolume,
 };
 
 const wanted = process.argv.slice(2);

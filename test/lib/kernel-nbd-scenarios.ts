@@ -7,6 +7,7 @@ export const kernelNbdRows = [
     'kill -9 of the storage daemon under fio',
     'a deposed volume fails at once and goes',
     'read-only, and detach by force',
+    'FLUSH and FUA reach the disks of all replicas, and a killed storage daemon is waited for',
   ],
   [
     'kill -9 of the holder loses no device',
