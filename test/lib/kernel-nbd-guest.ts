@@ -1,5 +1,5 @@
 // Runs in a virtual machine whose kernel has nbd: what a volume must go through as a kernel nbd device, with real holders and
-// a storage daemon that can be killed. One JSON line per scenario in a file /out/results-*, read by test/system/kernel-nbd.test.ts.
+// a storage daemon that can be killed. One JSON line per scenario on /out/results, read by test/system/kernel-nbd.test.ts.
 //
 //   kernel-nbd-guest.js [NAME...]     all scenarios, or those named
 
@@ -31,7 +31,7 @@ import { replicatedVolume } from './kernel-nbd-cluster.js';
 import { type KernelNbdScenario, kernelNbdScenarios, type ScenarioResult } from './kernel-nbd-scenarios.js';
 import { checkUnmounted } from './system-needs.js';
 
-const results = `/out/results-${process.pid}`;
+const results = '/out/results';
 /** Programs take seconds to start in an emulated machine, and tens of them when the machine beneath is busy. */
 const newRig = (sizeBytes: number) => newRigOf(sizeBytes, 'auto', { launchTimeoutMs: 90_000 });
 
@@ -193,18 +193,21 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
     const rig = await newRig(128 * MiB);
     const first = await rig.up();
     await mounted(rig, first.devicePath);
-    const load = new FioLoad(rig.mountPoint, 4, 60);
-    await sleep(3_000);
+    const orphaned = new FioLoad(rig.mountPoint, 1, 60);
+    await sleep(1_500);
     process.kill(first.pid, 'SIGKILL');
     await stateBecomes(rig, 'orphaned');
     check('orphan', (await rig.status())?.devicePath, first.devicePath);
-    await sleep(1_000);
+    await orphaned.done();
     const second = await rig.up();
     check('same device', [second.devicePath, second.kind], [first.devicePath, 'kernel-nbd']);
     if (second.pid === first.pid) throw new Error('no new holder');
     // The new one is the monitor.
+    const load = new FioLoad(rig.mountPoint, 2, 100);
+    await sleep(1_500);
     await rig.killDaemon();
     await stateBecomes(rig, 'reconnecting');
+    check('load under way', load.running, true);
     await rig.startDaemon();
     await stateBecomes(rig, 'attached');
     const longestMs = await load.done();

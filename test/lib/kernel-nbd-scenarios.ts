@@ -1,6 +1,6 @@
 // What the guest (kernel-nbd-guest.ts) is asked to do, and how it answers.
 
-/** What is in different rows runs at the same time. */
+/** Each row in a machine of its own, at the same time as the others. */
 export const kernelNbdRows = [
   [
     'attach, flush, FUA, discard, detach',

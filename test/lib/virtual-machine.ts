@@ -31,7 +31,7 @@ const home = join(tmpdir(), 'holdfast-vm');
 const kernelPackage = 'linux-image-amd64';
 /** To reach the root that is shared, and no more: the guest loads the rest from there. */
 const bootModules = ['virtio_pci', 'virtio_net', '9p', '9pnet_virtio', 'overlay'];
-const memoryMiB = 2_048;
+const memoryMiB = 1_536;
 /** Network and package lists are not waited for any longer. */
 const aptTimeoutMs = 120_000;
 
@@ -43,8 +43,8 @@ export function missingForVm(): string {
   return '';
 }
 
-/** Its standard output. Throws with what it said. */
-function apt(directory: string, ...args: string[]): string {
+/** Rejects with what it said. */
+async function apt(directory: string, ...args: string[]): Promise<void> {
   const options = [
     '-qq',
     '-o',
@@ -55,38 +55,42 @@ function apt(directory: string, ...args: string[]): string {
     'Acquire::http::Timeout=20',
   ];
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
-  const spawned = spawnSync('apt-get', [...options, ...args], {
-    cwd: directory,
-    env,
-    encoding: 'utf8',
-    timeout: aptTimeoutMs,
+  const child = spawn('apt-get', [...options, ...args], { cwd: directory, env, timeout: aptTimeoutMs });
+  let said = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on('data', (chunk) => {
+      said = (said + chunk).slice(-500);
+    });
+  }
+  const ended = await new Promise((resolve) => {
+    child.once('error', (error) => resolve(error.message));
+    child.once('close', (code, signal) => resolve(code ?? signal));
   });
-  if (spawned.status === 0) return spawned.stdout;
-  const said = `${spawned.stdout ?? ''}${spawned.stderr ?? ''}`.slice(-500) || spawned.error?.message;
-  throw new Error(`apt-get ${args.join(' ')}: ${said}`);
+  if (ended !== 0) throw new Error(`apt-get ${args.join(' ')} ended with ${ended}: ${said}`);
 }
 
-/** Programs, kernel and initial root, as far as they are not there. Throws with what went wrong. */
-export function prepareVm(): void {
+/** Programs, kernel and initial root, as far as they are not there. Rejects with what went wrong. */
+export async function prepareVm(): Promise<void> {
   const missing = Object.keys(packages).filter((program) => spawnSync('which', [program]).status !== 0);
   const needed = missing.map((program) => packages[program]!);
   const kernel = join(home, 'kernel');
   if (needed.length > 0 || !existsSync(kernel)) {
     process.stdout.write(`installing for the kernel nbd tests: ${[...needed, kernelPackage].join(' ')}\n`);
-    apt('/', 'update');
+    await apt('/', 'update');
   }
-  if (needed.length > 0) apt('/', 'install', '-y', '--no-install-recommends', ...needed);
+  if (needed.length > 0) await apt('/', 'install', '-y', '--no-install-recommends', ...needed);
   mkdirSync(home, { recursive: true });
-  if (!existsSync(kernel)) fetchKernel(kernel);
+  if (!existsSync(kernel)) await fetchKernel(kernel);
   makeInitialRoot(kernel);
 }
 
-function fetchKernel(kernel: string): void {
+/** Out of its package: it is not installed on this machine. */
+async function fetchKernel(kernel: string): Promise<void> {
   const name = /Depends: (\S+)/.exec(run('apt-cache', 'depends', kernelPackage))?.[1];
   if (name === undefined) throw new Error(`${kernelPackage} names no kernel`);
   const part = mkdtempSync(join(home, 'part-'));
   try {
-    apt(part, 'download', name);
+    await apt(part, 'download', name);
     const [archive] = readdirSync(part);
     const root = join(part, 'root');
     run('dpkg-deb', '-x', join(part, archive!), root);
@@ -165,8 +169,8 @@ export async function runInVm(
   const machine = spawn(
     'qemu-system-x86_64',
     [
-      // An older processor, and nothing against spying: a quarter less to emulate.
-      ...['-M', 'q35', '-accel', 'tcg,thread=multi', '-cpu', 'Nehalem', '-smp', '2', '-m', String(memoryMiB)],
+      // An older processor, and nothing against spying: a quarter less to emulate. A second processor would double the cost.
+      ...['-M', 'q35', '-accel', 'tcg', '-cpu', 'Nehalem', '-smp', '1', '-m', String(memoryMiB)],
       ...['-display', 'none', '-no-reboot', '-nodefaults', '-serial', 'stdio', '-device', 'virtio-rng-pci'],
       ...['-kernel', join(kernel, 'boot', `vmlinuz-${versionIn(kernel)}`), '-initrd', join(home, 'initial.gz')],
       ...['-append', 'console=ttyS0 panic=-1 quiet mitigations=off'],
