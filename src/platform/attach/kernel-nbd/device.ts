@@ -149,7 +149,8 @@ export class KernelNbdDevice implements HeldDevice {
     }
     if (address.sizeBytes < device.sizeBytes) throw smaller(device, address.sizeBytes);
     try {
-      await kernel.reconfigure(index, { identifier, deadTimeoutS });
+      // The former holder may have died while it had set a limit.
+      await kernel.reconfigure(index, { identifier, deadTimeoutS, timeoutS: 0 });
     } catch (error) {
       if (!isClosed(error)) throw error;
       throw precondition(`${devicePath} was disconnected and is still in use: unmount it first`, 'Busy');

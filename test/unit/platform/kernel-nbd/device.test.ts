@@ -229,10 +229,13 @@ describe('a kernel nbd device', () => {
   it('is taken over by a new holder, which leaves a connection that works alone', async () => {
     const { kernel, holder, pass } = machine();
     await holder().up();
+    const { limits } = kernel.devices.get(0)!;
+    Object.assign(limits, { timeoutS: 1, deadTimeoutS: 4, lookMs: 1 });
     const next = holder();
     await next.up();
     expect(next.device).toMatchObject({ devicePath: '/dev/nbd0', inherited: false });
     expect(kernel.dials.length).toBe(1);
+    expect(kernel.devices.get(0)!.limits).toEqual({ timeoutS: 0, deadTimeoutS: 3600, lookMs: 1000 });
     expect(kernel.devices.size).toBe(1);
     // And which is the monitor from then on.
     await pass(10_000);
