@@ -8,12 +8,15 @@
 import {
   HoldfastError,
   invalid,
+  isUuid,
   type Logger,
   messageOf,
   type NodeId,
+  notFound,
   precondition,
   printable,
   type ReplicaId,
+  type VolumeId,
 } from '../base/index.js';
 import {
   type AuditRecord,
@@ -31,7 +34,6 @@ import { ORDER_DEADLINE_MS } from './limits.js';
 import { isKept } from './membership-plan.js';
 import type { Nodes, NodeView } from './nodes.js';
 import type { Records } from './records.js';
-import { readyVolume } from './volume-state.js';
 
 export interface AcceptLossOptions {
   readonly records: Records;
@@ -86,7 +88,7 @@ export class LossAcceptance {
 
   async #accept(order: LossOrder): Promise<Loss> {
     const { records, wallMs, logger } = this.#options;
-    const record = await readyVolume(records, order.volumeId);
+    const record = await this.#kept(order.volumeId);
     const verdict = await this.#judge(record, order);
     const told = {
       givenUp: verdict.lost.map(({ replica, why }) => `${replica.nodeId}: replica ${replica.id}, ${why}`),
@@ -109,10 +111,20 @@ export class LossAcceptance {
     return { ...told, done: true, auditKey };
   }
 
+  /** Also one that is kept for its snapshots. Throws NOT_FOUND. */
+  async #kept(id: string): Promise<VolumeRecord> {
+    const record = isUuid(id) ? await this.#options.records.volume(id as VolumeId) : undefined;
+    if (record === undefined || !isKept(record)) throw notFound(`volume ${printable(id)} does not exist`);
+    return record;
+  }
+
   async #give(record: VolumeRecord, { lost, survivors }: Verdict, message: string): Promise<void> {
+    const inSync = survivors.map(({ id }) => id);
     await this.#options.records.change<VolumeRecord>(keyOf.volume(record.id), (now) => {
       const stands = ({ id, state, spare }: ReplicaRecord) =>
         now.replicas.some((one) => one.id === id && one.state === state && one.spare === spare);
+      // The store could not say whether it took effect: it did.
+      if (now.epoch === record.epoch + 1 && now.reignId === null && sameIds(now.inSync, inSync)) return 'unchanged';
       const same = now.epoch === record.epoch && now.setVersion === record.setVersion;
       if (!isKept(now) || !same || !survivors.every(stands))
         throw new HoldfastError('ABORTED', `volume ${record.id} was opened or changed meanwhile; look again`, {
@@ -131,7 +143,7 @@ export class LossAcceptance {
       return {
         ...now,
         replicas: now.replicas.map(next),
-        inSync: survivors.map(({ id }) => id),
+        inSync,
         setVersion: now.setVersion + 1,
         epoch,
         reignId: null,
@@ -227,6 +239,10 @@ function isCandidate({ state, givenUpEpoch, spare }: ReplicaRecord): boolean {
 function atHand(replica: ReplicaRecord): ReplicaRecord {
   if (replica.state === 'lost') return restored(replica);
   return replica.spare === true ? calledBack(replica) : replica;
+}
+
+function sameIds(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((id) => b.includes(id));
 }
 
 /** A sentence, or empty: it is there and can be used. */

@@ -65,6 +65,8 @@ export const REFUSED_MS = 30 * 60_000;
 export const REPAIR_LOOK_MS = 10_000;
 /** The same while no volume lacks anything. */
 export const REPAIR_IDLE_LOOK_MS = 60_000;
+/** A controller that wakes so much too late did not hear the nodes meanwhile. */
+export const OVERSLEPT_MS = 15_000;
 /** Volumes that get new replicas at the same time, of the whole cluster: more would only make each of them wait longer for its redundancy. */
 export const REBUILDS_MAX = 8;
 /** Volumes looked at beside each other: a daemon that does not answer holds up one of them. */

@@ -23,7 +23,7 @@ export interface MembershipFacts {
   readonly nodes: readonly NodeView[];
   /** A node that was silent for so long is taken for gone, and its replicas are made anew elsewhere; 0: never. */
   readonly goneAfterMs: number;
-  /** How long this controller has been listening: a node that is not registered was silent for as long. */
+  /** How long this controller has been listening without a pause: a node that is not registered was silent for as long. */
   readonly listeningMs: number;
   /** Replicas that did not come nearer for so long, though their node is there: their disk is as good as gone. */
   readonly stalled?: ReadonlySet<string>;
@@ -71,7 +71,8 @@ export function doomOf(record: VolumeRecord, replica: ReplicaRecord, facts: Memb
   if (replica.state === 'lost') return 'lost';
   const node = facts.nodes.find((known) => known.id === replica.nodeId);
   if (node !== undefined && isDrained(node, replica.poolId) && !isBound(record, replica)) return 'drained';
-  const silentMs = node === undefined ? facts.listeningMs : (node.silentMs ?? 0);
+  // Nobody was silent for longer than this controller has listened.
+  const silentMs = Math.min(facts.listeningMs, node === undefined ? facts.listeningMs : (node.silentMs ?? 0));
   const silent = facts.goneAfterMs > 0 && silentMs > facts.goneAfterMs;
   const stalled = !record.inSync.includes(replica.id) && (facts.stalled?.has(replica.id) ?? false);
   const gone = silent || stalled;

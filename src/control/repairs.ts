@@ -19,6 +19,7 @@ import { isUnreachable } from './engine-orders.js';
 import {
   CREATE_PATIENCE_MS,
   FAILED_AFTER_MS,
+  OVERSLEPT_MS,
   REBUILDS_MAX,
   RECONCILE_BACKOFF_MAX_MS,
   RECONCILE_INTERVAL_MS,
@@ -97,14 +98,14 @@ export class Repairs {
   readonly #refusals = new Map<VolumeId, Map<PoolId, Refusal>>();
   /** Volumes of which a replica was being copied to, as of the last look. */
   readonly #copying = new Set<VolumeId>();
-  readonly #startedMs: number;
+  #listeningSinceMs: number;
   #scanned = false;
   #changed = false;
   #wake = () => {};
 
   constructor(options: RepairsOptions) {
     this.#options = options;
-    this.#startedMs = options.clock.monotonicMs();
+    this.#listeningSinceMs = options.clock.monotonicMs();
   }
 
   /** Why the volume lacks replicas, as of the last look. */
@@ -121,13 +122,13 @@ export class Repairs {
       const stalledMs = seenMs - sinceMs;
       if ((goneAfterMs > 0 && stalledMs > goneAfterMs) || (failed && stalledMs > FAILED_AFTER_MS)) stalled.add(id);
     }
-    const listeningMs = clock.monotonicMs() - this.#startedMs;
+    const listeningMs = clock.monotonicMs() - this.#listeningSinceMs;
     return { nodes: await nodes.list(), goneAfterMs, listeningMs, stalled };
   }
 
   /** Looks after the volumes until the signal aborts. */
   async run(signal: AbortSignal): Promise<void> {
-    const { clock, logger } = this.#options;
+    const { logger } = this.#options;
     const watching = this.#watch(signal);
     while (!signal.aborted) {
       this.#changed = false;
@@ -140,9 +141,17 @@ export class Repairs {
       if (signal.aborted) break;
       const woken = new AbortController();
       this.#wake = () => woken.abort();
-      if (!this.#changed) await clock.sleep(this.#pauseMs(), AbortSignal.any([signal, woken.signal])).catch(() => {});
+      if (!this.#changed) await this.#sleep(AbortSignal.any([signal, woken.signal]));
     }
     await watching;
+  }
+
+  async #sleep(signal: AbortSignal): Promise<void> {
+    const { clock } = this.#options;
+    const wakeMs = clock.monotonicMs() + this.#pauseMs();
+    await clock.sleep(wakeMs - clock.monotonicMs(), signal).catch(() => {});
+    // Its machine slept: who has not been heard of since may only not have had its turn yet.
+    if (clock.monotonicMs() - wakeMs > OVERSLEPT_MS) this.#listeningSinceMs = clock.monotonicMs();
   }
 
   /** Until something is due. */

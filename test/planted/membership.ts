@@ -313,4 +313,11 @@ export const membershipBugs: readonly MembershipBug[] = [
     ],
     tests: control,
   },
+  {
+    name: 'take for gone who was not heard while the controller slept',
+    breaks: 'decision 033',
+    file: 'src/control/repairs.ts',
+    edits: [['if (clock.monotonicMs() - wakeMs > OVERSLEPT_MS) this', 'if (wakeMs < 0) this']],
+    tests: control,
+  },
 ];

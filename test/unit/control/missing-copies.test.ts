@@ -4,7 +4,7 @@
 import { describe, expect, it } from 'vitest';
 import type { NodeId, VolumeId } from '../../../src/base/index.js';
 import { keyOf, type NodeRecord, type ReplicaRecord, type VolumeRecord } from '../../../src/meta/index.js';
-import { failure, TestCluster, type TestNode } from './cluster.js';
+import { failure, TestClock, TestCluster, type TestNode } from './cluster.js';
 
 const nodesUpTo = (count: number): TestNode[] => Array.from({ length: count }, (_, i) => ({ id: `n${i + 1}` }));
 const goneAfterMs = 30 * 60_000;
@@ -206,5 +206,41 @@ describe('volumes that only wait', () => {
     await change(cluster, ids[0]!, (now) => ({ ...now, parameters: { ...now.parameters, replicas: 3 } }));
     await passes(cluster, 2 * 61_000);
     expect((await recordOf(cluster, ids[0]!)).inSync).toHaveLength(3);
+  });
+});
+
+describe('a controller whose machine slept for an hour', () => {
+  class SleepyClock extends TestClock {
+    oversleepMs = 0;
+    onSleep: () => Promise<void> = async () => {};
+    override async sleep(delayMs: number): Promise<void> {
+      const lateMs = this.oversleepMs;
+      this.oversleepMs = 0;
+      await super.sleep(delayMs + lateMs);
+      await this.onSleep();
+    }
+  }
+
+  it('gives every node its time again', async () => {
+    const clock = new SleepyClock();
+    const cluster = await TestCluster.make({ nodes: nodesUpTo(4), goneAfterMs }, clock);
+    const { id, replicas } = await cluster.create('vol');
+    const late = cluster.daemons.nodes.get(replicas[2]!.nodeId)!;
+    const end = new AbortController();
+    let sleeps = 0;
+    clock.onSleep = async () => {
+      sleeps++;
+      // The last one's sign of life comes after those of the others.
+      if (sleeps === 3) {
+        late.up = false;
+        clock.oversleepMs = 60 * 60_000;
+      }
+      await cluster.heartbeats();
+      if (sleeps === 12) end.abort();
+    };
+    await cluster.control.repairs.run(end.signal);
+    expect(sleeps).toBeGreaterThanOrEqual(12);
+    expect((await recordOf(cluster, id)).replicas.map((one) => one.id)).toEqual(replicas.map((one) => one.id));
+    expect(clock.nowMs).toBeGreaterThan(60 * 60_000);
   });
 });

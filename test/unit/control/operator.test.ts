@@ -184,6 +184,29 @@ describe('accepting a loss', () => {
     }
   });
 
+  it('is done once, and says so, when the store did not say what became of it', async () => {
+    const { cluster, id } = await lastIsDown();
+    const swap = cluster.store.compareAndSwap.bind(cluster.store);
+    let silent = true;
+    cluster.store.compareAndSwap = (async (key: string, version: number, value: object) => {
+      const result = await swap(key, version, value);
+      if (!silent || !key.startsWith('volume/')) return result;
+      silent = false;
+      throw new HoldfastError('ABORTED', 'the answer was lost', { reason: 'Conflict' });
+    }) as typeof cluster.store.compareAndSwap;
+    expect((await accept(cluster, id, true)).done).toBe(true);
+    expect(silent).toBe(false);
+    expect(await recordOf(cluster, id)).toMatchObject({ epoch: 4, setVersion: 8 });
+  });
+
+  it('saves the snapshots of a volume that is kept for them alone', async () => {
+    const { cluster, id } = await lastIsDown();
+    await change(cluster, id, (now) => ({ ...now, state: 'snapshots-only' }));
+    expect((await accept(cluster, id, true)).done).toBe(true);
+    await change(cluster, id, (now) => ({ ...now, state: 'deleting' }));
+    expect((await failure(accept(cluster, id, true))).code).toBe('NOT_FOUND');
+  });
+
   it('is refused where nothing is missing, and to a volume that is open', async () => {
     const cluster = await TestCluster.make();
     const { id, replicas } = await cluster.create('vol');
