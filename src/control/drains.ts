@@ -157,7 +157,10 @@ export class Drains {
   }
 
   async #obstacle(volume: VolumeRecord, held: ReplicaRecord, drained: MembershipFacts): Promise<string> {
-    if (isBound(volume, held)) return 'it is attached there and has dataLocality required: detach it first';
+    if (isBound(volume, held)) {
+      if (volume.publications.length > 0) return 'it is attached there and has dataLocality required: detach it first';
+      return `it has dataLocality required, and this is its only good replica where its users may run (${volume.pinnedTo?.join(', ')})`;
+    }
     const step = nextStep(volume, drained);
     if (step.kind === 'wait') return step.message;
     if (step.kind !== 'grow') return '';

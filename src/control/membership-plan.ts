@@ -79,9 +79,13 @@ export function doomOf(record: VolumeRecord, replica: ReplicaRecord, facts: Memb
   return gone ? 'gone' : null;
 }
 
-/** It may only be used where it has a replica, and is used there. */
-export function isBound({ parameters, publications }: VolumeRecord, { nodeId }: ReplicaRecord): boolean {
-  return parameters.dataLocality === 'required' && publications.some((one) => one.nodeId === nodeId);
+/** It may only be used where it has a replica, and is used there, or has no other one where its users may run. */
+export function isBound(record: VolumeRecord, { id, nodeId }: ReplicaRecord): boolean {
+  const { parameters, publications, pinnedTo = [], replicas, inSync } = record;
+  if (parameters.dataLocality !== 'required') return false;
+  if (publications.some((one) => one.nodeId === nodeId)) return true;
+  const others = replicas.filter((one) => one.id !== id && one.state === 'ok' && inSync.includes(one.id));
+  return pinnedTo.includes(nodeId) && !others.some((one) => pinnedTo.includes(one.nodeId));
 }
 
 /** `record` must be one that isKept(). */

@@ -97,7 +97,7 @@ export class ReplicaSteps {
     refused: RefusedPools = new Map(),
   ): Promise<Place[]> {
     const { nodes, overcommit } = this.#options;
-    const { parameters, selectors, topology = [], publications } = record;
+    const { parameters, selectors, topology = [], publications, pinnedTo = [] } = record;
     const staying = record.replicas.filter(
       (replica) => replica.state !== 'leaving' && doomOf(record, replica, facts) === null,
     );
@@ -108,7 +108,12 @@ export class ReplicaSteps {
       nodeSelector: selectors?.nodes ?? [],
       diskSelector: selectors?.disks ?? [],
       // Where the volume is used a copy serves reads without the network.
-      wish: { requisite: topology, preferred: publications.map(({ nodeId }) => ({ [NODE_LABEL]: nodeId })) },
+      wish: {
+        requisite: topology,
+        preferred: [...publications.map(({ nodeId }) => nodeId), ...pinnedTo].map((nodeId) => ({
+          [NODE_LABEL]: nodeId,
+        })),
+      },
       overcommit,
     };
     const known = (await nodes.forPlacement()).map((node) => withoutRefused(node, refused));

@@ -54,6 +54,7 @@ export function asReady(record: VolumeRecord, origin?: VolumeRecord): VolumeReco
     replicas: record.replicas.map((replica) => ({ ...replica, state: 'ok' })),
     inSync: record.replicas.map((replica) => replica.id),
     setVersion: 1,
+    ...(record.parameters.dataLocality === 'required' ? { pinnedTo: record.replicas.map(({ nodeId }) => nodeId) } : {}),
     // A clone holds its source's segments, and no name of a segment may come again: its epochs go on above the source's.
     ...(origin === undefined ? {} : { epoch: origin.epoch, wrappedKey: origin.wrappedKey }),
   };

@@ -131,7 +131,7 @@ export class Volumes {
     if (before === undefined) await this.#refuseFullNode(nodeId);
     if (
       present.parameters.dataLocality === 'required' &&
-      !present.replicas.some((replica) => replica.nodeId === nodeId)
+      !present.replicas.some((replica) => replica.nodeId === nodeId && replica.state === 'ok')
     ) {
       throw precondition(`volume ${present.id} has dataLocality required and no replica on node ${nodeId}`);
     }

@@ -19,13 +19,12 @@ function volumeContext(record: VolumeRecord): Record<string, string> {
 
 /**
  * Empty means every node, as any node's daemon can run an engine; naming them all would pin a volume to the nodes there were
- * on the day it was made. With dataLocality required only the nodes that hold a replica count.
+ * on the day it was made. With dataLocality required only the nodes count that held a replica then.
  */
 export function accessibleTopology(record: VolumeRecord): csi.Topology[] {
   if (record.parameters.dataLocality !== 'required') return [];
-  return record.replicas
-    .filter((replica) => replica.state !== 'lost')
-    .map((replica) => ({ segments: { [NODE_LABEL]: replica.nodeId } }));
+  const nodes = record.pinnedTo ?? record.replicas.map(({ nodeId }) => nodeId);
+  return nodes.map((nodeId) => ({ segments: { [NODE_LABEL]: nodeId } }));
 }
 
 export function volumeMessage(record: VolumeRecord): csi.Volume {

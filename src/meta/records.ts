@@ -110,6 +110,8 @@ export interface VolumeRecord {
   readonly topology?: Readonly<Record<string, string>>[];
   /** Tags that nodes and pools of its replicas must carry. Absent: none. */
   readonly selectors?: { readonly nodes: readonly string[]; readonly disks: readonly string[] };
+  /** With dataLocality required: the nodes where its users may run, as was said when it was made; that is never said anew. */
+  readonly pinnedTo?: readonly NodeId[];
   readonly replicas: readonly ReplicaRecord[];
   /** Never empty once ready. */
   readonly inSync: readonly ReplicaId[];

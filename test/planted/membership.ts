@@ -320,4 +320,11 @@ export const membershipBugs: readonly MembershipBug[] = [
     edits: [['if (clock.monotonicMs() - wakeMs > OVERSLEPT_MS) this', 'if (wakeMs < 0) this']],
     tests: control,
   },
+  {
+    name: 'drain a volume away from all nodes where it may be used',
+    breaks: 'dataLocality required',
+    file: 'src/control/membership-plan.ts',
+    edits: [['  return pinnedTo.includes(nodeId) && !others', '  return pinnedTo.length > 9 && !others']],
+    tests: control,
+  },
 ];

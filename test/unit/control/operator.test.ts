@@ -72,6 +72,31 @@ describe('a drain', () => {
     expect((await recordOf(cluster, id)).replicas.map(({ nodeId }) => nodeId)).not.toContain(at);
   });
 
+  it('leaves it a replica where Kubernetes lets it be used, and says so', async () => {
+    const cluster = await TestCluster.make({ nodes: ['n1', 'n2', 'n3', 'n4'].map((id) => ({ id })) });
+    const { id, replicas } = await cluster.create('vol', { parameters: { replicas: '2', dataLocality: 'required' } });
+    const [first, second] = replicas.map(({ nodeId }) => nodeId) as [NodeId, NodeId];
+    for (const at of [first, second]) await cluster.control.drains.order(place(at), 'me');
+    for (let i = 0; i < 3; i++) {
+      cluster.clock.nowMs += 61_000;
+      await cluster.heartbeats();
+      await cluster.control.repairs.round();
+    }
+    const record = await recordOf(cluster, id);
+    const left = record.replicas.map(({ nodeId }) => nodeId).filter((at) => at === first || at === second);
+    expect(left).toHaveLength(1);
+    expect(record.inSync).toHaveLength(2);
+    expect(record.pinnedTo).toEqual([first, second]);
+    expect((await cluster.control.drains.plan(place(left[0]!))).moves[0]!.blocked).toContain('only good replica where');
+    // And where it may still be used it can be.
+    const order = { volumeId: id, readOnly: false, accessMode: 'SINGLE_NODE_WRITER', accessType: 'mount' } as const;
+    const gone = left[0] === first ? second : first;
+    expect((await failure(cluster.control.volumes.publish({ ...order, nodeId: gone }))).code).toBe(
+      'FAILED_PRECONDITION',
+    );
+    await cluster.control.volumes.publish({ ...order, nodeId: left[0]! });
+  });
+
   it('waits for what is just being made or deleted there', async () => {
     const cluster = await TestCluster.make();
     const { id, replicas } = await cluster.create('vol');
