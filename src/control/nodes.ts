@@ -90,7 +90,7 @@ export class Nodes {
   }
 
   /** The nodes with what is already promised of their pools. */
-  async forPlacement(): Promise<PlacementNode[]> {
+  async forPlacement(options: { readonly alsoDrained?: boolean } = {}): Promise<PlacementNode[]> {
     const [nodes, volumes] = await Promise.all([this.list(), this.#records.volumes()]);
     const promised = new Map<string, number>();
     for (const volume of volumes) {
@@ -99,11 +99,12 @@ export class Nodes {
         promised.set(key, (promised.get(key) ?? 0) + volume.sizeBytes);
       }
     }
+    const isClosed = (node: NodeView, pool: PoolId | null) => !options.alsoDrained && isDrained(node, pool);
     return nodes.map((node) => ({
       ...node,
-      ...(isDrained(node, null) ? { unfit: 'is being drained' } : {}),
+      ...(isClosed(node, null) ? { unfit: 'is being drained' } : {}),
       pools: node.pools
-        .filter((pool) => !isDrained(node, pool.id))
+        .filter((pool) => !isClosed(node, pool.id))
         .map((pool) => ({ ...pool, promisedBytes: promised.get(`${node.id} ${pool.id}`) ?? 0 })),
     }));
   }

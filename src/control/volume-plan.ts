@@ -90,7 +90,14 @@ export class VolumePlanner {
   async plan(order: VolumeOrder, id: VolumeId): Promise<VolumeRecord> {
     const nodes = await this.#options.nodes.forPlacement();
     const origin = order.source === null ? null : await this.findOrigin(order.source);
-    return origin === null ? this.#planEmpty(order, id, nodes) : this.#planClone(order, id, nodes, origin);
+    if (origin === null) return this.#planEmpty(order, id, nodes);
+    try {
+      return this.#planClone(order, id, nodes, origin);
+    } catch (error) {
+      if (!(error instanceof HoldfastError && error.code === 'RESOURCE_EXHAUSTED')) throw error;
+      // It begins where its source lies, also when that is being drained: the drain moves both.
+      return this.#planClone(order, id, await this.#options.nodes.forPlacement({ alsoDrained: true }), origin);
+    }
   }
 
   /** Throws NOT_FOUND when the source is gone, FAILED_PRECONDITION when it is not ready yet. */

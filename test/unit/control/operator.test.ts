@@ -97,6 +97,22 @@ describe('a drain', () => {
     await cluster.control.volumes.publish({ ...order, nodeId: left[0]! });
   });
 
+  it('lets a volume be cloned that lies nowhere else yet, and moves the clone, too', async () => {
+    const cluster = await TestCluster.make();
+    const { id, replicas } = await cluster.create('vol', { parameters: { replicas: '1' } });
+    const at = replicas[0]!.nodeId;
+    await cluster.control.drains.order(place(at), 'me');
+    const clone = await cluster.create('clone', { source: { kind: 'volume', id } });
+    expect(clone.replicas.map(({ nodeId }) => nodeId)).toEqual([at]);
+    for (let i = 0; i < 4; i++) {
+      cluster.clock.nowMs += 61_000;
+      await cluster.heartbeats();
+      await cluster.control.repairs.round();
+    }
+    expect((await cluster.control.drains.plan(place(at))).moves).toEqual([]);
+    expect((await recordOf(cluster, clone.id)).inSync).toHaveLength(1);
+  });
+
   it('waits for what is just being made or deleted there', async () => {
     const cluster = await TestCluster.make();
     const { id, replicas } = await cluster.create('vol');
