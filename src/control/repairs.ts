@@ -249,8 +249,7 @@ export class Repairs {
       const record = await this.#options.records.volume(id);
       if (record === undefined || !isKept(record)) continue;
       const { kind } = nextStep(record, facts);
-      const making = record.replicas.some((replica) => isBeingMade(record, replica, facts));
-      if (making && (kind === 'create' || this.#copying.has(id))) rebuilding++;
+      if (kind === 'create' || this.#copying.has(id)) rebuilding++;
       // One that can't go on, for want of a place or of a node, does not hold up the others.
       if (kind === 'grow') waiting.push(...(due.includes(id) ? [record] : []));
       else if (kind !== 'wait') for (const node of drainedNodes(record, facts)) turns.set(node, id);
@@ -467,13 +466,6 @@ function drainedNodes(record: VolumeRecord, facts: MembershipFacts): NodeId[] {
   return record.replicas
     .filter((replica) => replica.state !== 'leaving' && doomOf(record, replica, facts) === 'drained')
     .map(({ nodeId }) => nodeId);
-}
-
-/** Named, or being copied to: not one whose node is away. */
-function isBeingMade(record: VolumeRecord, replica: ReplicaRecord, facts: MembershipFacts): boolean {
-  const node = facts.nodes.find(({ id }) => id === replica.nodeId);
-  if (node === undefined || node.silentMs !== undefined || doomOf(record, replica, facts) !== null) return false;
-  return replica.state === 'creating' || (replica.state === 'ok' && !record.inSync.includes(replica.id));
 }
 
 function isConcerned(record: VolumeRecord, facts: MembershipFacts): boolean {

@@ -201,18 +201,6 @@ export const membershipBugs: readonly MembershipBug[] = [
     tests: control,
   },
   {
-    name: 'count a dead replica as one that is being made',
-    breaks: 'decision 033',
-    file: 'src/control/repairs.ts',
-    edits: [
-      [
-        'if (node === undefined || node.silentMs !== undefined || doomOf(record, replica, facts) !== null) return false;',
-        '',
-      ],
-    ],
-    tests: control,
-  },
-  {
     name: 'call a replica stalled that has no source',
     breaks: 'decision 033',
     file: 'src/control/repairs.ts',
@@ -272,7 +260,12 @@ export const membershipBugs: readonly MembershipBug[] = [
     name: 'let volumes that wait fill the slots of rebuilds',
     breaks: 'decision 033',
     file: 'src/control/repairs.ts',
-    edits: [["if (making && (kind === 'create' || this.#copying.has(id))) rebuilding++;", 'if (making) rebuilding++;']],
+    edits: [
+      [
+        "if (kind === 'create' || this.#copying.has(id)) rebuilding++;",
+        'if (record.replicas.some((one) => !record.inSync.includes(one.id))) rebuilding++;',
+      ],
+    ],
     tests: control,
   },
   {

@@ -2,7 +2,7 @@
 // volumes only wait.
 
 import { describe, expect, it } from 'vitest';
-import type { NodeId, VolumeId } from '../../../src/base/index.js';
+import { HoldfastError, type NodeId, type VolumeId } from '../../../src/base/index.js';
 import { keyOf, type NodeRecord, type ReplicaRecord, type VolumeRecord } from '../../../src/meta/index.js';
 import { failure, TestClock, TestCluster, type TestNode } from './cluster.js';
 
@@ -122,8 +122,10 @@ describe('several copies are missing', () => {
   it('as many are made as there are places for', async () => {
     const cluster = await TestCluster.make({ nodes: nodesUpTo(4), goneAfterMs });
     const { id, replicas } = await cluster.create('vol');
-    for (const { nodeId } of replicas.slice(1)) await cluster.silence(nodeId);
-    await passes(cluster, goneAfterMs + 3 * 61_000);
+    // Both count as gone at the same look.
+    for (const { nodeId } of replicas.slice(1)) cluster.daemons.nodes.get(nodeId)!.up = false;
+    cluster.clock.nowMs += goneAfterMs;
+    await passes(cluster, 3 * 61_000);
     const record = await recordOf(cluster, id);
     const free = nodesUpTo(4).find((node) => !replicas.some(({ nodeId }) => nodeId === node.id))!;
     const inSync = record.replicas.filter((one) => record.inSync.includes(one.id)).map(({ nodeId }) => nodeId);
@@ -158,6 +160,31 @@ describe('several copies are missing', () => {
     const record = await recordOf(cluster, id);
     expect(record.inSync).toHaveLength(2);
     expect(record.inSync).toContain(source.id);
+  });
+});
+
+describe('a volume whose engine can not be asked', () => {
+  it('is asked again after a pause that grows, and not at each look', async () => {
+    const cluster = await TestCluster.make();
+    const { id } = await cluster.create('vol');
+    await change(cluster, id, (now) => ({ ...now, inSync: now.inSync.slice(0, 2) }));
+    const { hook } = cluster.daemons;
+    let asked = 0;
+    cluster.daemons.hook = async (call, node, when) => {
+      if (call === 'Members' && when === 'before') {
+        asked++;
+        throw new HoldfastError('DATA_LOSS', 'it can not be opened');
+      }
+      await hook(call, node, when);
+    };
+    for (let i = 0; i < 40; i++) await cluster.control.repairs.round();
+    expect(asked).toBe(1);
+    for (let i = 0; i < 60; i++) {
+      cluster.clock.nowMs += 1_000;
+      await cluster.control.repairs.round();
+    }
+    expect(asked).toBeGreaterThan(2);
+    expect(asked).toBeLessThan(12);
   });
 });
 
