@@ -33,8 +33,9 @@ export function replicaService(options: ReplicaServiceOptions): ServiceBinding {
     async Retire(request) {
       const volumeId = parseUuid<VolumeId>(request.volume_id, 'volume id');
       const replicaId = parseUuid<ReplicaId>(request.replica_id, 'replica id');
+      const poolId = parseUuid<PoolId>(request.pool_id, 'pool id');
       await options.checkStore();
-      const order = { volumeId, replicaId, epoch: request.epoch, setVersion: request.set_version };
+      const order = { volumeId, replicaId, poolId, epoch: request.epoch, setVersion: request.set_version };
       await options.workerFor(volumeId).call('retireReplica', order, retireTimeoutMs);
       return {};
     },
@@ -44,7 +45,12 @@ export function replicaService(options: ReplicaServiceOptions): ServiceBinding {
       const reports = await Promise.all(
         asked.map((worker) => worker.call('replicaStatus', { volumeId }, statusTimeoutMs)),
       );
-      return { replicas: reports.flat().map(replicaInfo) };
+      // Each worker tells of all pools.
+      const unread = new Map(reports.flatMap((report) => report.unread.map((pool) => [pool.path, pool])));
+      return {
+        replicas: reports.flatMap((report) => report.replicas.map(replicaInfo)),
+        unread_pools: [...unread.values()].map(({ poolId, ...pool }) => ({ pool_id: poolId, ...pool })),
+      };
     },
   };
   return implement(holdfastServices.replica(), handlers, {

@@ -58,6 +58,7 @@ export interface CreateReplicaOrder {
 export interface RetireReplicaOrder {
   readonly volumeId: VolumeId;
   readonly replicaId: ReplicaId;
+  readonly poolId: PoolId;
   /** The highest of the volume that the metadata store knows. */
   readonly epoch: number;
   readonly setVersion: number;
@@ -74,6 +75,19 @@ export interface ReplicaReport {
   readonly joining: boolean;
   readonly problem: string;
   readonly failed: boolean;
+}
+
+export interface UnreadPool {
+  readonly poolId: PoolId;
+  readonly path: string;
+  readonly problem: string;
+  readonly failed: boolean;
+}
+
+export interface ReplicasReport {
+  readonly replicas: readonly ReplicaReport[];
+  /** Pools in which more of them may lie. */
+  readonly unread: readonly UnreadPool[];
 }
 
 export interface ChangedOrder {
@@ -150,7 +164,7 @@ export interface WorkerMethods {
     readonly params: RetireReplicaOrder;
     readonly result: null;
   };
-  replicaStatus: { readonly params: { readonly volumeId: VolumeId | null }; readonly result: readonly ReplicaReport[] };
+  replicaStatus: { readonly params: { readonly volumeId: VolumeId | null }; readonly result: ReplicasReport };
 
   poolStatus: { readonly params: null; readonly result: readonly PoolReport[] };
 

@@ -3,14 +3,20 @@
 import type { VolumeId } from '../base/index.js';
 import type { EngineRoom } from './engine-room.js';
 import type { RpcHandlers } from './port-rpc.js';
-import type { CreateReplicaOrder, PoolReport, ReplicaReport, RetireReplicaOrder, WorkerMethods } from './worker-api.js';
+import type {
+  CreateReplicaOrder,
+  PoolReport,
+  ReplicasReport,
+  RetireReplicaOrder,
+  WorkerMethods,
+} from './worker-api.js';
 
 /** The replicas of this worker's volumes in the node's pools. */
 export interface WorkerReplicas {
   create(order: CreateReplicaOrder): Promise<void>;
   retire(order: RetireReplicaOrder): Promise<void>;
   /** Null: all volumes of this worker. */
-  status(volumeId: VolumeId | null): Promise<ReplicaReport[]>;
+  status(volumeId: VolumeId | null): Promise<ReplicasReport>;
   pools(): PoolReport[];
   /** Opens the pools, listens for peers' engines. */
   start(): Promise<{ replicaPort: number }>;

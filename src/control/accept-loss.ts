@@ -17,6 +17,7 @@ import {
   printable,
   type ReplicaId,
   type VolumeId,
+  zeroUuid,
 } from '../base/index.js';
 import {
   type AuditRecord,
@@ -66,6 +67,15 @@ interface Verdict {
   readonly survivors: readonly ReplicaRecord[];
   readonly loss: string;
 }
+
+/** What a node that answers says of a replica. */
+interface Sight {
+  readonly report: holdfast.ReplicaInfo__Output | null;
+  /** The pool where it lies, or may lie, can't be read now. */
+  readonly hidden: holdfast.UnreadPool__Output | undefined;
+}
+
+type Sights = ReadonlyMap<ReplicaId, Sight>;
 
 const BY_BYTES_MAX = 256;
 
@@ -147,7 +157,8 @@ export class LossAcceptance {
         setVersion: now.setVersion + 1,
         epoch,
         reignId: null,
-        engine: null,
+        // One may still run somewhere, so a lease has to be waited out; it serves nobody any more.
+        engine: now.engine && { ...now.engine, maintenance: true },
         // Members must hold it, else an open refuses them; of others it may be part of what is lost.
         flushedPoint: areMembers ? now.flushedPoint : null,
       };
@@ -159,17 +170,26 @@ export class LossAcceptance {
     const unknown = order.giveUpNodes.find((name) => !record.replicas.some(({ nodeId }) => nodeId === name));
     if (unknown !== undefined) throw invalid(`volume ${record.id} has no replica on node ${printable(unknown)}`);
     await this.#refuseOpen(record, nodes);
-    const reports = await this.#reports(record, nodes);
-    const missing = (replica: ReplicaRecord) => whyMissing(replica, reports, order.giveUpNodes);
+    const sights = await this.#look(record, nodes);
+    const missing = (replica: ReplicaRecord) => whyMissing(replica, sights, order.giveUpNodes);
+    const isWhole = (replica: ReplicaRecord) =>
+      missing(replica) === '' && sights.get(replica.id)?.report?.joining === false;
     const members = record.replicas.filter(({ id }) => record.inSync.includes(id));
     const lost = members.flatMap((replica) => {
       const why = missing(replica);
       return why === '' ? [] : [{ replica, why }];
     });
-    const kept = members.filter((replica) => missing(replica) === '' && reports.get(replica.id)?.joining === false);
+    for (const { replica } of lost) refuseHidden(replica, sights, order.giveUpNodes);
+    const kept = members.filter(isWhole);
     if (lost.length === 0 && kept.length > 0) {
-      const nodeIds = members.map(({ nodeId }) => nodeId).join(', ');
-      throw precondition(`volume ${record.id} misses nothing: its in-sync replicas on ${nodeIds} answer; attach it`);
+      const unfinished = namesOf(members.filter((replica) => !kept.includes(replica)));
+      const more =
+        unfinished === ''
+          ? ''
+          : `. Those on ${unfinished} have still to be brought up to date; if that does not open it, give them up with --give-up`;
+      throw precondition(
+        `volume ${record.id} misses nothing: its in-sync replicas on ${namesOf(kept)} answer; attach it${more}`,
+      );
     }
     if (kept.length > 0) {
       const loss =
@@ -179,22 +199,28 @@ export class LossAcceptance {
     const others = record.replicas.filter(
       (replica) => isCandidate(replica) && !record.inSync.includes(replica.id) && missing(replica) === '',
     );
-    const survivors = others.filter(({ id }) => reports.get(id)?.joining === false);
+    const survivors = others.filter(isWhole);
     if (survivors.length === 0) {
+      const unwhole = others.length > 0 ? '; those that answer were still being copied to and are not whole' : '';
+      const bad = lost.map(({ replica, why }) => `${replica.nodeId}: ${why}`).join('; ');
+      // What was given up before would do as well, once it is back.
+      const away = record.replicas.filter(
+        (one) => (isCandidate(one) || record.inSync.includes(one.id)) && mayComeBack(one, sights),
+      );
+      const wait = away.length > 0 ? `wait for ${namesOf(away)}, or restore a backup` : 'restore a backup';
       throw precondition(
-        `volume ${record.id}: no replica is left to go on from${others.length > 0 ? '; those that answer were still being copied to and are not whole' : ''}: wait for ${lost.map(({ replica }) => replica.nodeId).join(', ')}, or restore a backup`,
+        `volume ${record.id}: no replica is left to go on from${unwhole} (${bad}): ${wait}`,
         'ReplicaLost',
       );
     }
-    const nodeIds = survivors.map(({ nodeId }) => nodeId).join(', ');
-    const loss = `everything written and flushed since the replicas on ${nodeIds} left the in-sync set`;
+    const loss = `everything written and flushed since the replicas on ${namesOf(survivors)} left the in-sync set`;
     return { lost, survivors, loss };
   }
 
   /** An engine that serves misses nothing. */
   async #refuseOpen(record: VolumeRecord, nodes: readonly NodeView[]): Promise<void> {
     const node = nodes.find(({ id }) => id === record.engine?.nodeId);
-    if (node === undefined || node.silentMs !== undefined) return;
+    if (node === undefined) return;
     try {
       const request = { volume_id: record.id };
       const { volumes } = await this.#options.daemons.volume(node).Status(request, { deadlineMs: ORDER_DEADLINE_MS });
@@ -210,25 +236,38 @@ export class LossAcceptance {
     }
   }
 
-  /** What the daemons that answer hold of the volume, by replica. */
-  async #reports(record: VolumeRecord, nodes: readonly NodeView[]) {
-    const reports = new Map<ReplicaId, holdfast.ReplicaInfo__Output | null>();
+  /** What the daemons that answer hold of the volume, by replica. Asked also when no sign of life came from them lately. */
+  async #look(record: VolumeRecord, nodes: readonly NodeView[]): Promise<Sights> {
+    const sights = new Map<ReplicaId, Sight>();
     await Promise.all(
       record.replicas.map(async (replica) => {
         const node = nodes.find(({ id }) => id === replica.nodeId);
-        if (node === undefined || node.silentMs !== undefined) return;
+        if (node === undefined) return;
         try {
           const calls = this.#options.daemons.replica(node);
-          const { replicas } = await calls.Status({ volume_id: record.id }, { deadlineMs: ORDER_DEADLINE_MS });
-          reports.set(replica.id, replicas.find((one) => one.replica_id === replica.id) ?? null);
+          const answer = await calls.Status({ volume_id: record.id }, { deadlineMs: ORDER_DEADLINE_MS });
+          sights.set(replica.id, sightOf(record.id, replica, answer));
         } catch (error) {
           if (!isUnreachable(error)) throw error;
           this.#options.logger.warn({ node: node.id, error: messageOf(error) }, 'a node does not answer');
         }
       }),
     );
-    return reports;
+    return sights;
   }
+}
+
+function sightOf(volumeId: VolumeId, replica: ReplicaRecord, answer: holdfast.ReplicaStatusResponse__Output): Sight {
+  const isIt = (one: holdfast.ReplicaInfo__Output) =>
+    one.replica_id === replica.id ||
+    // Its superblocks can't be read, so it does not say which one it is.
+    (one.replica_id === zeroUuid && one.volume_id === volumeId && one.pool_id === replica.poolId);
+  const report = answer.replicas.find(isIt) ?? null;
+  const { unread_pools: unread } = answer;
+  const hidden =
+    unread.find((pool) => pool.pool_id === replica.poolId) ??
+    (report === null ? unread.find((pool) => pool.pool_id === zeroUuid) : undefined);
+  return { report, hidden };
 }
 
 /** May be gone on from: never was lost, or only by an acceptance that can be gone back on. One that was let go has still all its data. */
@@ -245,17 +284,38 @@ function sameIds(a: readonly string[], b: readonly string[]): boolean {
   return a.length === b.length && a.every((id) => b.includes(id));
 }
 
+function namesOf(replicas: readonly ReplicaRecord[]): string {
+  return replicas.map(({ nodeId }) => nodeId).join(', ');
+}
+
+function mayComeBack(replica: ReplicaRecord, sights: Sights): boolean {
+  const sight = sights.get(replica.id);
+  return sight === undefined || sight.hidden !== undefined;
+}
+
+/** Throws when it may be whole on a disk that is only not mounted. */
+function refuseHidden(replica: ReplicaRecord, sights: Sights, giveUpNodes: readonly string[]): void {
+  const hidden = sights.get(replica.id)?.hidden;
+  if (hidden === undefined || replica.state === 'lost' || giveUpNodes.includes(replica.nodeId)) return;
+  throw precondition(
+    `replica ${replica.id} on node ${replica.nodeId} may be whole: its pool ${hidden.path} can't be read there now: ${hidden.problem}. Bring ` +
+      `the pool back and restart the storage daemon; if it never comes back, say --give-up ${replica.nodeId}`,
+    'PoolMissing',
+  );
+}
+
 /** A sentence, or empty: it is there and can be used. */
-function whyMissing(
-  replica: ReplicaRecord,
-  reports: ReadonlyMap<ReplicaId, holdfast.ReplicaInfo__Output | null>,
-  giveUpNodes: readonly string[],
-): string {
+function whyMissing(replica: ReplicaRecord, sights: Sights, giveUpNodes: readonly string[]): string {
   if (replica.state === 'lost' && replica.givenUpEpoch === undefined)
     return `lost: ${replica.message ?? 'its disk came back empty'}`;
-  if (giveUpNodes.includes(replica.nodeId)) return 'given up by order';
-  const report = reports.get(replica.id);
-  if (report === undefined) return 'its node does not answer';
-  if (report === null || report.incarnation_id !== replica.incarnationId) return 'not on its node any more';
-  return report.problem;
+  const sight = sights.get(replica.id);
+  const { hidden } = sight ?? {};
+  const why = hidden === undefined ? '' : `, its pool ${hidden.path} can't be read there: ${hidden.problem}`;
+  if (giveUpNodes.includes(replica.nodeId)) return `given up by order${why}`;
+  if (sight === undefined) return 'its node does not answer';
+  if (hidden !== undefined) return why.slice(2);
+  const { report } = sight;
+  if (report === null) return 'not on its node any more';
+  if (report.problem !== '') return report.problem;
+  return report.incarnation_id === replica.incarnationId ? '' : 'not on its node any more';
 }

@@ -20,6 +20,7 @@ import {
   calledBack,
   condemned,
   hasLeft,
+  isAbandoned,
   keyOf,
   type LeaveReason,
   moved,
@@ -202,12 +203,10 @@ export class ReplicaSteps {
    */
   async dropUseless(record: VolumeRecord, facts: MembershipFacts): Promise<boolean> {
     let dropped = false;
-    for (const replica of record.replicas) {
+    for (const replica of record.replicas.filter(({ state }) => state !== 'leaving')) {
       const doom = doomOf(record, replica, facts);
-      // What was given up may still be gone back to.
-      if (replica.givenUpEpoch !== undefined) continue;
       if ((doom !== 'lost' && doom !== 'gone') || record.inSync.includes(replica.id)) continue;
-      const reason = doom === 'lost' ? await this.#ifEmpty(record, replica) : await this.#ifFailed(record, replica);
+      const reason = await this.#whyUseless(record, replica);
       if (reason === null) continue;
       await this.#change(record.id, replica.id, (now, inSync) =>
         now.state === replica.state && !inSync ? moved(now, 'leaving', sentences[reason]) : null,
@@ -217,31 +216,35 @@ export class ReplicaSteps {
     return dropped;
   }
 
-  /** Whether its node certainly has no replica of the volume. A pool that is not open may hold one. */
-  async #ifEmpty(record: VolumeRecord, { nodeId }: ReplicaRecord): Promise<LeaveReason | null> {
-    const node = await this.#options.nodes.get(nodeId);
-    if (node === undefined || node.pools.some(({ problem }) => problem !== undefined)) return null;
-    const reports = await this.#reports(record.id, node);
-    return reports?.every(({ volume_id }) => volume_id !== record.id) === true ? 'empty' : null;
+  async #whyUseless(record: VolumeRecord, replica: ReplicaRecord): Promise<LeaveReason | null> {
+    // What was given up may still be gone back to, until the volume has opened without it.
+    if (replica.givenUpEpoch !== undefined) return isAbandoned(record, replica) ? 'abandoned' : null;
+    if (replica.state !== 'lost') return (await this.hasFailed(record, replica)) ? 'failed' : null;
+    return (await this.#isEmpty(record, replica)) ? 'empty' : null;
   }
 
-  async #ifFailed(record: VolumeRecord, replica: ReplicaRecord): Promise<LeaveReason | null> {
-    return (await this.hasFailed(record, replica)) ? 'failed' : null;
+  /** Whether its node certainly has no replica of the volume. A pool that can't be read may hold one. */
+  async #isEmpty(record: VolumeRecord, { nodeId }: ReplicaRecord): Promise<boolean> {
+    const node = await this.#options.nodes.get(nodeId);
+    if (node === undefined || node.pools.some(({ problem }) => problem !== undefined)) return false;
+    const held = await this.heldAt(record.id, node);
+    return held?.unread_pools.length === 0 && held.replicas.every(({ volume_id }) => volume_id !== record.id);
   }
 
   /** Whether its own daemon says that the disk failed under a replica. */
-  async hasFailed(record: VolumeRecord, { id, nodeId }: ReplicaRecord): Promise<boolean> {
+  async hasFailed(record: VolumeRecord, { id, nodeId, poolId }: ReplicaRecord): Promise<boolean> {
     const node = await this.#options.nodes.get(nodeId);
-    const reports = node === undefined ? null : await this.#reports(record.id, node);
-    return reports?.find(({ replica_id }) => replica_id === id)?.failed ?? false;
+    const held = node === undefined ? null : await this.heldAt(record.id, node);
+    const pool = held?.unread_pools.find(({ pool_id }) => pool_id === poolId);
+    return held?.replicas.find(({ replica_id }) => replica_id === id)?.failed ?? pool?.failed ?? false;
   }
 
-  /** Null when the node does not answer. */
-  async #reports(id: VolumeId, node: NodeView): Promise<readonly holdfast.ReplicaInfo__Output[] | null> {
+  /** What a node says that it has of the volume; null when it does not answer. */
+  async heldAt(id: VolumeId, node: NodeView): Promise<holdfast.ReplicaStatusResponse__Output | null> {
     if (node.silentMs !== undefined) return null;
     try {
       const calls = this.#options.daemons.replica(node);
-      return (await calls.Status({ volume_id: id }, { deadlineMs: ORDER_DEADLINE_MS })).replicas;
+      return await calls.Status({ volume_id: id }, { deadlineMs: ORDER_DEADLINE_MS });
     } catch (error) {
       if (isUnreachable(error)) return null;
       throw error;
@@ -261,7 +264,7 @@ export class ReplicaSteps {
    * do without one that is good.
    */
   async retire(record: VolumeRecord, replica: ReplicaRecord): Promise<void> {
-    const { nodes, orders, daemons, logger } = this.#options;
+    const { nodes, orders, logger } = this.#options;
     const node = await nodes.get(replica.nodeId);
     const members = { volume_id: record.id, if_open: true };
     // An engine that still looks for it would find it gone and call it lost.
@@ -275,14 +278,28 @@ export class ReplicaSteps {
         `node ${node.id}, where a replica is to be deleted, is silent; if it never returns, "holdfast forget ${node.id}"`,
       );
     if (replica.spare === true && !(await this.#condemn(record, replica))) return;
-    const request = { volume_id: record.id, replica_id: replica.id, ...knownOf(record) };
-    await daemons.replica(node).Retire(request, { deadlineMs: ORDER_DEADLINE_MS });
+    await this.deleteAt(node, record, replica);
     await this.#options.records.change<VolumeRecord>(keyOf.volume(record.id), (now) => {
       const current = now.replicas.find((one) => one.id === replica.id);
       if (current === undefined || !hasLeft(now, current)) return 'unchanged';
       return { ...now, replicas: now.replicas.filter((one) => one !== current) };
     });
     logger.info({ volume: record.id, node: replica.nodeId, replica: replica.id }, 'replica deleted');
+  }
+
+  /** Throws UNAVAILABLE when the node or the pool can't do it. */
+  async deleteAt(node: NodeView, record: VolumeRecord, { id, poolId }: Pick<ReplicaRecord, 'id' | 'poolId'>) {
+    const request = { volume_id: record.id, replica_id: id, pool_id: poolId, ...knownOf(record) };
+    try {
+      await this.#options.daemons.replica(node).Retire(request, { deadlineMs: ORDER_DEADLINE_MS });
+    } catch (error) {
+      if (!(error instanceof HoldfastError && (error.reason === 'DiskFailed' || error.reason === 'PoolMissing')))
+        throw error;
+      throw unavailable(
+        `${error.message}; if that disk never comes back, "holdfast forget ${node.id}/${poolId}"`,
+        error,
+      );
+    }
   }
 
   /** By the word of the engine: what the record and heartbeats say may be old. False when it is not to be deleted any more. */
@@ -319,9 +336,13 @@ export class ReplicaSteps {
 }
 
 /** Why no other replica can be made where this one is; for people. */
-function whyClosed({ id }: VolumeRecord, { state, nodeId }: ReplicaRecord): string {
+function whyClosed(record: VolumeRecord, replica: ReplicaRecord): string {
+  const { id } = record;
+  const { state, nodeId, givenUpEpoch } = replica;
   switch (state) {
     case 'lost':
+      if (givenUpEpoch !== undefined && !isAbandoned(record, replica))
+        return 'has a replica that was given up by an accepted loss; it is kept until the volume has opened without it';
       return `still has data of a lost replica: "holdfast replace ${id} ${nodeId}" deletes it`;
     case 'leaving':
       return 'has a replica of the volume that is being deleted';

@@ -149,7 +149,7 @@ export class Tombstones {
     if (node === undefined) throw unavailable(`node ${replica.nodeId} is not registered`);
     if (node.silentMs !== undefined)
       throw unavailable(`node ${node.id} has been silent for ${Math.round(node.silentMs / 1000)} s`);
-    const request = { ...known, replica_id: replica.id };
+    const request = { ...known, replica_id: replica.id, pool_id: replica.poolId };
     await this.#options.daemons.replica(node).Retire(request, { deadlineMs: ORDER_DEADLINE_MS });
   }
 

@@ -75,7 +75,10 @@ class Replicas implements WorkerReplicas {
 
   create: WorkerReplicas['create'] = (order) => this.host.create(order);
   retire: WorkerReplicas['retire'] = (order) => this.host.retire(order);
-  status: WorkerReplicas['status'] = async (volumeId) => this.host.status(volumeId);
+  status: WorkerReplicas['status'] = async (volumeId) => ({
+    replicas: this.host.status(volumeId),
+    unread: this.host.unread(),
+  });
   pools: WorkerReplicas['pools'] = () => this.host.pools();
 
   async close(): Promise<void> {

@@ -6,10 +6,14 @@ import { type Disk, synced } from '../segment/index.js';
 
 const markerName = 'failed';
 
+export function isMarked(disk: Disk, directory: string): boolean {
+  return disk.stat(`${directory}/${markerName}`) !== undefined;
+}
+
 /** Throws UNAVAILABLE/DiskFailed when the replica in `directory` failed before. */
 export function checkNotMarked(disk: Disk, directory: string): void {
+  if (!isMarked(disk, directory)) return;
   const path = `${directory}/${markerName}`;
-  if (disk.stat(path) === undefined) return;
   throw new HoldfastError(
     'UNAVAILABLE',
     `the disk failed under the replica in ${directory} (${path} says how); delete the replica, or that file if its contents are known to be good`,

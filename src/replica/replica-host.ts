@@ -20,19 +20,20 @@ import {
   zeroUuid,
 } from '../base/index.js';
 import { type Member, type Superblock, VOLUME_SIZE_MAX } from '../format/index.js';
-import {
-  createReplicaDirectory,
-  directoryUsage,
-  HandleCache,
-  type Pool,
-  replicaIn,
-  retireReplicaDirectory,
-  SuperblockStore,
-} from '../segment/index.js';
-import { checkNotMarked } from './failure-marker.js';
+import { createReplicaDirectory, HandleCache, type Pool, replicaIn, retireReplicaDirectory } from '../segment/index.js';
 import { cacheIdentity } from './identity.js';
 import { LocalReplica } from './local-replica.js';
 import { Replica } from './replica.js';
+import {
+  isUnread,
+  noReport,
+  type PoolReport,
+  type ReplicaReport,
+  replicaReport,
+  type UnreadPool,
+  unreadError,
+  unreadPool,
+} from './replica-report.js';
 import { SpaceGauge } from './space-gauge.js';
 import type { StopEngine } from './stop-engine.js';
 
@@ -78,34 +79,11 @@ export interface CreateReplica {
 export interface RetireReplica {
   readonly volumeId: VolumeId;
   readonly replicaId: ReplicaId;
+  /** Where it was made. */
+  readonly poolId: PoolId;
   /** The highest of the volume that the metadata store knows. */
   readonly epoch: number;
   readonly setVersion: number;
-}
-
-export interface ReplicaReport {
-  readonly volumeId: VolumeId;
-  readonly replicaId: ReplicaId;
-  readonly incarnationId: IncarnationId;
-  readonly poolId: PoolId;
-  readonly storedBytes: number;
-  readonly sharedBytes: number;
-  readonly promisedEpoch: number;
-  readonly joining: boolean;
-  /** A sentence when the replica can't be used as it should; else empty. */
-  readonly problem: string;
-  /** Its disk failed under it: it never comes back. */
-  readonly failed: boolean;
-}
-
-export interface PoolReport {
-  readonly poolId: PoolId;
-  readonly path: string;
-  readonly capacityBytes: number;
-  /** What the filesystem says; placement keeps its own reserve. */
-  readonly freeBytes: number;
-  /** A sentence when the pool can't be used; else empty. */
-  readonly problem: string;
 }
 
 export class ReplicaHost {
@@ -114,6 +92,8 @@ export class ReplicaHost {
   readonly #open = new Map<VolumeId, Promise<Replica>>();
   /** The same once opened, for reports. */
   readonly #opened = new Map<VolumeId, Replica>();
+  /** Ends when all that was ordered to be made and deleted of the volume is done, well or not. */
+  readonly #ordered = new Map<VolumeId, Promise<void>>();
   readonly #gauges = new Map<Pool, SpaceGauge>();
   #closed = false;
 
@@ -126,7 +106,11 @@ export class ReplicaHost {
    * Formats a replica. Repeating it with the same incarnation is harmless; ALREADY_EXISTS when another replica of the volume
    * is in any pool here, NOT_FOUND for an unknown pool, RESOURCE_EXHAUSTED when the worker has its fill.
    */
-  async create(order: CreateReplica): Promise<void> {
+  create(order: CreateReplica): Promise<void> {
+    return this.#inTurn(order.volumeId, () => this.#create(order));
+  }
+
+  async #create(order: CreateReplica): Promise<void> {
     this.#checkServes(order.volumeId);
     if (!Number.isSafeInteger(order.sizeBytes) || order.sizeBytes < 1 || order.sizeBytes > VOLUME_SIZE_MAX) {
       throw invalid(`size of volume ${order.volumeId} is ${order.sizeBytes} bytes, must be 1 to ${VOLUME_SIZE_MAX}`);
@@ -134,7 +118,8 @@ export class ReplicaHost {
     const pool = this.#options.pools.find((candidate) => candidate.id === order.poolId);
     if (pool === undefined)
       throw new HoldfastError('NOT_FOUND', `this node has no pool ${order.poolId}`, { reason: 'PoolMissing' });
-    const present = this.#poolOf(order.volumeId);
+    // What lies where its disk failed is in nobody's way: should it come back after all, nobody asks for it.
+    const present = this.#lookUp(order.volumeId).having.find((one) => !this.#hasFailed(one, order.volumeId));
     if (present !== undefined && present !== pool) {
       throw new HoldfastError(
         'ALREADY_EXISTS',
@@ -150,7 +135,13 @@ export class ReplicaHost {
 
   /** A port to a replica that is here, for an engine here or elsewhere. NOT_FOUND/ReplicaLost when it is not (or another replica of the volume is). */
   async localPort(volumeId: VolumeId, replicaId: ReplicaId, engineElsewhere = false): Promise<LocalReplica> {
-    const replica = await this.#replica(volumeId, replicaId);
+    let replica = await this.#replica(volumeId, replicaId);
+    if (replica.superblock.replicaId !== replicaId && this.#poolOf(volumeId, replicaId) !== replica.pool) {
+      // One that failed is still open, and the one that was made beside it is asked for.
+      const why = `replica ${replicaId} of the volume is asked for in its place`;
+      await replica.close(new HoldfastError('UNAVAILABLE', why, { reason: 'Closed' }));
+      replica = await this.#replica(volumeId, replicaId);
+    }
     const found = replica.superblock.replicaId;
     if (found !== replicaId) {
       this.#checkAllOpen(`replica ${replicaId} of volume ${volumeId}`);
@@ -187,7 +178,6 @@ export class ReplicaHost {
     if (pool === undefined) {
       // Not found is final for whoever asks, so it has to be true.
       this.#checkAllOpen(`volume ${volumeId}`);
-      for (const candidate of this.#options.pools) candidate.checkPresent();
       throw new HoldfastError('NOT_FOUND', `no pool of this node holds a replica of volume ${volumeId}`, {
         reason: 'ReplicaLost',
       });
@@ -201,26 +191,61 @@ export class ReplicaHost {
 
   /**
    * Deletes a replica. One that is not here is no error, another replica of the volume is left alone. FAILED_PRECONDITION/StoreWentBack
-   * when it knows of more than the store from which the order comes.
+   * when it knows of more than the store from which the order comes. UNAVAILABLE, FAILED_PRECONDITION/PoolMissing when its pool can't be read.
    */
-  async retire(order: RetireReplica): Promise<void> {
-    const { volumeId, replicaId } = order;
-    this.#checkServes(volumeId);
-    const open = await this.#open.get(volumeId)?.catch(() => undefined);
-    if (open !== undefined && open.superblock.replicaId === replicaId) {
-      checkKnown(order, open.superblock, open.pool);
-      await open.close(
-        new HoldfastError('NOT_FOUND', `replica ${replicaId} of volume ${volumeId} was deleted`, {
-          reason: 'ReplicaLost',
-        }),
-      );
+  retire(order: RetireReplica): Promise<void> {
+    return this.#inTurn(order.volumeId, () => this.#retire(order));
+  }
+
+  /**
+   * One order after the other: a deletion that is repeated has ended when the first one has, and what a caller gave up waiting for is not
+   * made after its deletion. Those who wait are the controller's repetitions, each of which waits for its answer.
+   */
+  async #inTurn(volumeId: VolumeId, work: () => Promise<void>): Promise<void> {
+    const before = this.#ordered.get(volumeId) ?? Promise.resolve();
+    const mine = before.then(work);
+    const done = mine.catch(() => {});
+    this.#ordered.set(volumeId, done);
+    try {
+      await mine;
+    } finally {
+      if (this.#ordered.get(volumeId) === done) this.#ordered.delete(volumeId);
     }
+  }
+
+  async #retire(order: RetireReplica): Promise<void> {
+    this.#checkServes(order.volumeId);
+    const { volumeId, replicaId, poolId } = order;
+    await this.#closeRetired(order);
     const pause = () => this.#options.clock.sleep(RETIRE_PAUSE_MS);
+    const home = this.#options.pools.find((pool) => pool.id === poolId);
     let found = false;
-    for (const pool of this.#options.pools)
-      if (await retireReplicaDirectory(pool, volumeId, replicaId, (one) => checkKnown(order, one, pool), pause))
-        found = true;
-    if (!found) this.#checkAllOpen(`replica ${replicaId} of volume ${volumeId}`);
+    for (const pool of this.#options.pools) {
+      try {
+        const check = (one: Superblock) => checkKnown(order, one, pool);
+        found = (await retireReplicaDirectory(pool, volumeId, replicaId, check, pause)) || found;
+      } catch (error) {
+        // Another pool of the node that can't be read is not asked about this one.
+        if (pool === home || home === undefined || !isUnread(error)) throw error;
+      }
+    }
+    // Whoever opened it while it went would stand in the way of the next one that is made here.
+    await this.#closeRetired(order);
+    if (found) return;
+    if (home === undefined) this.#checkAllOpen(`replica ${replicaId} of volume ${volumeId}`);
+    const unread = (home === undefined ? this.#options.pools : [home]).map(unreadPool).find((one) => one !== null);
+    if (unread) throw unreadError(unread);
+  }
+
+  async #closeRetired(order: RetireReplica): Promise<void> {
+    const open = await this.#open.get(order.volumeId)?.catch(() => undefined);
+    if (open === undefined || open.superblock.replicaId !== order.replicaId) return;
+    checkKnown(order, open.superblock, open.pool);
+    await open.close(
+      new HoldfastError('NOT_FOUND', `replica ${order.replicaId} of volume ${order.volumeId} was deleted`, {
+        reason: 'ReplicaLost',
+      }),
+    );
   }
 
   /** Throws UNAVAILABLE/PoolMissing when `what`, which was not found, may be in a pool that could not be opened. */
@@ -236,48 +261,27 @@ export class ReplicaHost {
     );
   }
 
-  /** Every replica of this worker, or those of one volume; unreadable ones with a sentence. */
+  /** Every replica of this worker, or those of one volume; unreadable ones with a sentence. What lies in unread() pools is not among them. */
   status(volumeId: VolumeId | null): ReplicaReport[] {
-    const reports: ReplicaReport[] = [];
-    for (const pool of this.#options.pools) {
-      for (const volume of pool.volumes()) {
-        if ((volumeId === null || volume === volumeId) && this.#serves(volume))
-          reports.push(this.#report(pool, volume));
-      }
-    }
-    return reports;
+    const isAsked = (volume: VolumeId) => (volumeId === null || volume === volumeId) && this.#serves(volume);
+    return this.#options.pools.flatMap((pool) => {
+      const opened = (volume: VolumeId) => {
+        const replica = this.#opened.get(volume);
+        return replica?.pool === pool ? replica : undefined;
+      };
+      const unread = unreadPool(pool);
+      const volumes = unread === null ? pool.volumes() : [...this.#opened.keys()].filter((one) => opened(one));
+      return volumes.filter(isAsked).map((volume) => replicaReport(pool, volume, opened(volume), unread));
+    });
   }
 
-  #report(pool: Pool, volumeId: VolumeId): ReplicaReport {
-    const open = this.#opened.get(volumeId);
-    const nobody = zeroUuid as ReplicaId & IncarnationId;
-    let problem = open?.problem ?? '';
-    let failed = open?.failed ?? false;
-    let superblock: Superblock | null = open?.superblock ?? null;
-    let usage = { storedBytes: 0, sharedBytes: 0 };
-    try {
-      superblock ??= SuperblockStore.open(pool.disk, pool.replicaPath(volumeId)).current;
-      usage = directoryUsage(pool.disk, pool.replicaPath(volumeId));
-    } catch (error) {
-      problem ||= asHoldfastError(error).message;
-    }
-    try {
-      checkNotMarked(pool.disk, pool.replicaPath(volumeId));
-    } catch (error) {
-      failed = true;
-      problem ||= asHoldfastError(error).message;
-    }
-    return {
-      volumeId,
-      replicaId: superblock?.replicaId ?? nobody,
-      incarnationId: superblock?.incarnationId ?? nobody,
-      poolId: pool.id,
-      ...usage,
-      promisedEpoch: superblock?.promised.epoch ?? 0,
-      joining: superblock?.joining ?? false,
-      problem,
-      failed,
-    };
+  /** Pools in which replicas may lie of which status() does not know. */
+  unread(): UnreadPool[] {
+    const unopened = (this.#options.unopened ?? []).map(({ path, problem }) => ({
+      ...{ poolId: zeroUuid as PoolId, path, problem },
+      failed: false,
+    }));
+    return [...this.#options.pools.flatMap((pool) => unreadPool(pool) ?? []), ...unopened];
   }
 
   pools(): PoolReport[] {
@@ -302,17 +306,40 @@ export class ReplicaHost {
     for (const result of replicas) if (result.status === 'fulfilled') await result.value.close(error);
   }
 
-  /** Where the volume has a replica. In two pools, when one was away while the other got it: then where the one asked for is. */
-  #poolOf(volumeId: VolumeId, replicaId?: ReplicaId): Pool | undefined {
-    const having = this.#options.pools.filter((pool) => pool.disk.stat(pool.replicaPath(volumeId)) !== undefined);
-    if (having.length < 2 || replicaId === undefined) return having[0];
-    return having.find((pool) => replicaIn(pool.disk, pool.replicaPath(volumeId)) === replicaId) ?? having[0];
+  /**
+   * Where the volume has a replica. In two pools, when one was away while the other got it: then where the one asked for is. Throws when it
+   * may be in a pool that can't be read.
+   */
+  #poolOf(volumeId: VolumeId, replicaId: ReplicaId): Pool | undefined {
+    const { having, unread } = this.#lookUp(volumeId);
+    if (unread === undefined && having.length < 2) return having[0];
+    const found = having.find((pool) => replicaIn(pool.disk, pool.replicaPath(volumeId)) === replicaId);
+    if (found === undefined && unread !== undefined) throw unreadError(unread);
+    return found ?? having[0];
   }
+
+  #lookUp(volumeId: VolumeId): { having: Pool[]; unread: UnreadPool | undefined } {
+    let unread: UnreadPool | undefined;
+    const having = this.#options.pools.filter((pool) => {
+      const problem = unreadPool(pool);
+      unread ??= problem ?? undefined;
+      return problem === null && pool.disk.stat(pool.replicaPath(volumeId)) !== undefined;
+    });
+    return { having, unread };
+  }
+
+  #hasFailed(pool: Pool, volumeId: VolumeId): boolean {
+    const open = this.#opened.get(volumeId);
+    return open?.pool === pool && open.failed;
+  }
+
   #serves(volumeId: VolumeId): boolean {
     return this.#options.owns?.(volumeId) ?? true;
   }
   #ownVolumes(): VolumeId[] {
-    return this.#options.pools.flatMap((pool) => pool.volumes().filter((volumeId) => this.#serves(volumeId)));
+    return this.#options.pools.flatMap((pool) =>
+      unreadPool(pool) === null ? pool.volumes().filter((volumeId) => this.#serves(volumeId)) : [],
+    );
   }
   #checkServes(volumeId: VolumeId): void {
     if (this.#closed) throw new HoldfastError('UNAVAILABLE', 'the storage daemon stops', { reason: 'Closed' });
@@ -330,11 +357,6 @@ function checkKnown(order: RetireReplica, { promised, setVersion }: Superblock, 
       `rescue metadata", or stop the daemon and delete ${pool.replicaPath(order.volumeId)}`,
     { reason: 'StoreWentBack' },
   );
-}
-
-/** Of a pool that can't be used. The id of one that was not opened is not known. */
-function noReport(poolId: PoolId, path: string, problem: string): PoolReport {
-  return { poolId, path, capacityBytes: 0, freeBytes: 0, problem };
 }
 
 function emptySuperblock(order: CreateReplica, pool: Pool): Superblock {

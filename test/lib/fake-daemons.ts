@@ -11,6 +11,7 @@ import {
   type ReignId,
   unavailable,
   type VolumeId,
+  zeroUuid,
 } from '../../src/base/index.js';
 import type { DaemonAddress, Daemons, ReplicaCalls, VolumeCalls } from '../../src/control/index.js';
 import { keyOf, type MetadataStore, update, type VolumeRecord } from '../../src/meta/index.js';
@@ -48,8 +49,18 @@ export interface FakeNode {
   readonly poolId: PoolId;
   readonly replicas: Map<string, FakeReplica>;
   up: boolean;
+  /** Pools that it can't read, by id. */
+  readonly unread: Map<string, UnreadPool>;
   /** Thrown by Replica.Create while set. */
   refuseCreate?: HoldfastError;
+}
+
+export interface UnreadPool {
+  readonly problem: string;
+  /** Else it may only be unmounted. */
+  readonly failed: boolean;
+  /** Never opened since the start: its id is not known. */
+  readonly unopened?: boolean;
 }
 
 /** May throw: before the call took effect, or after (the answer is lost). */
@@ -78,7 +89,13 @@ export class FakeDaemons implements Daemons {
   }
 
   addNode(id: string, poolId: string): FakeNode {
-    const node: FakeNode = { id: id as NodeId, poolId: poolId as PoolId, replicas: new Map(), up: true };
+    const node: FakeNode = {
+      id: id as NodeId,
+      poolId: poolId as PoolId,
+      replicas: new Map(),
+      unread: new Map(),
+      up: true,
+    };
     this.nodes.set(node.id, node);
     return node;
   }
@@ -121,6 +138,11 @@ export class FakeDaemons implements Daemons {
         this.#call('Retire', node, () => {
           const replica = node.replicas.get(request.replica_id ?? '');
           const { epoch = 0, set_version: setVersion = 0 } = request;
+          const unread = node.unread.get(request.pool_id ?? '');
+          if (unread !== undefined)
+            throw new HoldfastError('UNAVAILABLE', unread.problem, {
+              reason: unread.failed ? 'DiskFailed' : 'PoolMissing',
+            });
           if (replica !== undefined && (replica.epoch > Number(epoch) || replica.setVersion > Number(setVersion)))
             throw new HoldfastError('FAILED_PRECONDITION', 'the store went back in time', { reason: 'StoreWentBack' });
           node.replicas.delete(request.replica_id ?? '');
@@ -128,7 +150,10 @@ export class FakeDaemons implements Daemons {
         }),
       Status: () =>
         this.#call('Status', node, () => ({
-          replicas: [...node.replicas.values()].map((replica) => ({
+          unread_pools: [...node.unread].map(([id, { problem, failed, unopened }]) => ({
+            ...{ pool_id: unopened ? zeroUuid : id, path: `/pools/${node.id}`, problem, failed },
+          })),
+          replicas: this.#readable(node).map((replica) => ({
             volume_id: replica.volumeId,
             replica_id: replica.replicaId,
             incarnation_id: replica.incarnationId,
@@ -142,6 +167,10 @@ export class FakeDaemons implements Daemons {
           })),
         })),
     };
+  }
+
+  #readable(node: FakeNode): FakeReplica[] {
+    return [...node.replicas.values()].filter(({ poolId }) => !node.unread.has(poolId));
   }
 
   volume(address: DaemonAddress): VolumeCalls {
@@ -234,7 +263,8 @@ export class FakeDaemons implements Daemons {
   async #follow(volumeId: string) {
     const isThere = ({ nodeId, id, incarnationId }: VolumeRecord['replicas'][number]) => {
       const node = this.nodes.get(nodeId);
-      return node?.up === true && node.replicas.get(id)?.incarnationId === incarnationId && !this.problems.has(id);
+      if (node?.up !== true || this.problems.has(id)) return false;
+      return this.#readable(node).some((one) => one.replicaId === id && one.incarnationId === incarnationId);
     };
     let before: VolumeRecord | undefined;
     const { value } = await update<VolumeRecord>(

@@ -109,6 +109,8 @@ export class RecordingDisk implements Disk {
   /** The write to a file whose name ends so that goes `back` bytes too far towards the file's beginning. */
   misdirect: { after: number; name: string; back: number } | null = null;
   failRead: { path: string; errno: string } | null = null;
+  /** All that is looked up below the path fails so. */
+  failBelow: { path: string; errno: string } | null = null;
   /** Files may have this many names. */
   linkMax = 65_000;
   capacityBytes = Number.MAX_SAFE_INTEGER;
@@ -242,6 +244,7 @@ export class RecordingDisk implements Disk {
   // --- The port -------------------------------------------------------------------------------------------------------
 
   openFile(path: string, mode: OpenMode): DiskFile {
+    this.#checkBelow('open', path);
     const { parent, name } = this.#parent(path);
     const present = parent.entries!.get(name);
     if (mode === 'create') {
@@ -326,10 +329,17 @@ export class RecordingDisk implements Disk {
   }
 
   list(path: string): string[] {
+    this.#checkBelow('list', path);
     return [...this.#directory(path).entries!.keys()].sort();
   }
 
+  #checkBelow(what: string, path: string): void {
+    const failing = this.failBelow;
+    if (failing !== null && path.startsWith(failing.path)) throw fault(failing.errno, what, path);
+  }
+
   stat(path: string): FileStat | undefined {
+    this.#checkBelow('look at', path);
     const inode = this.#lookup(path);
     if (inode === undefined) return undefined;
     return {

@@ -3,11 +3,13 @@
 import {
   type IncarnationId,
   type NodeId,
+  type PoolId,
   type ReplicaId,
   realClock,
   realRandom,
   silentLogger,
   type VolumeId,
+  zeroUuid,
 } from '../../src/base/index.js';
 import type { Reign } from '../../src/format/index.js';
 import { type CreateReplica, type LocalReplica, ReplicaHost, type RetireReplica } from '../../src/replica/index.js';
@@ -37,7 +39,14 @@ export function createOrder(pool: Pool, changes: Partial<CreateReplica> = {}): C
 
 /** From a store that knows all that there is. */
 export function retireOrder(changes: Partial<RetireReplica> = {}): RetireReplica {
-  return { volumeId: volumeA, replicaId: replicaA, epoch: 1_000, setVersion: 1_000, ...changes };
+  return {
+    volumeId: volumeA,
+    replicaId: replicaA,
+    poolId: zeroUuid as PoolId,
+    epoch: 1_000,
+    setVersion: 1_000,
+    ...changes,
+  };
 }
 
 export async function openHost(

@@ -115,7 +115,13 @@ async function replaceReplicas(sim: Sim, client: Client, chance: Chance): Promis
   for (const old of unusable()) {
     const node = sim.nodes.find((one) => one.nodeId === old.nodeId)!;
     const { epoch, setVersion } = volume.record;
-    await node.daemon!.host.retire({ volumeId: volume.volumeId, replicaId: old.id, epoch, setVersion });
+    await node.daemon!.host.retire({
+      volumeId: volume.volumeId,
+      replicaId: old.id,
+      poolId: old.poolId,
+      epoch,
+      setVersion,
+    });
     const { poolId } = node.daemon!.host.pools()[0]!;
     const made = {
       id: chance.uuid() as ReplicaId,

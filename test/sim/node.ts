@@ -147,7 +147,10 @@ export class Daemon implements Served {
     const handlers = workerHandlers(this.room, {
       create: (order) => this.host.create(order),
       retire: (order) => this.host.retire(order),
-      status: async (volumeId) => this.host.status(volumeId),
+      status: async (volumeId) => ({
+        replicas: this.host.status(volumeId),
+        unread: this.host.unread(),
+      }),
       pools: () => this.host.pools(),
       start: async () => ({ replicaPort: 0 }),
       close: async () => {},

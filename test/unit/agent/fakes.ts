@@ -252,7 +252,7 @@ export async function makeBench(
   const replicas = {
     create: async () => {},
     retire: async () => {},
-    status: async () => [],
+    status: async () => ({ replicas: [], unread: [] }),
     close: async () => {},
     pools: () => [],
     start: async () => ({ replicaPort: 1 }),

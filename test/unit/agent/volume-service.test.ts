@@ -119,7 +119,7 @@ test('replicas are asked of the worker that has their volume', async () => {
   const worker = (name: string): WorkerCalls => ({
     call: async (method) => {
       asked.push(`${name} ${method}`);
-      return (method === 'replicaStatus' ? [] : null) as never;
+      return (method === 'replicaStatus' ? { replicas: [], unread: [] } : null) as never;
     },
   });
   const workers = [worker('0'), worker('1'), worker('2')];
@@ -149,10 +149,10 @@ test('replicas are asked of the worker that has their volume', async () => {
     set_version: 1,
   };
   await made.Create(create);
-  await made.Retire({ volume_id: volumeId, replica_id: replicaIds[0] });
+  await made.Retire({ volume_id: volumeId, replica_id: replicaIds[0], pool_id: replica.poolId });
   // An old copy of the store may name for deletion what is the last good replica by the newer one.
   wentBack = new HoldfastError('FAILED_PRECONDITION', 'went back', { reason: 'StoreWentBack' });
-  const late = made.Retire({ volume_id: volumeId, replica_id: replicaIds[0] });
+  const late = made.Retire({ volume_id: volumeId, replica_id: replicaIds[0], pool_id: replica.poolId });
   await expect(late).rejects.toMatchObject({ code: 'FAILED_PRECONDITION', reason: 'StoreWentBack' });
   await made.Status({});
   const mine = workerOf(volumeId, 3);

@@ -1,7 +1,14 @@
 // A control plane over a memory store and fake daemons, on a clock that the test moves. Crash points: every write to the store
 // and every call of a daemon is a step, and the controller can be made to die before or after any of them.
 
-import { type Clock, HoldfastError, silentLogger, type TimerHandle, uuidFromRandom } from '../../../src/base/index.js';
+import {
+  type Clock,
+  HoldfastError,
+  silentLogger,
+  type TimerHandle,
+  uuidFromRandom,
+  zeroUuid,
+} from '../../../src/base/index.js';
 import {
   anywhere,
   type Control,
@@ -87,6 +94,8 @@ export interface TestNode {
   readonly freeBytes?: number;
   readonly tags?: string[];
   readonly poolTags?: string[];
+  /** Of the second pool, when it has one. */
+  readonly secondPool?: string;
 }
 
 export interface TestOptions {
@@ -160,20 +169,23 @@ export class TestCluster {
     for (const [index, node] of described.entries()) {
       if (!this.daemons.nodes.get(node.id as never)?.up) continue;
       const capacity = node.capacityBytes ?? 100 * GIB;
+      const { unread } = this.daemons.nodes.get(node.id as never)!;
+      const pool = (id: string, path: string) => ({
+        pool_id: unread.get(id)?.unopened ? zeroUuid : id,
+        path,
+        capacity_bytes: unread.has(id) ? 0 : capacity,
+        free_bytes: unread.has(id) ? 0 : (node.freeBytes ?? capacity),
+        tags: node.poolTags ?? [],
+        problem: unread.get(id)?.problem ?? '',
+      });
       await this.control.nodes.register({
         node_id: node.id,
         control_address: `127.0.0.1:${7000 + index}`,
         topology: node.zone === undefined ? {} : { 'topology.kubernetes.io/zone': node.zone },
         tags: node.tags ?? [],
         pools: [
-          {
-            pool_id: poolIdOf(index),
-            path: `/pools/${node.id}`,
-            capacity_bytes: capacity,
-            free_bytes: node.freeBytes ?? capacity,
-            tags: node.poolTags ?? [],
-            problem: '',
-          },
+          pool(poolIdOf(index), `/pools/${node.id}`),
+          ...(node.secondPool === undefined ? [] : [pool(node.secondPool, `/pools/${node.id}-2`)]),
         ],
         replica_addresses: [],
         instance: `instance-${node.id}`,

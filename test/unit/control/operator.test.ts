@@ -139,7 +139,7 @@ describe('a node that never returns', () => {
     const cluster = await TestCluster.make({ nodes: ['n1', 'n2', 'n3', 'n4'].map((id) => ({ id })) });
     const { id, replicas } = await cluster.create('vol');
     const at = replicas[0]!.nodeId;
-    const forget = () => cluster.control.drains.forget(at, 'me');
+    const forget = () => cluster.control.drains.forget(place(at), 'me');
     expect((await failure(forget())).message).toContain('answers');
     await cluster.silence(at);
     expect((await failure(forget())).message).toContain('1 volumes still have a replica');
@@ -324,5 +324,68 @@ describe('accepting a loss', () => {
     expect(asked.survivors).toEqual([replicas[2]!.nodeId]);
     expect(asked.loss).toContain('the volume stays closed');
     expect((await failure(accept(cluster, id, true, ['n9']))).code).toBe('INVALID_ARGUMENT');
+  });
+
+  it('does not take a pool that is not open for a disk that is gone', async () => {
+    for (const unread of [
+      { problem: 'not mounted', failed: false, unopened: true },
+      { problem: 'not mounted', failed: false },
+      { problem: 'I/O error', failed: true },
+    ]) {
+      const { cluster, id, replicas } = await lastIsDown();
+      const node = cluster.daemons.nodes.get(replicas[0]!.nodeId)!;
+      node.up = true;
+      node.unread.set(node.poolId, unread);
+      for (const confirmed of [false, true]) {
+        const { message } = await failure(accept(cluster, id, confirmed));
+        expect(message).toContain(`its pool /pools/${node.id} can't be read there now: ${unread.problem}`);
+        expect(message).toContain(`--give-up ${node.id}`);
+      }
+      expect(await audits(cluster)).toEqual([]);
+      expect((await accept(cluster, id, true, [node.id])).givenUp[0]).toContain(`given up by order, its pool /pools/`);
+    }
+  });
+
+  it('asks nodes of which nothing was heard lately, and believes what their other pools hold', async () => {
+    const second = '00000000-0000-4000-8000-0000000000a2';
+    const nodes = ['n1', 'n2', 'n3'].map((id) => ({ id, secondPool: second.replace('a2', `a${id.slice(1)}`) }));
+    const cluster = await TestCluster.make({ nodes });
+    const { id, replicas } = await cluster.create('vol');
+    const [away, there, behind] = replicas as [(typeof replicas)[0], (typeof replicas)[0], (typeof replicas)[0]];
+    await change(cluster, id, (now) => ({ ...now, inSync: [away.id, there.id], setVersion: 7, epoch: 3 }));
+    cluster.daemons.behind.add(behind.id);
+    await cluster.silence(away.nodeId);
+    // Not a word of it got through, but it answers.
+    cluster.clock.nowMs += 60_000;
+    const node = cluster.daemons.nodes.get(there.nodeId)!;
+    const other = nodes.find((one) => one.id === node.id)!.secondPool;
+    node.unread.set(there.poolId === node.poolId ? other : node.poolId, { problem: 'I/O error', failed: true });
+    const asked = await accept(cluster, id, false);
+    expect(asked.givenUp).toHaveLength(1);
+    expect(asked.survivors).toEqual([there.nodeId]);
+    expect((await accept(cluster, id, true)).done).toBe(true);
+    expect((await recordOf(cluster, id)).inSync).toEqual([there.id]);
+  });
+
+  it('leaves word that an engine may still run, so that its lease is waited out', async () => {
+    const { cluster, id, replicas } = await lastIsDown();
+    await cluster.daemons.attach(id, replicas[0]!.nodeId);
+    expect((await accept(cluster, id, true)).done).toBe(true);
+    const { engine } = await recordOf(cluster, id);
+    expect(engine).toMatchObject({ nodeId: replicas[0]!.nodeId, maintenance: true });
+  });
+
+  it('says what can be waited for, and what an attach may fail at', async () => {
+    const { cluster, id, replicas } = await lastIsDown();
+    expect((await accept(cluster, id, true)).done).toBe(true);
+    for (const one of replicas.slice(1)) cluster.daemons.problems.set(one.id, 'frames are missing');
+    const { message } = await failure(accept(cluster, id, true));
+    expect(message).toContain(`wait for ${replicas[0]!.nodeId}, or restore a backup`);
+    expect(message).toContain(`${replicas[1]!.nodeId}: frames are missing`);
+    cluster.daemons.problems.clear();
+    cluster.daemons.joining.add(replicas[1]!.id);
+    const told = (await failure(accept(cluster, id, true))).message;
+    expect(told).toContain(`its in-sync replicas on ${replicas[2]!.nodeId} answer`);
+    expect(told).toContain(`Those on ${replicas[1]!.nodeId} have still to be brought up to date`);
   });
 });

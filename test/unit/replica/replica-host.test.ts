@@ -137,6 +137,121 @@ describe('replica host', () => {
     expect(host.status(null).map((report) => report.replicaId)).toEqual([newer]);
   });
 
+  /** Two pools; the second one holds a replica of volume B, which is open. */
+  async function twoPools() {
+    const disk = new RecordingDisk();
+    const { pool: first, host: former } = await freshHost(disk);
+    await former.close();
+    disk.prepareDirectory('/second');
+    await Pool.format(disk, '/second', { nodeId: nodeA, random: realRandom, clock: realClock });
+    const second = await Pool.open(disk, '/second', { nodeId: nodeA, exclusive: true });
+    const common = { stopEngine: async () => false, clock: realClock, logger: silentLogger };
+    const host = new ReplicaHost({ ...common, pools: [second, first] });
+    const ofB = { volumeId: volumeB, replicaId: '0b000000-0000-4000-8000-0000000000ef' as ReplicaId };
+    await host.create(createOrder(second, ofB));
+    await host.localPort(ofB.volumeId, ofB.replicaId);
+    return { disk, host, first, second, ofB };
+  }
+
+  it('tells of the other pools when one can not be read, and of what it has open in that', async () => {
+    const { disk, host, first, second, ofB } = await twoPools();
+    expect(host.unread()).toEqual([]);
+    disk.failBelow = { path: '/second', errno: 'EIO' };
+    const [open, good, ...more] = host.status(null);
+    expect(more).toEqual([]);
+    expect(open).toMatchObject({ ...ofB, failed: true, problem: expect.stringContaining('I/O error') });
+    expect(good).toMatchObject({ replicaId: replicaA, problem: '', failed: false });
+    expect(host.status(volumeA)).toEqual([good]);
+    expect(host.unread()).toMatchObject([{ poolId: second.id, path: '/second', failed: true }]);
+    // It neither hides the others nor keeps anything from being made beside it.
+    expect((await host.localPort(volumeA, replicaA)).replicaId).toBe(replicaA);
+    const next = '0b000000-0000-4000-8000-0000000000dd' as ReplicaId;
+    await host.create(createOrder(first, { volumeId: volumeB, replicaId: next }));
+    expect(host.status(volumeB).map(({ replicaId }) => replicaId)).toEqual([ofB.replicaId, next]);
+    // Unmounted is not failed.
+    disk.failBelow = null;
+    disk.wipe('/second/replicas');
+    expect(host.unread()).toMatchObject([{ poolId: second.id, failed: false }]);
+    expect(host.status(null).find(({ poolId }) => poolId === second.id)).toMatchObject({ failed: false });
+  });
+
+  it('takes a new replica beside one whose disk failed under it, though the disk can be read', async () => {
+    const { disk, host, first, second } = await twoPools();
+    const { port } = await localPort(host, reignOf(1));
+    const beside = createOrder(second, { replicaId: '0b000000-0000-4000-8000-0000000000dd' as ReplicaId });
+    expect((await failure(host.create(beside))).code).toBe('ALREADY_EXISTS');
+    const frame = new FrameMaker(reignOf(1)).next();
+    port.append(frame.segment, frame.offset, frame.bytes, frame.lastSeq);
+    disk.failSync = { after: 0, errno: 'EIO' };
+    expect((await failure(synced(port))).reason).toBe('DiskFailed');
+    disk.failSync = null;
+    await new Promise((resolve) => setImmediate(resolve));
+    await host.create(beside);
+    expect((await host.localPort(volumeA, beside.replicaId)).replicaId).toBe(beside.replicaId);
+    expect(host.status(volumeA)).toMatchObject([
+      { poolId: second.id, problem: '' },
+      { poolId: first.id, failed: true },
+    ]);
+  });
+
+  it('calls deleted only what was looked for in a pool that can be read', async () => {
+    const { disk, host, first, second, ofB } = await twoPools();
+    disk.failBelow = { path: '/second', errno: 'EIO' };
+    expect((await failure(host.retire(retireOrder({ ...ofB, poolId: second.id })))).reason).toBe('DiskFailed');
+    // What lies in the other one is not held up by it, nor what is not there any more.
+    for (let i = 0; i < 2; i++) await host.retire(retireOrder({ poolId: first.id }));
+    disk.failBelow = null;
+    disk.wipe('/second/replicas');
+    expect((await failure(host.retire(retireOrder({ ...ofB, poolId: second.id })))).reason).toBe('PoolMissing');
+  });
+
+  it('does not take a disk that fails to answer for once for one that failed', async () => {
+    const { disk, pool, host } = await freshHost();
+    for (const errno of ['EIO', 'EACCES']) {
+      disk.failBelow = { path: `${pool.replicaPath(volumeA)}/failed`, errno };
+      expect(host.status(volumeA), errno).toMatchObject([{ failed: false, problem: expect.stringContaining(errno) }]);
+    }
+  });
+
+  it('keeps none open that was opened while it was deleted', async () => {
+    const { disk, pool, host } = await freshHost();
+    // Left of a deletion cut short: until it is gone the replica is still in its place.
+    const grave = `${pool.trashPath}/${volumeA}-${replicaA}`;
+    disk.prepareDirectory(grave);
+    disk.openFile(`${grave}/old`, 'create').close();
+    let late: Promise<unknown> | undefined;
+    disk.onChange = () => {
+      late ??= host.localPort(volumeA, replicaA).catch((error: unknown) => error);
+    };
+    await host.retire(retireOrder({ poolId: pool.id }));
+    expect(late).toBeDefined();
+    await late;
+    const newer = '0b000000-0000-4000-8000-0000000000ee' as ReplicaId;
+    await host.create(createOrder(pool, { replicaId: newer }));
+    expect((await host.localPort(volumeA, newer)).replicaId).toBe(newer);
+  });
+
+  it('does one order after the other, also what nobody waits for any more', async () => {
+    const { disk, pool, host } = await freshHost();
+    const ended: string[] = [];
+    const ends = (what: string, work: Promise<void>) => work.then(() => ended.push(what));
+    const made = { volumeId: volumeB, replicaId: '0b000000-0000-4000-8000-0000000000ef' as ReplicaId, poolId: pool.id };
+    disk.holdSyncs = true;
+    const all = [
+      ends('deleted', host.retire(retireOrder({ poolId: pool.id }))),
+      ends('again', host.retire(retireOrder({ poolId: pool.id }))),
+      ends('made', host.create(createOrder(pool, made))),
+      ends('late', host.retire(retireOrder(made))),
+    ];
+    for (let i = 0; i < 20; i++) await new Promise((resolve) => setImmediate(resolve));
+    expect(ended).toEqual([]);
+    disk.holdSyncs = false;
+    disk.releaseSyncs();
+    await Promise.all(all);
+    expect(ended.sort()).toEqual(['again', 'deleted', 'late', 'made']);
+    expect(host.status(null)).toEqual([]);
+  });
+
   it('refuses a replica that was copied from another pool or under another name', async () => {
     const { disk, pool, host } = await freshHost();
     disk.rename(pool.replicaPath(volumeA), pool.replicaPath(volumeB));
