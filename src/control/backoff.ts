@@ -21,6 +21,10 @@ export class Backoff {
     this.#waits.set(key, { untilMs: nowMs + pauseMs, pauseMs });
   }
 
+  forget(key: string): void {
+    this.#waits.delete(key);
+  }
+
   keepOnly(keys: ReadonlySet<string>): void {
     for (const key of this.#waits.keys()) if (!keys.has(key)) this.#waits.delete(key);
   }

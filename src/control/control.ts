@@ -97,7 +97,7 @@ export function createControl(options: ControlOptions): Control {
     reconciler,
     repairs,
     drains: new Drains({ ...common, nodes, daemons, steps, repairs, wallMs: () => clock.wallMs() }),
-    replacement: new Replacement({ ...common, volumes, nodes, repairs }),
+    replacement: new Replacement({ ...common, volumes, nodes, steps, repairs }),
     lossAcceptance: new LossAcceptance({ ...common, nodes, daemons, wallMs: () => clock.wallMs() }),
     async health(volumeRecords) {
       const known = await nodes.list();

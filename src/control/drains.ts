@@ -10,6 +10,7 @@ import {
   type PoolId,
   precondition,
   printable,
+  zeroUuid,
 } from '../base/index.js';
 import {
   type DrainRecord,
@@ -21,12 +22,13 @@ import {
 } from '../meta/index.js';
 import type { Daemons } from './daemons.js';
 import { isUnreachable } from './engine-orders.js';
-import { ORDER_DEADLINE_MS } from './limits.js';
+import { ORDER_DEADLINE_MS, RECONCILE_BACKOFF_MAX_MS } from './limits.js';
 import { isBound, isKept, type MembershipFacts, nextStep } from './membership-plan.js';
 import type { Nodes, NodeView } from './nodes.js';
 import type { Records } from './records.js';
 import type { Repairs } from './repairs.js';
 import type { ReplicaSteps } from './replica-steps.js';
+import type { SerialQueue } from './serial-queue.js';
 
 export interface DrainsOptions {
   readonly records: Records;
@@ -34,6 +36,7 @@ export interface DrainsOptions {
   readonly daemons: Daemons;
   readonly repairs: Repairs;
   readonly steps: ReplicaSteps;
+  readonly intents: SerialQueue;
   readonly wallMs: () => number;
   readonly logger: Logger;
 }
@@ -107,53 +110,80 @@ export class Drains {
   }
 
   /**
-   * Gives up a node that never returns: what was to be deleted there counts as deleted, and its record goes. Refused while it answers, and
-   * while a volume still counts on a replica there. Should it come back after all, it registers anew, and what it holds is left alone.
+   * Gives up a node that never returns, or a pool of one: what was to be deleted there counts as deleted, and the node's record goes. Refused
+   * while the node answers, or the pool can be used, and while a volume still counts on a replica there. Should it come back after all, what
+   * it holds is left alone.
    */
-  async forget(nodeId: string, by: string): Promise<void> {
-    const { records, nodes, logger } = this.#options;
-    const { node } = await this.#find({ nodeId, pool: '' });
-    if (node.silentMs === undefined)
+  async forget(place: DrainPlace, by: string): Promise<void> {
+    const { records, nodes, repairs, logger } = this.#options;
+    const { node, poolId } = await this.#find(place);
+    const where = poolId === null ? node.id : `${node.id}/${poolId}`;
+    const pool = node.pools.find(({ id }) => id === poolId);
+    if (poolId === null && node.silentMs === undefined)
       throw precondition(`node ${node.id} answers: drain it, and stop its storage daemon`);
-    const holding = (await records.volumes()).filter(({ replicas }) => replicas.some((one) => one.nodeId === node.id));
+    if (pool !== undefined && pool.problem === undefined)
+      throw precondition(
+        `pool ${where} can be used, as far as is known: drain it, and take it out of the daemon's configuration`,
+      );
+    const isThere = (one: ReplicaRecord) => one.nodeId === node.id && (poolId === null || one.poolId === poolId);
     const counts = (volume: VolumeRecord, one: ReplicaRecord) =>
-      one.nodeId === node.id && volume.state !== 'deleting' && !hasLeft(volume, one);
+      isThere(one) && volume.state !== 'deleting' && !hasLeft(volume, one);
+    const holding = (await records.volumes()).filter(({ replicas }) => replicas.some(isThere));
     const counting = holding.filter((volume) => volume.replicas.some((one) => counts(volume, one)));
     if (counting.length > 0) {
       throw precondition(
-        `${counting.length} volumes still have a replica on node ${node.id} (${counting[0]!.id}, ...): "holdfast drain ${node.id}" first`,
+        `${counting.length} volumes still have a replica on ${where} (${counting[0]!.id}, ...): "holdfast drain ${where}" first`,
         'Busy',
       );
     }
     for (const { id } of holding) {
       await records.change<VolumeRecord>(keyOf.volume(id), (now) => ({
         ...now,
-        replicas: now.replicas.filter((one) => one.nodeId !== node.id || counts(now, one)),
+        replicas: now.replicas.filter((one) => !isThere(one) || counts(now, one)),
       }));
     }
-    await records.change<NodeRecord>(keyOf.node(node.id), (now) =>
-      now.instance === node.instance ? undefined : 'unchanged',
-    );
-    nodes.forget(node.id);
-    logger.warn({ node: node.id, by, volumes: holding.length }, 'node forgotten by order');
-    this.#options.repairs.lookSoon();
+    if (poolId === null) {
+      await records.change<NodeRecord>(keyOf.node(node.id), (now) => {
+        if (now.instance !== node.instance)
+          throw precondition(`node ${node.id} is back: it has registered again, and is not forgotten`);
+        return undefined;
+      });
+      nodes.forget(node.id);
+    }
+    logger.warn({ node: node.id, pool: poolId, by, volumes: holding.length }, 'forgotten by order');
+    for (const { id } of holding) repairs.lookSoon(id);
+    repairs.lookSoon();
   }
 
-  async #change(id: NodeId, step: (drains: readonly DrainRecord[]) => readonly DrainRecord[]): Promise<void> {
-    await this.#options.records.change<NodeRecord>(keyOf.node(id), ({ drains = [], ...node }) => {
-      const next = step(drains);
-      return next.length === 0 ? node : { ...node, drains: next };
+  #change(id: NodeId, step: (drains: readonly DrainRecord[]) => readonly DrainRecord[]): Promise<void> {
+    // Who has chosen the place before has named it when this is done, and nobody chooses it afterwards.
+    return this.#options.intents.run(async () => {
+      await this.#options.records.change<NodeRecord>(keyOf.node(id), ({ drains = [], ...node }) => {
+        const next = step(drains);
+        return next.length === 0 ? node : { ...node, drains: next };
+      });
+      this.#options.repairs.lookSoon();
     });
-    this.#options.repairs.lookSoon();
   }
 
   async #find(place: DrainPlace): Promise<{ node: NodeView; poolId: PoolId | null }> {
     const node = (await this.#options.nodes.list()).find(({ id }) => id === place.nodeId);
     if (node === undefined) throw notFound(`node ${printable(place.nodeId)} does not exist`);
     if (place.pool === '') return { node, poolId: null };
-    const pool = node.pools.find(({ id, path }) => id === place.pool || path === place.pool);
-    if (pool === undefined) throw notFound(`node ${node.id} has no pool ${printable(place.pool)}`);
-    return { node, poolId: pool.id };
+    const pool = node.pools.find(({ id, path }) => id !== zeroUuid && (id === place.pool || path === place.pool));
+    if (pool !== undefined) return { node, poolId: pool.id };
+    // One that could not be opened is known by the id that records name.
+    const held = (await this.#options.records.volumes()).flatMap(({ replicas }) => replicas);
+    const poolId = held.find((one) => one.nodeId === node.id && one.poolId === place.pool)?.poolId;
+    if (poolId !== undefined) return { node, poolId };
+    const closed = node.pools.find(({ path }) => path === place.pool);
+    if (closed !== undefined) {
+      throw precondition(
+        `pool ${closed.path} of node ${node.id} is not open, so it is not known which one it is: ${closed.problem}; name it by its id, if you know that`,
+        'PoolMissing',
+      );
+    }
+    throw notFound(`node ${node.id} has no pool ${printable(place.pool)}`);
   }
 
   async #obstacle(volume: VolumeRecord, held: ReplicaRecord, drained: MembershipFacts): Promise<string> {
@@ -163,7 +193,7 @@ export class Drains {
     }
     const step = nextStep(volume, drained);
     if (step.kind === 'wait') return step.message;
-    if (step.kind !== 'grow') return '';
+    if (step.kind !== 'grow') return this.#failure(volume);
     try {
       await this.#options.steps.findPlaces(volume, step.count, drained);
       return '';
@@ -171,6 +201,13 @@ export class Drains {
       if (error instanceof HoldfastError && error.code === 'RESOURCE_EXHAUSTED') return error.message;
       throw error;
     }
+  }
+
+  /** Why it does not go on, when it has not for so long that it won't by itself. */
+  #failure({ id }: VolumeRecord): string {
+    const { repairs, wallMs } = this.#options;
+    const note = repairs.noteOf(id);
+    return note?.reason === 'Failed' && wallMs() - note.sinceMs > RECONCILE_BACKOFF_MAX_MS ? note.message : '';
   }
 
   async #storedBytes(node: NodeView): Promise<Map<string, number>> {

@@ -104,10 +104,6 @@ export function nextStep(record: VolumeRecord, facts: MembershipFacts): Membersh
   if (!sources.some(isAlive))
     return { kind: 'wait', message: `no sign of life from ${namesOf(sources)}, where all acknowledged data lies` };
 
-  const abandoned = here.find((replica) => replica.state === 'lost' && isAbandoned(record, replica));
-  if (abandoned !== undefined && !record.inSync.includes(abandoned.id))
-    return { kind: 'leave', replica: abandoned, reason: 'abandoned' };
-
   const spare = record.replicas.find((replica) => isAtHand(record, replica) && isAlive(replica));
   if (spare !== undefined && here.filter((replica) => isInSync(replica) && isAlive(replica)).length < wanted)
     return { kind: 'call-back', replica: spare };
@@ -160,7 +156,8 @@ function firstToLeave(
   const isKeptBack = (replica: ReplicaRecord) => replica.givenUpEpoch !== undefined && !isAbandoned(record, replica);
   const doomed = here.find((replica) => doomOf(record, replica, facts) !== null && !isKeptBack(replica));
   if (doomed !== undefined) {
-    const reason = doomOf(record, doomed, facts) === 'drained' ? 'drained' : 'replaced';
+    const drained = doomOf(record, doomed, facts) === 'drained';
+    const reason = drained ? 'drained' : isAbandoned(record, doomed) ? 'abandoned' : 'replaced';
     return { kind: 'leave', replica: doomed, reason };
   }
   const countable = here.filter((replica) => !isKeptBack(replica));

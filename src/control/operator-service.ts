@@ -29,7 +29,7 @@ export function operatorService(control: OperatorControl): ServiceBinding {
     },
     async ForgetNode(request) {
       if (request.by === '') throw invalid('it must be said who orders it');
-      await control.drains.forget(request.node_id, request.by);
+      await control.drains.forget({ nodeId: request.node_id, pool: request.pool }, request.by);
       return {};
     },
     async AcceptLoss(request) {

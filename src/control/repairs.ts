@@ -162,8 +162,12 @@ export class Repairs {
     return Math.min(REPAIR_LOOK_MS, ...waits);
   }
 
-  /** Something was ordered that a look should find. */
-  lookSoon(): void {
+  /** Something was ordered that a look should find. Of the volume that is named all is tried again at once. */
+  lookSoon(id?: VolumeId): void {
+    if (id !== undefined) {
+      this.#refusals.delete(id);
+      this.#backoff.forget(id);
+    }
     this.#rescan();
   }
 
@@ -250,9 +254,10 @@ export class Repairs {
       if (record === undefined || !isKept(record)) continue;
       const { kind } = nextStep(record, facts);
       if (kind === 'create' || this.#copying.has(id)) rebuilding++;
-      // One that can't go on, for want of a place or of a node, does not hold up the others.
+      // One that can't go on, for want of a place or of a node, or because it fails, does not hold up the others.
+      const stuck = kind === 'wait' || !due.includes(id) || this.#notes.get(id)?.reason === 'Failed';
       if (kind === 'grow') waiting.push(...(due.includes(id) ? [record] : []));
-      else if (kind !== 'wait') for (const node of drainedNodes(record, facts)) turns.set(node, id);
+      else if (!stuck) for (const node of drainedNodes(record, facts)) turns.set(node, id);
     }
     for (const record of waiting.sort((a, b) => (a.id < b.id ? -1 : 1)))
       for (const node of drainedNodes(record, facts)) if (!turns.has(node)) turns.set(node, record.id);
@@ -437,13 +442,14 @@ export class Repairs {
     } catch (error) {
       const busy = error instanceof HoldfastError && error.code === 'ABORTED';
       if (busy || (isUnreachable(error) && !impatient)) throw error;
+      // Another one is in the way that the record does not name.
+      const present = error instanceof HoldfastError && error.code === 'ALREADY_EXISTS';
+      const remedy = present ? `; "holdfast replace ${record.id} ${replica.nodeId}" deletes it` : '';
+      const message = `${messageOf(error)}${remedy}`;
       const all = this.#refusals.get(record.id) ?? new Map<PoolId, Refusal>();
-      this.#refusals.set(
-        record.id,
-        all.set(replica.poolId, { message: messageOf(error), sinceMs: clock.monotonicMs() }),
-      );
+      this.#refusals.set(record.id, all.set(replica.poolId, { message, sinceMs: clock.monotonicMs() }));
       this.#making.delete(replica.id);
-      this.#tell(record.id, 'Failed', messageOf(error));
+      this.#tell(record.id, 'Failed', message);
       return true;
     }
   }

@@ -48,18 +48,19 @@ export const replaceUsage = `holdfast replace: gives one replica of a volume up,
 
   holdfast replace VOLUME NODE
 
-The replica on that node, which must be out of sync (lost, failed, behind), is deleted, whatever it is worth; then another one is made, where it was or
-elsewhere. Refused when no other one is in sync on a node that answers.
+The replica on that node, which must be out of sync (lost, failed, behind, or not the volume's any more), is deleted, whatever it is worth; then another
+one is made, where it was or elsewhere. The volume is opened for it, if it is not, and must show another replica in sync.
 
 ${controllerFlag}  --json                  one JSON object a line
 `;
 
-export const forgetUsage = `holdfast forget: gives up a node that never returns
+export const forgetUsage = `holdfast forget: gives up a node, or a disk, that never returns
 
   holdfast forget NODE
+  holdfast forget NODE/POOL   of one pool, by its id or its path
 
-Refused while the node answers, and while a volume still counts on a replica there ("holdfast drain NODE" first). What was to be deleted there counts as
-deleted. Should it come back after all, what it holds is left alone.
+Refused while the node answers or the pool can be used, and while a volume still counts on a replica there ("holdfast drain" first). What was to be
+deleted there counts as deleted. Should it come back after all, what it holds is left alone.
 
 ${controllerFlag}  --json                  one JSON object a line
 `;
@@ -109,6 +110,13 @@ function operand(flags: Flags, what: string): string {
   return flags.operands[0]!;
 }
 
+/** NODE or NODE/POOL. */
+function placeOf(where: string): { node_id: string; pool: string } {
+  const slash = where.indexOf('/');
+  if (slash < 0) return { node_id: where, pool: '' };
+  return { node_id: where.slice(0, slash), pool: where.slice(slash + 1) };
+}
+
 export async function runStatus(argv: string[], signal: AbortSignal): Promise<number> {
   const flags = new Flags(argv, { ...controllerSpec, amiss: { type: 'boolean' } }, process.env, true);
   if (flags.operands.length > 1) throw invalid('name one volume, or none for all');
@@ -145,11 +153,7 @@ export async function runDrain(argv: string[], signal: AbortSignal): Promise<num
   };
   const flags = new Flags(argv, spec, process.env, true);
   const where = operand(flags, 'node, or node/pool');
-  const slash = where.indexOf('/');
-  const place = {
-    node_id: slash < 0 ? where : where.slice(0, slash),
-    pool: slash < 0 ? '' : where.slice(slash + 1),
-  };
+  const place = placeOf(where);
   const json = flags.isSet('json');
   return withOperator(flags, async (operator) => {
     if (flags.isSet('undo')) {
@@ -230,10 +234,11 @@ export async function runReplace(argv: string[], signal: AbortSignal): Promise<n
 
 export async function runForget(argv: string[], signal: AbortSignal): Promise<number> {
   const flags = new Flags(argv, controllerSpec, process.env, true);
-  const node = operand(flags, 'node');
+  const where = operand(flags, 'node, or node/pool');
+  const place = placeOf(where);
   return withOperator(flags, async (operator) => {
-    await operator.ForgetNode({ node_id: node, by: who() }, { signal });
-    say(flags.isSet('json') ? JSON.stringify({ event: 'forgotten', node_id: node }) : `${node} is forgotten`);
+    await operator.ForgetNode({ ...place, by: who() }, { signal });
+    say(flags.isSet('json') ? JSON.stringify({ event: 'forgotten', ...place }) : `${where} is forgotten`);
     return 0;
   });
 }
