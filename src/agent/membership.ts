@@ -45,8 +45,14 @@ export function mainHandlers(options: MembershipOptions): RpcHandlers<MainMethod
       return null;
     },
     async noteFlushed({ volumeId, reign, point }) {
+      let isOver = false;
       try {
-        await records.tryUpdate(volumeId, (current) => noteFlushed(current, reign, point));
+        await records.tryUpdate(volumeId, (current) => {
+          isOver = current.epoch > reign.epoch;
+          return noteFlushed(current, reign, point);
+        });
+        // An engine whose replicas are not those of the next reign hears it from nobody else.
+        if (isOver) await options.volumes()?.stopDeposed({ volumeId, epoch: reign.epoch });
       } catch (error) {
         // Best effort: the next point, or the one at close, covers this one.
         logger.warn({ volume: volumeId, error: messageOf(error) }, 'flushed point was not kept');

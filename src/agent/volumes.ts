@@ -179,7 +179,11 @@ export class Volumes {
     try {
       return await this.#following.run(volumeId, async () => {
         const record = await this.#record(volumeId);
-        if (!isOurs(record, open.reign)) throw deposed(volumeId, open.reign);
+        if (!isOurs(record, open.reign)) {
+          // It serves on otherwise, and a Close could not be brought to it any more.
+          await this.#closeEngine(open, false);
+          throw deposed(volumeId, open.reign);
+        }
         const order = followOrder(record);
         const worker = this.#options.workerFor(volumeId);
         return await worker.call('follow', { ...order, ...this.#address(open) }, timeoutMs);
@@ -244,6 +248,12 @@ export class Volumes {
     if (open?.reign.epoch !== at.epoch) return;
     this.#options.logger.warn({ volume: at.volumeId, epoch: at.epoch, why }, 'volume is no longer open here');
     this.#forget(open);
+  }
+
+  /** Stops an engine that did not notice that its reign is over. None is no error. */
+  async stopDeposed({ volumeId, epoch }: Addressed): Promise<void> {
+    const open = this.#open.get(volumeId);
+    if (open?.reign.epoch === epoch) await this.#closeEngine(open, false);
   }
 
   async status(volumeId: VolumeId | null, timeoutMs: number): Promise<OpenVolumeStatus[]> {

@@ -54,12 +54,15 @@ export function healthOf(record: VolumeRecord, nodes: readonly NodeView[], note?
       message: `${inSync.length} of ${wanted} replicas are in sync; behind on ${on(behind)}`,
     });
   }
-  const named = record.replicas.filter(({ state }) => state !== 'lost' && state !== 'leaving').length;
-  if (named + lost.length < wanted) {
+  // One that is to leave counts while it stands in for one that is missing.
+  const { length: named } = record.replicas.filter(
+    ({ id, state }) => state !== 'leaving' || record.inSync.includes(id),
+  );
+  if (named < wanted) {
     found.push({
       status: 'DEGRADED',
       reason: 'ReplicaMissing',
-      message: `${named + lost.length} of ${wanted} replicas exist, the others are still to be made`,
+      message: `${named} of ${wanted} replicas exist, the others are still to be made`,
     });
   }
   if (note?.reason === 'NoPlace') {

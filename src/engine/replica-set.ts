@@ -350,12 +350,20 @@ export class ReplicaSet {
       const member = members.find((candidate) => candidate.replicaId === link.member.replicaId);
       if (member === undefined || member.leaving === true) link.leaving = true;
       if (member?.lost && link.state === 'unreachable') link.state = 'lost';
+      else if (link.state === 'lost' && member !== undefined && !member.lost && !member.leaving) this.#tellLost(link);
       if (link.leaving) this.#joining.delete(link);
     }
     this.#mark();
     this.#forgetLeft();
     this.recount();
     void this.settle();
+  }
+
+  /** The store did not hear of it when it was found: as long as it does not know, nobody replaces the replica. */
+  #tellLost({ member, message }: Link): void {
+    this.#membership.markLost(member.replicaId, message).catch((error: unknown) => {
+      this.#logger.warn({ replica: member.replicaId, error: messageOf(error) }, 'could not record a loss yet');
+    });
   }
 
   #welcome(member: EngineMember): void {

@@ -111,6 +111,7 @@ export class EngineRig {
           return { outcome: 'done', setVersion: ++this.setVersion };
         },
         markLost: async (id) => {
+          if (this.storeDown) throw new Error('the store does not answer');
           this.lost.push(id);
         },
         noteFlushed: async (point) => {

@@ -209,6 +209,20 @@ test('an engine that lost its reign without noticing is stopped, not handed out 
   expect(b.engines[0]!.closes).toBe(0);
 });
 
+test('an engine that hears from the store alone that its reign is over stops serving', async () => {
+  for (const how of ['noted', 'told to follow'] as const) {
+    const b = await bench(volumeRecord());
+    await b.volumes.openAttached(volumeId, noKey(), false);
+    await b.put({ ...(await b.record()), ...elsewhere(true) });
+    const [engine] = b.engines;
+    if (how === 'noted') await engine!.options.membership.noteFlushed({ epoch: 1, seq: 9, digest: 'aa' });
+    else await expect(b.volumes.followMembers(volumeId, 1_000)).rejects.toMatchObject({ reason: 'StaleReign' });
+    expect(engine!.deposedBy, how).not.toBe(null);
+    expect(b.exports.size, how).toBe(0);
+    expect(await b.volumes.status(null, 1_000)).toEqual([]);
+  }
+});
+
 test('a reign granted to another node while the engine opened is not overruled', async () => {
   const b = await bench(volumeRecord());
   b.failOpen = async () => {

@@ -182,6 +182,26 @@ describe('a replica that is to leave', () => {
     engine.depose('test');
   }, 20_000);
 
+  it('is told to the store as lost until the store knows', async () => {
+    const rig = new EngineRig(3);
+    const engine = await rig.open();
+    const wiped = rig.replicas[2]!;
+    wiped.disconnect();
+    wiped.reachable = false;
+    await write(engine, 0, Buffer.alloc(4096, 1));
+    await eventually(() => rig.inSync.length === 2, 'it is out of the set');
+    const { incarnationId } = newMember;
+    wiped.superblock = { ...wiped.superblock, incarnationId };
+    rig.storeDown = true;
+    wiped.reachable = true;
+    await eventually(() => engine.status().replicas.some(({ state }) => state === 'lost'), 'it is found to be lost');
+    expect(rig.lost).toEqual([]);
+    rig.storeDown = false;
+    for (let i = 0; i < 3; i++) await engine.follow(rig.members(), copies(3));
+    expect(rig.lost).toEqual([wiped.superblock.replicaId]);
+    await engine.close();
+  });
+
   it('stays in the place of one that is lost meanwhile, until there are as many others as there are to be', async () => {
     const rig = new EngineRig(3);
     const engine = await rig.open();
