@@ -23,6 +23,8 @@ import type { Records } from './records.js';
 export interface NodeView extends NodeRecord {
   /** Set when it is silent for too long: for how long. */
   readonly silentMs?: number;
+  /** Not a word of it since the controller started: whether it is there is not known yet. */
+  readonly unheard?: true;
 }
 
 interface Sign {
@@ -125,7 +127,8 @@ export class Nodes {
     const silentMs = this.#clock.monotonicMs() - (sign?.heardMs ?? this.#startedMs);
     const { drains: _, ...described } = sign?.record ?? stored;
     const record = stored.drains === undefined ? described : { ...described, drains: stored.drains };
-    return silentMs > NODE_SILENT_MS ? { ...record, silentMs } : record;
+    if (silentMs > NODE_SILENT_MS) return { ...record, silentMs };
+    return sign === undefined ? { ...record, unheard: true } : record;
   }
 
   #recordOf(description: holdfast.NodeDescription__Output | null): NodeRecord {

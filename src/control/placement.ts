@@ -16,6 +16,8 @@ export interface PlacementNode extends Located {
   readonly pools: readonly PlacementPool[];
   /** Milliseconds since its last sign of life when that is too long ago. */
   readonly silentMs?: number;
+  /** Nothing is known of it yet but what was written down before the controller started. */
+  readonly unheard?: true;
   /** Set by the caller for a node that can't take this volume: why. */
   readonly unfit?: string;
 }

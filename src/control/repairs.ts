@@ -3,15 +3,7 @@
 // each step may be repeated. What it remembers (whom to look at, since when something does not work) may be lost at any time.
 // Owner: the controller. What may fail: every step, for one volume; it is tried again after a pause that doubles.
 
-import {
-  type Clock,
-  HoldfastError,
-  type Logger,
-  messageOf,
-  type NodeId,
-  type PoolId,
-  type VolumeId,
-} from '../base/index.js';
+import { type Clock, HoldfastError, type Logger, messageOf, type NodeId, type VolumeId } from '../base/index.js';
 import type { MetaEntry, ReplicaRecord, VolumeRecord, WatchEvent } from '../meta/index.js';
 import type { holdfast } from '../rpc/index.js';
 import { Backoff } from './backoff.js';
@@ -23,7 +15,6 @@ import {
   REBUILDS_MAX,
   RECONCILE_BACKOFF_MAX_MS,
   RECONCILE_INTERVAL_MS,
-  REFUSED_MS,
   REPAIR_IDLE_LOOK_MS,
   REPAIR_LOOK_MS,
   REPAIR_RETRY_MS,
@@ -42,6 +33,7 @@ import {
 } from './membership-plan.js';
 import type { Nodes } from './nodes.js';
 import type { Records } from './records.js';
+import { Refusals } from './refusals.js';
 import type { ReplicaSteps } from './replica-steps.js';
 
 export interface RepairsOptions {
@@ -61,11 +53,6 @@ export interface RepairNote {
   readonly message: string;
   /** Of log that new replicas have still to be sent. */
   readonly behindBytes: number;
-  readonly sinceMs: number;
-}
-
-interface Refusal {
-  readonly message: string;
   readonly sinceMs: number;
 }
 
@@ -95,7 +82,7 @@ export class Repairs {
   readonly #stalls = new Map<string, Stall>();
   /** Since when a place has been waited for, by replica. */
   readonly #making = new Map<string, number>();
-  readonly #refusals = new Map<VolumeId, Map<PoolId, Refusal>>();
+  readonly #refusals: Refusals;
   /** Volumes of which a replica was being copied to, as of the last look. */
   readonly #copying = new Set<VolumeId>();
   #listeningSinceMs: number;
@@ -105,6 +92,7 @@ export class Repairs {
 
   constructor(options: RepairsOptions) {
     this.#options = options;
+    this.#refusals = new Refusals(options.clock);
     this.#listeningSinceMs = options.clock.monotonicMs();
   }
 
@@ -165,7 +153,7 @@ export class Repairs {
   /** Something was ordered that a look should find. Of the volume that is named all is tried again at once. */
   lookSoon(id?: VolumeId): void {
     if (id !== undefined) {
-      this.#refusals.delete(id);
+      this.#refusals.forget(id);
       this.#backoff.forget(id);
     }
     this.#rescan();
@@ -377,7 +365,7 @@ export class Repairs {
     let refusal: unknown;
     for (let fewer = count; fewer > 0; fewer--) {
       try {
-        return await steps.grow(id, fewer, pass.facts, this.#refusedBy(id));
+        return await steps.grow(id, fewer, pass.facts, this.#refusals.by(id));
       } catch (error) {
         if (!isNoPlace(error)) throw error;
         refusal ??= error;
@@ -424,19 +412,12 @@ export class Repairs {
     return nowMs - sinceMs > CREATE_PATIENCE_MS;
   }
 
-  /** Pools that refused the volume lately. */
-  #refusedBy(id: VolumeId): Map<PoolId, string> {
-    const nowMs = this.#options.clock.monotonicMs();
-    const all = this.#refusals.get(id) ?? new Map<PoolId, Refusal>();
-    for (const [poolId, { sinceMs }] of all) if (nowMs - sinceMs > REFUSED_MS) all.delete(poolId);
-    return new Map([...all].map(([poolId, { message }]) => [poolId, message]));
-  }
-
   async #create(record: VolumeRecord, replica: ReplicaRecord): Promise<boolean> {
-    const { steps, clock } = this.#options;
+    const { steps } = this.#options;
     const impatient = this.#isImpatient(replica.id);
     try {
       await steps.create(record.id, replica.id, impatient);
+      this.#refusals.took(replica.poolId);
       this.#making.delete(replica.id);
       return true;
     } catch (error) {
@@ -446,8 +427,7 @@ export class Repairs {
       const present = error instanceof HoldfastError && error.code === 'ALREADY_EXISTS';
       const remedy = present ? `; "holdfast replace ${record.id} ${replica.nodeId}" deletes it` : '';
       const message = `${messageOf(error)}${remedy}`;
-      const all = this.#refusals.get(record.id) ?? new Map<PoolId, Refusal>();
-      this.#refusals.set(record.id, all.set(replica.poolId, { message, sinceMs: clock.monotonicMs() }));
+      this.#refusals.note(record.id, replica.poolId, message, isUnreachable(error));
       this.#making.delete(replica.id);
       this.#tell(record.id, 'Failed', message);
       return true;
@@ -455,7 +435,7 @@ export class Repairs {
   }
 
   #forget(id: VolumeId, record?: VolumeRecord): void {
-    this.#refusals.delete(id);
+    this.#refusals.forget(id);
     for (const replica of record?.replicas ?? []) this.#stalls.delete(replica.id);
     this.#pending.delete(id);
     this.#notes.delete(id);

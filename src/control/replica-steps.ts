@@ -90,12 +90,12 @@ export class ReplicaSteps {
     });
   }
 
-  /** Where `count` more could go now; throws RESOURCE_EXHAUSTED that says why not. */
+  /** Where `count` more could go now; throws RESOURCE_EXHAUSTED that says why not. `refused`: when they are to be made at once. */
   async findPlaces(
     record: VolumeRecord,
     count: number,
     facts: MembershipFacts,
-    refused: RefusedPools = new Map(),
+    refused?: RefusedPools,
   ): Promise<Place[]> {
     const { nodes, overcommit } = this.#options;
     const { parameters, selectors, topology = [], publications, pinnedTo = [] } = record;
@@ -117,7 +117,9 @@ export class ReplicaSteps {
       },
       overcommit,
     };
-    const known = (await nodes.forPlacement()).map((node) => withoutRefused(node, refused));
+    const known = (await nodes.forPlacement()).map((node) =>
+      refused === undefined ? node : withoutRefused(node, refused),
+    );
     return placeMore(known, rules, record.sizeBytes, {
       beside: staying.map(({ nodeId }) => nodeId),
       closed: new Map(record.replicas.map((replica) => [replica.nodeId, whyClosed(record, replica)])),
@@ -353,6 +355,7 @@ function whyClosed(record: VolumeRecord, replica: ReplicaRecord): string {
 }
 
 function withoutRefused(node: PlacementNode, refused: RefusedPools): PlacementNode {
+  if (node.unheard) return { ...node, unfit: 'has not been heard of since the controller started' };
   const pools = node.pools.filter(({ id }) => !refused.has(id));
   if (pools.length === node.pools.length) return node;
   const why = node.pools.map(({ id }) => refused.get(id)).find((message) => message !== undefined);
