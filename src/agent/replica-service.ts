@@ -8,6 +8,7 @@ import {
   parseUuid,
   type ReplicaId,
   type VolumeId,
+  zeroUuid,
 } from '../base/index.js';
 import { type Handlers, type holdfast, holdfastServices, implement, type ServiceBinding } from '../rpc/index.js';
 import type { ReplicaReport } from './worker-api.js';
@@ -33,7 +34,8 @@ export function replicaService(options: ReplicaServiceOptions): ServiceBinding {
     async Retire(request) {
       const volumeId = parseUuid<VolumeId>(request.volume_id, 'volume id');
       const replicaId = parseUuid<ReplicaId>(request.replica_id, 'replica id');
-      const poolId = parseUuid<PoolId>(request.pool_id, 'pool id');
+      // Not known to controllers of before: then all pools must be readable.
+      const poolId = request.pool_id === '' ? (zeroUuid as PoolId) : parseUuid<PoolId>(request.pool_id, 'pool id');
       await options.checkStore();
       const order = { volumeId, replicaId, poolId, epoch: request.epoch, setVersion: request.set_version };
       await options.workerFor(volumeId).call('retireReplica', order, retireTimeoutMs);
