@@ -57,6 +57,8 @@ async function use(cluster: DevCluster, node: TestNode, volume: TestVolume, pool
 export async function replicatedVolume(): Promise<string> {
   const pools: LoopPool[] = [];
   let cluster: DevCluster | undefined;
+  // Nothing has asked for a loop device yet.
+  await runBeside('modprobe', 'loop');
   try {
     cluster = await DevCluster.start(['--nodes', '2'], (dir) => {
       for (const name of ['node-1', 'node-2'])

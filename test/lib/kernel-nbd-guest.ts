@@ -168,12 +168,12 @@ const scenarios: Record<KernelNbdScenario, () => Promise<string>> = {
     const rig = await newRig(128 * MiB);
     const { devicePath } = await rig.up();
     await mounted(rig, devicePath);
-    const load = new FioLoad(rig.mountPoint, 6, 100);
-    await sleep(5_000);
+    const load = new FioLoad(rig.mountPoint, 4, 100);
+    await sleep(3_000);
     const killedAt = performance.now();
     await rig.killDaemon();
     await stateBecomes(rig, 'reconnecting');
-    await sleep(5_000);
+    await sleep(3_000);
     check('load under way', load.running, true);
     await rig.startDaemon();
     const awayMs = Math.round(performance.now() - killedAt);
