@@ -16,8 +16,7 @@ interface DevNodeReport extends NodePlace {
   readonly zone: string;
 }
 
-/** Longer than the program's own limit. */
-const readyMs = 100_000;
+const readyMs = 60_000;
 const endMs = 60_000;
 
 export class DevCluster extends CsiCluster {

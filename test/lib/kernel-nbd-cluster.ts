@@ -1,12 +1,77 @@
 // In the virtual machine: a volume of two replicas from real daemons, each with a disk of its own, as a kernel nbd device by CSI.
 
-import { readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { MiB } from '../../src/base/index.js';
+import { MiB, realClock } from '../../src/base/index.js';
 import { LoopPool } from '../faults/pools.js';
-import { DevCluster, leftovers, type TestNode, type TestVolume } from './dev-cluster.js';
+import { Service } from '../faults/service.js';
+import { distFolder } from './build-once.js';
+import { CsiCluster, type TestVolume } from './csi-cluster.js';
 import { FioLoad } from './fio-load.js';
 import { checkUnmounted, deviceUnder, onDevice, runBeside } from './system-needs.js';
+
+/** Programs start slowly there, and four at once. */
+const readyMs = 180_000;
+const controlPort = 7480;
+
+/** As few processes as it takes: controller, two storage daemons, and one node plugin, where the volume is used. */
+class SmallCluster extends CsiCluster {
+  readonly pools: LoopPool[] = [];
+  readonly services: Service[] = [];
+
+  constructor() {
+    super(mkdtempSync(join(tmpdir(), 'hf-cluster-')));
+    mkdirSync(join(this.dir, 'logs'));
+    const control = `127.0.0.1:${controlPort}`;
+    const csi = `unix://${this.dir}/controller.sock`;
+    this.#add('controller', '', [
+      ...['--csi-address', csi, '--control-address', control, '--database', `${this.dir}/db`],
+    ]);
+    const places = [1, 2].map((place) => {
+      const [id, home] = [`node-${place}`, join(this.dir, `node-${place}`)];
+      const pool = new LoopPool(`${home}.img`, join(home, 'pool'), 'ext4', 512 * MiB);
+      this.pools.push(pool);
+      const runDir = join(home, 'run');
+      const poolDir = join(pool.mountPoint, 'holdfast');
+      mkdirSync(poolDir);
+      const shared = ['--node-id', id, '--controller', control, '--run-dir', runDir];
+      this.#add('storage', id, [
+        ...[...shared, '--pool', poolDir, '--format-pools', '--state-dir', join(home, 'state'), '--workers', '1'],
+        ...['--listen', `127.0.0.1:${controlPort + place}`, '--replica-port', String(controlPort + 10 + place)],
+      ]);
+      const nodeCsi = `unix://${home}/csi.sock`;
+      if (place === 1) this.#add('node', id, [...shared, '--csi-address', nodeCsi]);
+      return { id, csi: nodeCsi, poolDir, runDir };
+    });
+    this.connect(csi, places);
+  }
+
+  #add(role: string, node: string, args: readonly string[]): void {
+    const command = [process.execPath, join(distFolder, 'src/main/holdfast.js'), role, '--insecure', ...args];
+    this.services.push(new Service({ role, node, command, logFile: join(this.dir, 'logs', `${node}-${role}.log`) }));
+  }
+
+  /** Resolves with a volume that has a replica on both nodes. */
+  async start(): Promise<TestVolume> {
+    for (const service of this.services) await service.start();
+    const endMs = realClock.monotonicMs() + readyMs;
+    for (;;) {
+      try {
+        return await this.createVolume({ bytes: 128 * MiB, parameters: { replicas: '2' } });
+      } catch (error) {
+        if (realClock.monotonicMs() > endMs) throw error;
+        await realClock.sleep(500);
+      }
+    }
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all(this.services.map((service) => service.end()));
+    this.disconnect();
+    for (const pool of this.pools) pool.close();
+  }
+}
 
 const syncs = 8;
 
@@ -28,23 +93,25 @@ async function reachesDisks(what: string, pools: readonly LoopPool[], write: () 
   }
 }
 
-async function use(cluster: DevCluster, node: TestNode, volume: TestVolume, pools: readonly LoopPool[]) {
+async function useVolume(cluster: SmallCluster, volume: TestVolume): Promise<number> {
+  const node = cluster.nodes[0]!;
+  const daemon = cluster.services.find(({ spec }) => spec.role === 'storage' && spec.node === node.id)!;
   const target = await cluster.use(node, volume);
   const device = deviceUnder(target);
   if (!/^\/dev\/nbd\d+$/.test(device)) throw new Error(`the volume is ${device}`);
   const file = join(target, 'synced');
   const dd = (...args: string[]) => runBeside('dd', 'if=/dev/urandom', `of=${file}`, 'bs=4k', ...args);
   await dd(`count=${syncs}`, 'conv=fsync');
-  await reachesDisks('fsync', pools, async () => {
+  await reachesDisks('fsync', cluster.pools, async () => {
     for (let i = 0; i < syncs; i++) await dd('count=1', `seek=${i}`, 'conv=notrunc,fsync');
   });
   // Of blocks that the file has: ext4 makes it a write with FUA and nothing else.
-  await reachesDisks('FUA', pools, () => dd(`count=${syncs}`, 'oflag=direct,dsync', 'conv=notrunc'));
+  await reachesDisks('FUA', cluster.pools, () => dd(`count=${syncs}`, 'oflag=direct,dsync', 'conv=notrunc'));
   const load = new FioLoad(target, 3, 100);
-  const oldPid = cluster.pid('storage', node.id);
-  cluster.kill('storage', node.id);
+  await realClock.sleep(1_500);
+  daemon.signal('SIGKILL');
   const longestMs = await load.done();
-  if (cluster.pid('storage', node.id) === oldPid) throw new Error('the storage daemon was not started again');
+  if (daemon.starts !== 2) throw new Error(`the storage daemon was started ${daemon.starts} times`);
   await cluster.healed(node, volume, 60_000);
   await onDevice(cluster, { volume, node }, (again) => {
     if (again !== device) throw new Error(`the volume was ${device} and is ${again}`);
@@ -55,27 +122,15 @@ async function use(cluster: DevCluster, node: TestNode, volume: TestVolume, pool
 }
 
 export async function replicatedVolume(): Promise<string> {
-  const pools: LoopPool[] = [];
-  let cluster: DevCluster | undefined;
   // Nothing has asked for a loop device yet.
   await runBeside('modprobe', 'loop');
+  const cluster = new SmallCluster();
   try {
-    cluster = await DevCluster.start(['--nodes', '2'], (dir) => {
-      for (const name of ['node-1', 'node-2'])
-        pools.push(new LoopPool(`${dir}.${name}`, join(dir, name, 'pool'), 'ext4', 512 * MiB));
-    });
-    const volume = await cluster.createVolume({ bytes: 128 * MiB, parameters: { replicas: '2' } });
-    const longestMs = await use(cluster, cluster.nodes[0]!, volume, pools).catch((error) => {
-      throw new Error(`${(error as Error).message}\n${cluster!.logs(8)}`);
-    });
-    const code = await cluster.stop();
-    for (const pool of pools.splice(0)) pool.close();
-    rmSync(cluster.dir, { recursive: true, force: true });
-    const left = leftovers(cluster.dir);
-    if (code !== 0 || left.length > 0) throw new Error(`the cluster ended with ${code} and left ${left.join('; ')}`);
+    const longestMs = await useVolume(cluster, await cluster.start());
     return `longest write ${longestMs} ms`;
+  } catch (error) {
+    throw new Error(`${(error as Error).message}\n${cluster.logs(8)}`);
   } finally {
-    await cluster?.stop();
-    for (const pool of pools) pool.close();
+    await cluster.stop();
   }
 }
