@@ -1,6 +1,6 @@
 // In the virtual machine: a volume of two replicas from real daemons, each with a disk of its own, as a kernel nbd device by CSI.
 
-import { mkdirSync, mkdtempSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { MiB, realClock } from '../../src/base/index.js';
@@ -70,6 +70,7 @@ class SmallCluster extends CsiCluster {
     await Promise.all(this.services.map((service) => service.end()));
     this.disconnect();
     for (const pool of this.pools) pool.close();
+    rmSync(this.dir, { recursive: true });
   }
 }
 
@@ -123,7 +124,7 @@ async function useVolume(cluster: SmallCluster, volume: TestVolume): Promise<num
 
 export async function replicatedVolume(): Promise<string> {
   // Nothing has asked for a loop device yet.
-  await runBeside('modprobe', 'loop');
+  if (!existsSync('/dev/loop-control')) await runBeside('modprobe', 'loop');
   const cluster = new SmallCluster();
   try {
     const longestMs = await useVolume(cluster, await cluster.start());
