@@ -167,8 +167,10 @@ export async function runInVm(
     `local,path=${path},mount_tag=${tag},security_model=none${more}`,
   ];
   const machine = spawn(
-    'qemu-system-x86_64',
+    'timeout',
     [
+      // It ends in time also when this process is killed, and with Ctrl-C.
+      ...['--foreground', '--signal=KILL', String(timeoutMs / 1_000), 'qemu-system-x86_64'],
       // An older processor, and nothing against spying: a quarter less to emulate. A second processor would double the cost.
       ...['-M', 'q35', '-accel', 'tcg', '-cpu', 'Nehalem', '-smp', '1', '-m', String(memoryMiB)],
       ...['-display', 'none', '-no-reboot', '-nodefaults', '-serial', 'stdio', '-device', 'virtio-rng-pci'],
@@ -181,11 +183,10 @@ export async function runInVm(
   );
   const said: Buffer[] = [];
   for (const stream of [machine.stdout, machine.stderr]) stream.on('data', (chunk: Buffer) => said.push(chunk));
-  const timer = setTimeout(() => machine.kill('SIGKILL'), timeoutMs);
   await new Promise<void>((resolve, reject) => {
     machine.once('error', reject);
     machine.once('close', () => resolve());
-  }).finally(() => clearTimeout(timer));
+  });
   const code = join(directory, 'code');
   return {
     code: existsSync(code) ? Number(readFileSync(code, 'utf8')) : undefined,
