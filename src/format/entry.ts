@@ -3,7 +3,7 @@
 
 import { crc32c } from '../base/index.js';
 import { ENTRY_MAGIC, ENTRY_PREFIX_SIZE, RECORD_HEADER_SIZE } from './constants.js';
-import { readSafe, writeSafe } from './frame.js';
+import { isSafe, readSafe, writeSafe } from './frame.js';
 
 export const entryKind = {
   record: 1,
@@ -91,6 +91,7 @@ export function readRecordHeader(bytes: Buffer, at: number): RecordHeader | unde
   const cipher = bytes[at + 14]! >> 4;
   const expected = RECORD_HEADER_SIZE + payloadLength + (cipher === cipherId.none ? 0 : 16);
   if (run < 1 || run > 8 || length !== expected || payloadLength > run * 4096) return undefined;
+  if (!isSafe(bytes, at + 16) || !isSafe(bytes, at + 24) || !isSafe(bytes, at + 32)) return undefined;
   return {
     length,
     run,

@@ -2,7 +2,7 @@
 // Layout: FORMAT.md, "Frame". Encoding writes into the engine's buffer; decoding checks everything a replica can check.
 
 import { hash } from 'node:crypto';
-import { crc32c, uuidFromBytes, uuidToBytes, type VolumeId } from '../base/index.js';
+import { corrupt, crc32c, uuidFromBytes, uuidToBytes, type VolumeId } from '../base/index.js';
 import { DIGEST_SIZE, FORMAT_VERSION, FRAME_HEADER_SIZE, FRAME_MAGIC, FRAME_SIZE_MAX } from './constants.js';
 
 export interface FrameHeader {
@@ -63,7 +63,10 @@ export function encodeFrameHeader(
   return bodyChecksum;
 }
 
-/** Why bytes are no valid frame. `short`: fewer bytes than the frame says; `blank`: zeroes, i.e. nothing was written here. */
+/**
+ * Why bytes are no valid frame. `short`: fewer bytes than the frame says; `blank`: zeroes, i.e. nothing was written here; `length`: a
+ * length or another number that no frame can have.
+ */
 export type FrameFault = 'blank' | 'short' | 'magic' | 'version' | 'header-checksum' | 'length' | 'body-checksum';
 
 /**
@@ -79,6 +82,7 @@ export function decodeFrame(bytes: Buffer, at: number, withBody: boolean): Frame
   if (bytes.readUInt16LE(at + 4) !== FORMAT_VERSION) return 'version';
   const bodyLength = bytes.readUInt32LE(at + 16);
   if (bodyLength % 64 !== 0 || bodyLength > FRAME_SIZE_MAX - FRAME_HEADER_SIZE) return 'length';
+  for (let field = at + 24; field < at + 56; field += 8) if (!isSafe(bytes, field)) return 'length';
   const bodyChecksum = bytes.readUInt32LE(at + 12);
   if (withBody) {
     if (bytes.length - at < FRAME_HEADER_SIZE + bodyLength) return 'short';
@@ -129,6 +133,16 @@ export function writeSafe(bytes: Buffer, value: number, at: number): void {
   bytes.writeUInt32LE(Math.floor(value / 0x1_0000_0000), at + 4);
 }
 
+/** Throws DATA_LOSS (Corrupt) when there is 2^53 or more: nobody writes that. */
 export function readSafe(bytes: Buffer, at: number): number {
-  return bytes.readUInt32LE(at) + (bytes.readUInt32LE(at + 4) & 0x1fffff) * 0x1_0000_0000;
+  const high = bytes.readUInt32LE(at + 4);
+  if (high > SAFE_HIGH) throw corrupt(`a number of 2^53 or more, ${bytes.readBigUInt64LE(at)}`);
+  return bytes.readUInt32LE(at) + high * 0x1_0000_0000;
+}
+
+const SAFE_HIGH = 0x1fffff;
+
+/** Whether readSafe() takes it. */
+export function isSafe(bytes: Buffer, at: number): boolean {
+  return bytes.readUInt32LE(at + 4) <= SAFE_HIGH;
 }

@@ -54,6 +54,7 @@ export {
   readRecordHeader,
   writeRecordHeader,
 } from './entry.js';
+export { FieldReader, type Fields } from './field-reader.js';
 export {
   decodeFrame,
   encodeFrameHeader,
@@ -65,6 +66,7 @@ export {
   type FrameHeader,
   followsDigest,
   frameDigest,
+  isSafe,
   readSafe,
   writeSafe,
 } from './frame.js';

@@ -1,7 +1,7 @@
 // The index that ends a sealed segment: one 16-byte item per entry, in log order, in the last entry of the last frame,
 // followed by a trailer in the file's last 64 bytes. It is the redo log of recovery. Layout: FORMAT.md, "Index".
 
-import { ALIGN, crc32c } from '../base/index.js';
+import { ALIGN, corrupt, crc32c } from '../base/index.js';
 import { ENTRY_PREFIX_SIZE, INDEX_TRAILER_MAGIC } from './constants.js';
 import { encodeControlEntry, entryKind } from './entry.js';
 import { readSafe, writeSafe } from './frame.js';
@@ -70,7 +70,7 @@ export function decodeIndexTrailer(bytes: Buffer): { frameOffset: number; count:
   return { frameOffset: bytes.readUInt32LE(8) * ALIGN, count: bytes.readUInt32LE(12) };
 }
 
-/** Items of an index entry at `at` that decodeEntry() accepted. */
+/** Items of an index entry at `at` that decodeEntry() accepted. Throws DATA_LOSS when it has no room for them. */
 export function indexItems(bytes: Buffer, at: number): IndexItem[] {
   const items: IndexItem[] = [];
   eachIndexItem(bytes, at, (kind, offset, storedLength, block, run) =>
@@ -86,7 +86,10 @@ export function eachIndexItem(
   visit: (kind: number, offset: number, storedLength: number, block: number, run: number) => void,
 ): void {
   const content = at + ENTRY_PREFIX_SIZE;
-  const count = bytes.readUInt32LE(content);
+  const length = bytes.readUInt32LE(at + 8);
+  const count = length < ENTRY_PREFIX_SIZE + 16 ? -1 : bytes.readUInt32LE(content);
+  if (count < 0 || indexEntrySize(count) > length)
+    throw corrupt(`an index of ${length} bytes says it has ${count} items`);
   for (let i = 0; i < count; i++) {
     const item = content + 16 + i * ITEM;
     const low = bytes.readUInt32LE(item + 8);

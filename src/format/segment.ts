@@ -39,6 +39,10 @@ export interface SegmentHeader {
   readonly createdAtMs: number;
 }
 
+/** What a file name and a frame have room for. */
+const EPOCH_MAX = 2 ** 48 - 1;
+const ORDINAL_MAX = 2 ** 32 - 1;
+
 export function encodeSegmentHeader(header: SegmentHeader): Buffer {
   const bytes = Buffer.alloc(SEGMENT_HEADER_SIZE);
   bytes.writeUInt32LE(SEGMENT_MAGIC, 0);
@@ -67,16 +71,21 @@ export function decodeSegmentHeader(bytes: Buffer, where: string): SegmentHeader
   if (crc32c(copy) !== bytes.readUInt32LE(8)) throw bad('wrong checksum');
   const version = bytes.readUInt16LE(4);
   if (version !== FORMAT_VERSION) throw bad(`format version ${version}, this program reads ${FORMAT_VERSION}`);
+  const number = (at: number, what: string, least: number, most: number): number => {
+    const value = bytes.readBigUInt64LE(at);
+    if (value < least || value > most) throw bad(`${what} ${value}`);
+    return Number(value);
+  };
   return {
     slot: bytes.readUInt32LE(12),
     volumeId: uuidFromBytes(bytes, 16) as VolumeId,
     lineageId: uuidFromBytes(bytes, 32) as LineageId,
     reignId: uuidFromBytes(bytes, 48) as ReignId,
-    epoch: Number(bytes.readBigUInt64LE(64)),
-    ordinal: Number(bytes.readBigUInt64LE(72)),
-    firstSeq: Number(bytes.readBigUInt64LE(80)),
+    epoch: number(64, 'epoch', 0, EPOCH_MAX),
+    ordinal: number(72, 'ordinal', 0, ORDINAL_MAX),
+    firstSeq: number(80, 'first seq', 1, Number.MAX_SAFE_INTEGER),
     previousDigest: Buffer.from(bytes.subarray(96, 96 + DIGEST_SIZE)),
-    createdAtMs: Number(bytes.readBigUInt64LE(112)),
+    createdAtMs: number(112, 'time', 0, Number.MAX_SAFE_INTEGER),
   };
 }
 

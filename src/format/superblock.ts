@@ -6,7 +6,6 @@ import {
   HoldfastError,
   type IncarnationId,
   type LineageId,
-  messageOf,
   type NodeId,
   type PoolId,
   type ReplicaId,
@@ -14,6 +13,7 @@ import {
 } from '../base/index.js';
 import { FORMAT_VERSION, SUPERBLOCK_MAGIC } from './constants.js';
 import type { Member } from './control-entry.js';
+import { FieldReader } from './field-reader.js';
 import { readSafe, writeSafe } from './frame.js';
 import type { Reign, SegmentName } from './segment.js';
 
@@ -72,6 +72,8 @@ export interface Superblock {
   readonly cache: { readonly bootId: string; readonly mountId: string } | null;
 }
 
+const reader = new FieldReader((what) => new Error(what));
+
 const HEADER = 32;
 /** Bytes of one slot file, header included. */
 export const SUPERBLOCK_SIZE_MAX = 4 * 1024 * 1024;
@@ -106,10 +108,9 @@ export function decodeSuperblock(bytes: Buffer): { superblock: Superblock; gener
   if (crc32c(bytes.subarray(12, HEADER + length)) !== bytes.readUInt32LE(8)) return 'checksum';
   if (bytes.readUInt16LE(4) !== FORMAT_VERSION) return 'version';
   try {
-    const superblock = JSON.parse(bytes.toString('utf8', HEADER, HEADER + length)) as Superblock;
+    const superblock = reader.superblock(JSON.parse(bytes.toString('utf8', HEADER, HEADER + length)));
     return { superblock, generation: readSafe(bytes, 16) };
-  } catch (error) {
-    messageOf(error);
+  } catch {
     return 'content';
   }
 }

@@ -11,7 +11,7 @@
 // Protocol versions: 1 first.
 
 import { crc32cShort, HoldfastError, uuidToBytes } from '../base/index.js';
-import { type Reign, readSafe, writeSafe } from '../format/index.js';
+import { isSafe, type Reign, readSafe, writeSafe } from '../format/index.js';
 import { APPEND_BYTES_MAX, JSON_BYTES_MAX, READ_BYTES_MAX, READ_RANGES_MAX } from './limits.js';
 
 export const PROTOCOL_MIN = 1;
@@ -123,6 +123,8 @@ export class MessageHead {
     this.length = bytes.readUInt32LE(at + 12);
     this.bodyChecksum = bytes.readUInt32LE(at + 16);
     this.c = bytes.readUInt32LE(at + 20);
+    if (!isSafe(bytes, at + 24) || !isSafe(bytes, at + 48) || !isSafe(bytes, at + 56))
+      throw protocolError('message with a number of 2^53 or more');
     this.a = readSafe(bytes, at + 48);
     this.b = readSafe(bytes, at + 56);
     this.d = bytes.readUInt32LE(at + 64);

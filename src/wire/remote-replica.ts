@@ -425,12 +425,14 @@ class RemoteReplica implements ReplicaPort {
       case messageType.lost:
         return this.fail(parseError(body));
       default: {
-        const request = this.#pending.take(head);
+        const request = this.#pending.find(head);
         if (request === undefined) throw protocolError(`an answer to request ${head.requestId}, which nobody made`);
-        if (head.type === messageType.failure) return request.finish(parseError(body), null);
-        if ((head.type === messageType.readData) !== (request.sink !== null))
+        const failure = head.type === messageType.failure ? parseError(body) : null;
+        if (failure === null && (head.type === messageType.readData) !== (request.sink !== null))
           throw protocolError('an answer of another kind than its request');
-        return request.finish(null, body);
+        // Not before the answer is known to be one: what is not pending any more is not failed with the port.
+        this.#pending.take(head);
+        return failure === null ? request.finish(null, body) : request.finish(failure, null);
       }
     }
   }

@@ -13,7 +13,7 @@ import {
   type ReignId,
   uuidFromBytes,
 } from '../base/index.js';
-import { type Reign, readSafe } from '../format/index.js';
+import { isSafe, type Reign, readSafe } from '../format/index.js';
 import type { ReceiveSlab } from '../transport/index.js';
 import { errorBody, type Hello, type Page, parseClone, parseDescribe, parseJson, parseSegments } from './bodies.js';
 import type { WireConnection } from './connection.js';
@@ -246,7 +246,10 @@ export class ServerSession {
     if (body.length === 0 || body.length % READ_RANGE_SIZE !== 0)
       throw protocolError(`a read with ${body.length} bytes of ranges`);
     let total = 0;
-    for (let at = 0; at < body.length; at += READ_RANGE_SIZE) total += body.readUInt32LE(at + 16);
+    for (let at = 0; at < body.length; at += READ_RANGE_SIZE) {
+      if (!isSafe(body, at)) throw protocolError('a read of a segment with an epoch of 2^53 or more');
+      total += body.readUInt32LE(at + 16);
+    }
     if (total > READ_BYTES_MAX) throw protocolError(`a read of ${total} bytes, at most ${READ_BYTES_MAX}`);
     this.#begin();
     this.#readingBytes += total;

@@ -12,7 +12,7 @@ use std::thread;
 
 use crate::buffers::{read_u32, read_u64, write_u32, write_u64, Memory};
 use crate::frame::{DIGEST, HEADER};
-use crate::record::crc32c;
+use crate::record::{crc32c, SAFE};
 
 const FRAME_MAGIC: u32 = 0x3146_4648;
 const FRAME_VERSION: u16 = 1;
@@ -102,6 +102,9 @@ fn next_frame(bytes: &[u8], tail: &mut [u8]) -> std::result::Result<usize, Fault
     }
     let body = read_u32(header, 16) as usize;
     if body % 64 != 0 || body > FRAME_MAX - HEADER {
+        return Err(Fault::Length);
+    }
+    if (24..56).step_by(8).any(|field| read_u64(header, field) > SAFE) {
         return Err(Fault::Length);
     }
     let body_bytes = bytes.get(HEADER..HEADER + body).ok_or(Fault::Short)?;

@@ -14,7 +14,8 @@ pub const HEADER: usize = 48;
 pub const TAG: usize = 16;
 pub const MAGIC: u32 = 0x3145_4648;
 pub const KIND_RECORD: u8 = 1;
-const SAFE: u64 = (1 << 53) - 1;
+/// No number of the format is larger.
+pub const SAFE: u64 = (1 << 53) - 1;
 
 /// Most bytes a record of `run` blocks takes, padding included.
 pub fn size_max(run: usize) -> usize {
@@ -119,8 +120,11 @@ pub fn open(rings: &mut Rings, scratch: &mut Scratch, ring: u32, stored: &[u8], 
     if run < 1 || run > RUN_MAX || end < HEADER || payload != end - HEADER || payload > run * BLOCK {
         return Fault::Header;
     }
+    if [16, 24, 32].iter().any(|at| read_u64(record, *at) > SAFE) {
+        return Fault::Header;
+    }
     let count = into.len() / BLOCK;
-    let index = match block.checked_sub(read_u64(record, 16) & SAFE) {
+    let index = match block.checked_sub(read_u64(record, 16)) {
         Some(index) if index < run as u64 && index as usize + count <= run => index as usize,
         _ => return Fault::Address,
     };
@@ -128,10 +132,7 @@ pub fn open(rings: &mut Rings, scratch: &mut Scratch, ring: u32, stored: &[u8], 
     let (from, to) = (index * BLOCK, (index + count) * BLOCK);
     let whole = count == run;
     // Uncompressed and wanted whole: decrypted where it is wanted. Everything else goes through scratch memory.
-    if whole && compression == COMPRESSION_NONE {
-        if payload != size {
-            return Fault::Content;
-        }
+    if whole && compression == COMPRESSION_NONE && payload == size {
         into.copy_from_slice(&record[HEADER..end]);
         return decrypt(rings, ring, cipher, record, end, into);
     }
@@ -170,8 +171,8 @@ fn decrypt(rings: &mut Rings, ring: u32, cipher: u8, record: &[u8], end: usize, 
         // A volume with a key has no plain records: who owns a disk must not be able to put one in place of a sealed one.
         return if ring == 0 { Fault::None } else { Fault::Tag };
     }
-    let epoch = read_u64(record, 24) & SAFE;
-    let number = read_u64(record, 32) & SAFE;
+    let epoch = read_u64(record, 24);
+    let number = read_u64(record, 32);
     let (lineage, keys) = match rings.find(ring, epoch, cipher) {
         Some(found) => found,
         None => return Fault::NoKey,
