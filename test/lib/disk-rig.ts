@@ -77,12 +77,12 @@ class DiskNode {
 export class DiskRig extends EngineRig {
   readonly nodes: DiskNode[];
 
-  private constructor(count: number) {
-    super(count);
+  private constructor(count: number, options: { sizeBytes?: number; encrypted?: boolean }) {
+    super(count, options);
     this.nodes = Array.from({ length: count }, (_, i) => new DiskNode(i));
   }
-  static async make(count: number): Promise<DiskRig> {
-    const rig = new DiskRig(count);
+  static async make(count: number, options: { sizeBytes?: number; encrypted?: boolean } = {}): Promise<DiskRig> {
+    const rig = new DiskRig(count, options);
     for (const node of rig.nodes) await node.format(rig);
     return rig;
   }

@@ -175,6 +175,32 @@ export class FakeNode {
     for (let i = this.mounts.length - 1; i >= 0; i--) if (this.mounts[i]!.target === target) this.mounts.splice(i, 1);
   }
 
+  service(): ServiceBinding {
+    return nodeService({
+      locks: new KeyedLocks(realClock),
+      maxVolumes: 5,
+      topology: { 'topology.holdfast.io/node': nodeA },
+      poolProblems: async () => [{ path: '/pool', problem: 'is read-only' }],
+      volumes: {
+        nodeId: nodeA,
+        records: volumeRecords(this.store, realClock),
+        attach: this.attach,
+        mounter: this.mounter,
+        filesystems: this.filesystems,
+        filesystemSize: async () => this.filesystemBytes,
+        daemon: {
+          resize: async (_id, size) => this.#step(`resize ${size}`),
+          status: async () => undefined,
+          ping: async () => {},
+          close: () => {},
+        },
+        runDir: this.dir,
+        clock: realClock,
+        logger: silentLogger,
+      },
+    });
+  }
+
   /** `emptied`: calls that answer an empty success instead of doing their work. */
   async serve(emptied: readonly string[] = []) {
     const address = `unix://${this.dir}/csi.sock`;
@@ -182,38 +208,16 @@ export class FakeNode {
       address,
       clock: realClock,
       logger: silentLogger,
-      services: [
-        hollow(
-          nodeService({
-            locks: new KeyedLocks(realClock),
-            maxVolumes: 5,
-            topology: { 'topology.holdfast.io/node': nodeA },
-            poolProblems: async () => [{ path: '/pool', problem: 'is read-only' }],
-            volumes: {
-              nodeId: nodeA,
-              records: volumeRecords(this.store, realClock),
-              attach: this.attach,
-              mounter: this.mounter,
-              filesystems: this.filesystems,
-              filesystemSize: async () => this.filesystemBytes,
-              daemon: {
-                resize: async (_id, size) => this.#step(`resize ${size}`),
-                status: async () => undefined,
-                ping: async () => {},
-                close: () => {},
-              },
-              runDir: this.dir,
-              clock: realClock,
-              logger: silentLogger,
-            },
-          }),
-          emptied,
-        ),
-      ],
+      services: [hollow(this.service(), emptied)],
     });
     const client = createClient(address, csiServices.node(), { clock: realClock });
     this.#stop = [async () => client.close(), () => server.close(0), async () => rmSync(this.dir, { recursive: true })];
     return client;
+  }
+
+  /** Without a server. */
+  async remove(): Promise<void> {
+    rmSync(this.dir, { recursive: true, force: true });
   }
 
   async stop(): Promise<void> {
