@@ -12,6 +12,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type PlantedBug, plantedBugs } from './bugs.js';
 import { type MembershipBug, membershipBugs } from './membership.js';
+import { parserBugs } from './parsers.js';
 
 const root = process.cwd();
 
@@ -106,7 +107,9 @@ function tell(bug: PlantedBug, { caught, how, seconds }: Verdict): void {
 }
 
 try {
-  for (const bug of [...plantedBugs, ...membershipBugs].slice(from - 1).filter(({ name }) => name.includes(only)))
+  for (const bug of [...plantedBugs, ...membershipBugs, ...parserBugs]
+    .slice(from - 1)
+    .filter(({ name }) => name.includes(only)))
     tell(bug, judge(copy, bug, seeds));
 } finally {
   rmSync(copy, { recursive: true, force: true });

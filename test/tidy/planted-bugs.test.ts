@@ -4,8 +4,9 @@ import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import { plantedBugs } from '../planted/bugs.js';
 import { membershipBugs } from '../planted/membership.js';
+import { parserBugs } from '../planted/parsers.js';
 
-it.each([...plantedBugs, ...membershipBugs])('has its place: $name', ({ file, edits }) => {
+it.each([...plantedBugs, ...membershipBugs, ...parserBugs])('has its place: $name', ({ file, edits }) => {
   const source = readFileSync(file, 'utf8');
   for (const [find, replace] of edits) {
     expect(source.split(find).length - 1, `${file}: ${find}`).toBe(1);
