@@ -51,6 +51,7 @@ export const errorReasons = [
   'StoreWentBack',
   'BadCertificate',
   'WrongRole',
+  'UnknownVersion',
 ] as const;
 
 export type ErrorReason = (typeof errorReasons)[number];

@@ -46,4 +46,5 @@ export {
 export { createLogger, type Logger, silentLogger } from './logger.js';
 export { realClock, realRandom } from './real-world.js';
 export { ALIGN, alignUp, BLOCK_SIZE, formatBytes, GiB, KiB, MiB, parseQuantity, RUN_MAX, TiB } from './units.js';
+export { commonVersion, unknownVersion, type VersionRange } from './versions.js';
 export type { Clock, Random, TimerHandle } from './world.js';

@@ -113,11 +113,8 @@ export class Nodes {
 
   async #write(record: NodeRecord): Promise<void> {
     const key = keyOf.node(record.id);
-    if (!(await this.#records.create(key, record))) {
-      await this.#records.change<NodeRecord>(key, ({ drains }) =>
-        drains === undefined ? record : { ...record, drains },
-      );
-    }
+    if (!(await this.#records.create(key, record)))
+      await this.#records.change<NodeRecord>(key, (before) => ({ ...before, ...record }));
     const now = this.#clock.monotonicMs();
     this.#signs.set(record.id, { record, heardMs: now, writtenMs: now });
   }

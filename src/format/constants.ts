@@ -1,6 +1,10 @@
 // Every number of the disk format that is not a field position. FORMAT.md explains them; golden tests pin them.
 
+import type { VersionRange } from '../base/index.js';
+
+/** What is written, and what is read: a version is read one release before it is written (src/decisions/038). */
 export const FORMAT_VERSION = 1;
+export const FORMATS_READ: VersionRange = { min: 1, max: 1 };
 
 /** ASCII, read as little-endian uint32. */
 export const SEGMENT_MAGIC = 0x31534648; // "HFS1"
@@ -30,3 +34,7 @@ export const VOLUME_SIZE_MAX = 16 * 1024 ** 4;
 export const PAGE_ENTRIES = 1024;
 /** Ids of pages that one table chunk places. */
 export const TABLE_CHUNK_IDS = 512;
+
+export function isFormatRead(version: number): boolean {
+  return version >= FORMATS_READ.min && version <= FORMATS_READ.max;
+}

@@ -56,6 +56,11 @@ export class FieldReader {
   optional = <T>(value: unknown, parse: (value: unknown) => T): T | undefined =>
     value === undefined ? undefined : parse(value);
 
+  parameters = (value: unknown): Readonly<Record<string, string>> => {
+    const parameters = this.fields(value, 'parameters');
+    for (const [key, item] of Object.entries(parameters)) this.text(item, `parameter ${printable(key)}`);
+    return parameters as Readonly<Record<string, string>>;
+  };
   reign = (value: unknown): Reign => {
     const reign = this.fields(value, 'reign');
     return { epoch: this.safe(reign.epoch, 'epoch'), reignId: this.uuid(reign.reignId, 'reignId') };
@@ -100,8 +105,7 @@ export class FieldReader {
     for (const name of ['volumeId', 'lineageId', 'replicaId', 'incarnationId', 'poolId']) this.uuid(value[name], name);
     this.nodeId(value.nodeId);
     this.safe(value.sizeBytes, 'sizeBytes');
-    const parameters = this.fields(value.parameters, 'parameters');
-    for (const [key, item] of Object.entries(parameters)) this.text(item, `parameter ${printable(key)}`);
+    this.parameters(value.parameters);
     this.orNull(value.wrappedKey, this.wrappedKey);
     this.reign(value.promised);
     this.list(value.reigns, 'reigns', this.reign);

@@ -3,7 +3,14 @@
 
 import { hash } from 'node:crypto';
 import { corrupt, crc32c, uuidFromBytes, uuidToBytes, type VolumeId } from '../base/index.js';
-import { DIGEST_SIZE, FORMAT_VERSION, FRAME_HEADER_SIZE, FRAME_MAGIC, FRAME_SIZE_MAX } from './constants.js';
+import {
+  DIGEST_SIZE,
+  FORMAT_VERSION,
+  FRAME_HEADER_SIZE,
+  FRAME_MAGIC,
+  FRAME_SIZE_MAX,
+  isFormatRead,
+} from './constants.js';
 
 export interface FrameHeader {
   /** Bit 0: the mac is set (a keyed engine wrote it). Bit 1: the last frame of a sealed segment (ends in an index). */
@@ -79,7 +86,7 @@ export function decodeFrame(bytes: Buffer, at: number, withBody: boolean): Frame
   if (magic !== FRAME_MAGIC) return isBlank(bytes, at, FRAME_HEADER_SIZE) ? 'blank' : 'magic';
   const stored = bytes.readUInt32LE(at + 8);
   if (headerChecksum(bytes, at) !== stored) return 'header-checksum';
-  if (bytes.readUInt16LE(at + 4) !== FORMAT_VERSION) return 'version';
+  if (!isFormatRead(bytes.readUInt16LE(at + 4))) return 'version';
   const bodyLength = bytes.readUInt32LE(at + 16);
   if (bodyLength % 64 !== 0 || bodyLength > FRAME_SIZE_MAX - FRAME_HEADER_SIZE) return 'length';
   for (let field = at + 24; field < at + 56; field += 8) if (!isSafe(bytes, field)) return 'length';

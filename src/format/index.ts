@@ -98,5 +98,6 @@ export {
   SUPERBLOCK_SIZE_MAX,
   type Superblock,
   type SuperblockFault,
+  superblockVersion,
   type WrappedKey,
 } from './superblock.js';

@@ -5,11 +5,19 @@ import {
   HoldfastError,
   type LineageId,
   type ReignId,
+  unknownVersion,
   uuidFromBytes,
   uuidToBytes,
   type VolumeId,
 } from '../base/index.js';
-import { DIGEST_SIZE, FORMAT_VERSION, SEGMENT_HEADER_SIZE, SEGMENT_MAGIC } from './constants.js';
+import {
+  DIGEST_SIZE,
+  FORMAT_VERSION,
+  FORMATS_READ,
+  isFormatRead,
+  SEGMENT_HEADER_SIZE,
+  SEGMENT_MAGIC,
+} from './constants.js';
 
 /** One engine's time over a volume. */
 export interface Reign {
@@ -60,7 +68,10 @@ export function encodeSegmentHeader(header: SegmentHeader): Buffer {
   return bytes;
 }
 
-/** Throws DATA_LOSS (reason Corrupt) when the bytes are no valid header; `where` names the file in the message. */
+/**
+ * Throws DATA_LOSS (reason Corrupt) when the bytes are no valid header, FAILED_PRECONDITION (UnknownVersion) when they are one of another
+ * release's format; `where` names the file in the message.
+ */
 export function decodeSegmentHeader(bytes: Buffer, where: string): SegmentHeader {
   const bad = (what: string) =>
     new HoldfastError('DATA_LOSS', `segment header of ${where}: ${what}`, { reason: 'Corrupt' });
@@ -70,7 +81,7 @@ export function decodeSegmentHeader(bytes: Buffer, where: string): SegmentHeader
   copy.writeUInt32LE(0, 8);
   if (crc32c(copy) !== bytes.readUInt32LE(8)) throw bad('wrong checksum');
   const version = bytes.readUInt16LE(4);
-  if (version !== FORMAT_VERSION) throw bad(`format version ${version}, this program reads ${FORMAT_VERSION}`);
+  if (!isFormatRead(version)) throw unknownVersion(`the disk format of ${where}`, version, FORMATS_READ);
   const number = (at: number, what: string, least: number, most: number): number => {
     const value = bytes.readBigUInt64LE(at);
     if (value < least || value > most) throw bad(`${what} ${value}`);

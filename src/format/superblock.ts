@@ -11,7 +11,7 @@ import {
   type ReplicaId,
   type VolumeId,
 } from '../base/index.js';
-import { FORMAT_VERSION, SUPERBLOCK_MAGIC } from './constants.js';
+import { FORMAT_VERSION, isFormatRead, SUPERBLOCK_MAGIC } from './constants.js';
 import type { Member } from './control-entry.js';
 import { FieldReader } from './field-reader.js';
 import { readSafe, writeSafe } from './frame.js';
@@ -98,6 +98,11 @@ export function encodeSuperblock(superblock: Superblock, generation: number): Bu
 
 export type SuperblockFault = 'blank' | 'short' | 'magic' | 'version' | 'checksum' | 'content';
 
+/** The format's version that a slot is of, if it is one. */
+export function superblockVersion(bytes: Buffer): number {
+  return bytes.readUInt16LE(4);
+}
+
 /** Returns the fault's name instead of throwing: one bad slot of two is normal after a crash. */
 export function decodeSuperblock(bytes: Buffer): { superblock: Superblock; generation: number } | SuperblockFault {
   if (bytes.length === 0) return 'blank';
@@ -106,7 +111,7 @@ export function decodeSuperblock(bytes: Buffer): { superblock: Superblock; gener
   const length = bytes.readUInt32LE(24);
   if (length > SUPERBLOCK_SIZE_MAX - HEADER || bytes.length < HEADER + length) return 'short';
   if (crc32c(bytes.subarray(12, HEADER + length)) !== bytes.readUInt32LE(8)) return 'checksum';
-  if (bytes.readUInt16LE(4) !== FORMAT_VERSION) return 'version';
+  if (!isFormatRead(superblockVersion(bytes))) return 'version';
   try {
     const superblock = reader.superblock(JSON.parse(bytes.toString('utf8', HEADER, HEADER + length)));
     return { superblock, generation: readSafe(bytes, 16) };

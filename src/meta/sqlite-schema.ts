@@ -6,7 +6,7 @@
 //
 // Two indexes over members of the values, of those entries alone that have them: what is not finished, and what belongs to a volume.
 
-import { crc32c, HoldfastError } from '../base/index.js';
+import { crc32c, unknownVersion } from '../base/index.js';
 import type { Database } from './sqlite-driver.js';
 import { damaged } from './sqlite-errors.js';
 
@@ -89,9 +89,8 @@ export function checkContents(database: Database, file: string): void {
 export function migrate(database: Database): void {
   const run = database.transaction(() => {
     const from = database.pragma('user_version', { simple: true }) as number;
-    if (from > SCHEMA_VERSION) {
-      throw new HoldfastError('FAILED_PRECONDITION', `schema ${from} is newer than this version of Holdfast`);
-    }
+    if (from > SCHEMA_VERSION)
+      throw unknownVersion(`the schema of ${database.name}`, from, { min: 1, max: SCHEMA_VERSION });
     for (const step of steps.slice(from)) database.exec(step);
     if (from < SCHEMA_VERSION) database.pragma(`user_version = ${SCHEMA_VERSION}`);
   });

@@ -3,12 +3,13 @@
 
 import type { ServerUnaryCall, ServerWritableStream, sendUnaryData } from '@grpc/grpc-js';
 import { asHoldfastError, type Clock, HoldfastError, type Logger, unavailable } from '../base/index.js';
-import { checkRole, type Identity, identify, type Role, type Trust } from '../trust/index.js';
+import { checkRole, type Identity, identify, partOf, type Role, type Trust } from '../trust/index.js';
 import { logFailure, requestFields, scrub } from './call-log.js';
 import { secretsIn } from './codec.js';
 import { type LoadedMethod, Undecodable } from './load-service.js';
 import type { CallContext } from './service-types.js';
 import { toStatus } from './status.js';
+import { checkVersions } from './versions.js';
 
 export type UnaryHandler = (request: object, context: CallContext) => Promise<object>;
 export type StreamHandler = (request: object, context: CallContext) => AsyncIterable<object>;
@@ -124,6 +125,7 @@ export class CallDesk {
       });
     }
     const caller = this.#caller(service, method, call);
+    checkVersions(service.name, caller === null ? 'the caller' : partOf(caller), call.metadata);
     const startedMs = clock.monotonicMs();
     const deadline = Number(call.getDeadline());
     const deadlineMs = Number.isFinite(deadline) ? startedMs + deadline - clock.wallMs() : Number.POSITIVE_INFINITY;

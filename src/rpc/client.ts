@@ -17,6 +17,7 @@ import { type LoadedMethod, type LoadedService, Undecodable } from './load-servi
 import { MESSAGE_BYTES_MAX } from './server.js';
 import type { CallOptions, Client } from './service-types.js';
 import { fromStatus } from './status.js';
+import { nameVersions } from './versions.js';
 
 const DEADLINE_MS = 30_000;
 
@@ -151,7 +152,7 @@ class Caller {
           asIs,
           method.deserializeResponse,
           message,
-          this.#metadata(options),
+          this.#metadata(method, options),
           this.#settings(options.deadlineMs ?? this.#options.deadlineMs ?? DEADLINE_MS),
           (error, response) => {
             options.signal?.removeEventListener('abort', cancel);
@@ -176,7 +177,7 @@ class Caller {
         asIs,
         method.deserializeResponse,
         message,
-        this.#metadata(options),
+        this.#metadata(method, options),
         this.#settings(options.deadlineMs),
       ),
     );
@@ -198,8 +199,10 @@ class Caller {
     }
   }
 
-  #metadata(options: CallOptions): Metadata {
-    return new Metadata({ waitForReady: options.waitForReady ?? this.#options.waitForReady ?? false });
+  #metadata(method: LoadedMethod, options: CallOptions): Metadata {
+    const metadata = new Metadata({ waitForReady: options.waitForReady ?? this.#options.waitForReady ?? false });
+    nameVersions(metadata, method.path);
+    return metadata;
   }
 
   #settings(deadlineMs: number | undefined): GrpcCallOptions {

@@ -1,9 +1,10 @@
 // Walks the frames of one segment file and checks everything a replica can check: checksums, the place each frame says it
 // lies at, and the chain of sequence numbers and digests.
 
-import { ALIGN, type VolumeId } from '../base/index.js';
+import { ALIGN, unknownVersion, type VolumeId } from '../base/index.js';
 import {
   decodeFrame,
+  FORMATS_READ,
   FRAME_FLAG_SEALS,
   FRAME_HEADER_SIZE,
   FRAME_SIZE_MAX,
@@ -110,11 +111,18 @@ export function walkFrames(
   return end(null);
 }
 
-/** The frame at `offset`, its whole extent inside the file; checks the body too when asked. */
+/**
+ * The frame at `offset`, its whole extent inside the file; checks the body too when asked. Throws FAILED_PRECONDITION/UnknownVersion at one
+ * that another release wrote: its header's checksum is right, so it is no rubbish that a crash left, and must not be cut off as such.
+ */
 function readFrame(window: FileWindow, offset: number, withBody: boolean): FrameHeader | FrameFault {
   const head = window.view(offset, FRAME_HEADER_SIZE);
   if (!head) return 'short';
   const header = decodeFrame(head.bytes, head.at, false);
+  if (header === 'version') {
+    const what = `the disk format of the frame at ${offset} of ${window.path}`;
+    throw unknownVersion(what, head.bytes.readUInt16LE(head.at + 4), FORMATS_READ);
+  }
   if (typeof header === 'string') return header;
   const length = FRAME_HEADER_SIZE + header.bodyLength;
   if (offset + length > window.fileSize) return 'short';
@@ -156,6 +164,7 @@ export function findLaterFrames(
 /** A moving window over a file, so that a walk costs few reads. Views are valid until the next call. */
 class FileWindow {
   readonly fileSize: number;
+  readonly path: string;
   readonly #file: DiskFile;
   #bytes: Buffer;
   #start = 0;
@@ -163,6 +172,7 @@ class FileWindow {
 
   constructor(file: DiskFile, windowBytes: number) {
     this.#file = file;
+    this.path = file.path;
     this.fileSize = file.size();
     this.#bytes = Buffer.allocUnsafe(windowBytes);
   }

@@ -21,6 +21,7 @@ import {
   parseUuid,
   printable,
   type Random,
+  unknownVersion,
   type VolumeId,
 } from '../base/index.js';
 import { type Disk, type DiskLock, type DiskSpace, synced } from './disk.js';
@@ -241,8 +242,9 @@ export function readPoolIdentity(disk: Disk, path: string): PoolIdentity {
   if (typeof parsed !== 'object' || parsed === null) throw bad('not an object');
   const { crc32c: stored, ...body } = parsed;
   if (stored !== checksum(body)) throw bad('wrong checksum');
+  if (typeof body.format !== 'number') throw bad(`pool format ${printable(body.format)}`);
   if (body.format !== POOL_FORMAT)
-    throw bad(`pool format ${printable(body.format)}, this program reads ${POOL_FORMAT}`);
+    throw unknownVersion(`the format of ${name}`, body.format, { min: POOL_FORMAT, max: POOL_FORMAT });
   return {
     poolId: parseUuid<PoolId>(body.poolId, `poolId of ${name}`),
     nodeId: parseNodeId(body.nodeId),

@@ -5,13 +5,15 @@
 // former or the new contents, and when nothing is being written both hold the newest: a slot that rots later costs nothing
 // (with one slot a step behind, a rotten promise would let a deposed engine back in). May fail: full or failing disk.
 
-import { assert, HoldfastError } from '../base/index.js';
+import { assert, corrupt, HoldfastError, unknownVersion } from '../base/index.js';
 import {
   decodeSuperblock,
   encodeSuperblock,
+  FORMATS_READ,
   SUPERBLOCK_SIZE_MAX,
   type Superblock,
   type SuperblockFault,
+  superblockVersion,
 } from '../format/index.js';
 import { type Disk, synced } from './disk.js';
 
@@ -25,6 +27,8 @@ interface Slot {
   readonly superblock: Superblock | null;
   readonly generation: number;
   readonly fault: SuperblockFault | 'missing' | null;
+  /** Of the format; 0 for a slot that is none. */
+  readonly version: number;
 }
 
 export class SuperblockStore {
@@ -53,7 +57,7 @@ export class SuperblockStore {
 
   /**
    * Reads both slots and takes the valid one of the higher generation. NOT_FOUND/ReplicaLost when neither file is there,
-   * DATA_LOSS/Corrupt naming both when neither is valid.
+   * DATA_LOSS/Corrupt naming both when neither is valid, FAILED_PRECONDITION/UnknownVersion when another release wrote one.
    */
   static open(disk: Disk, directory: string): SuperblockStore {
     const slots = [readSlot(disk, directory, 0), readSlot(disk, directory, 1)] as const;
@@ -62,6 +66,12 @@ export class SuperblockStore {
       throw new HoldfastError('NOT_FOUND', `${directory} holds no superblock: the replica that was there is lost`, {
         reason: 'ReplicaLost',
       });
+    }
+    for (const [i, { fault, version }] of slots.entries()) {
+      // Not even if the other slot is good: what it says may have been overtaken, its promise above all.
+      const path = superblockPath(directory, i);
+      if (fault === 'version') throw unknownVersion(`the disk format of ${path}`, version, FORMATS_READ);
+      if (fault === 'content') throw corrupt(`${path} is whole, but it is no superblock that this program knows`);
     }
     const newest = first.generation >= second.generation ? first : second;
     if (newest.superblock === null) {
@@ -113,13 +123,14 @@ export class SuperblockStore {
 
 function readSlot(disk: Disk, directory: string, slot: number): Slot {
   const path = superblockPath(directory, slot);
-  if (disk.stat(path) === undefined) return { superblock: null, generation: -1, fault: 'missing' };
+  if (disk.stat(path) === undefined) return { superblock: null, generation: -1, fault: 'missing', version: 0 };
   const file = disk.openFile(path, 'read');
   try {
     const bytes = Buffer.alloc(Math.min(file.size(), SUPERBLOCK_SIZE_MAX));
     const decoded = decodeSuperblock(bytes.subarray(0, file.read(bytes, 0)));
-    if (typeof decoded === 'string') return { superblock: null, generation: -1, fault: decoded };
-    return { ...decoded, fault: null };
+    const version = bytes.length < 6 ? 0 : superblockVersion(bytes);
+    if (typeof decoded === 'string') return { superblock: null, generation: -1, fault: decoded, version };
+    return { ...decoded, fault: null, version };
   } finally {
     file.close();
   }

@@ -17,15 +17,24 @@ export class AppendHeaders {
   #ordinal = 0;
   #epoch = 0;
   #reign: Buffer = noReign;
+  #version = 0;
 
   /** A header for these bytes lies at `this.bytes[...]`, for the caller to send and not to change. */
-  encode(segment: SegmentName, offset: number, body: Uint8Array, lastSeq: number, reign: Buffer): number {
+  encode(
+    segment: SegmentName,
+    offset: number,
+    body: Uint8Array,
+    lastSeq: number,
+    reign: Buffer,
+    version: number,
+  ): number {
     const same =
       body === this.#body &&
       lastSeq === this.#lastSeq &&
       offset === this.#offset &&
       segment.ordinal === this.#ordinal &&
       segment.epoch === this.#epoch &&
+      version === this.#version &&
       (reign === this.#reign || reign.equals(this.#reign));
     if (same) return this.#end - MESSAGE_HEADER_SIZE;
     if (this.bytes.length - this.#end < MESSAGE_HEADER_SIZE) {
@@ -40,6 +49,7 @@ export class AppendHeaders {
     this.#ordinal = segment.ordinal;
     this.#epoch = segment.epoch;
     this.#reign = reign;
+    this.#version = version;
     const fields = {
       type: messageType.append,
       requestId: 0,
@@ -48,7 +58,7 @@ export class AppendHeaders {
       c: segment.ordinal,
       d: offset,
     } as const;
-    encodeHeader(this.bytes, at, fields, reign, body.length, null);
+    encodeHeader(this.bytes, at, fields, reign, body.length, null, version);
     return at;
   }
 }

@@ -10,6 +10,7 @@ import {
   type NodeId,
   printable,
   type ReplicaId,
+  type VersionRange,
   type VolumeId,
 } from '../base/index.js';
 import { FieldReader, type Fields, type SegmentName } from '../format/index.js';
@@ -58,8 +59,21 @@ export function parseHello(body: Buffer): Hello {
   };
 }
 
-export function parseWelcome(value: Fields): { version: number; nodeId: NodeId } {
-  return { version: safe(value.version, 'version'), nodeId: reader.nodeId(value.nodeId) };
+export interface Welcome {
+  /** Agreed on. */
+  readonly version: number;
+  readonly nodeId: NodeId;
+  /** Of the disk format: what the server can check and read. */
+  readonly formats: VersionRange;
+}
+
+export function parseWelcome(value: Fields): Welcome {
+  const formats = fields(value.formats, 'formats');
+  return {
+    version: safe(value.version, 'version'),
+    nodeId: reader.nodeId(value.nodeId),
+    formats: { min: safe(formats.min, 'formats.min'), max: safe(formats.max, 'formats.max') },
+  };
 }
 
 export function errorBody(error: HoldfastError): { code: ErrorCode; reason: ErrorReason; message: string } {

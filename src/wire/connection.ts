@@ -47,6 +47,13 @@ export class WireConnection implements StreamHandler {
   get isEnded(): boolean {
     return this.#ended;
   }
+  /** Of the protocol: what is sent and received from now on. */
+  get version(): number {
+    return this.#reader.version;
+  }
+  set version(version: number) {
+    this.#reader.version = version;
+  }
   /** Written and not yet taken by the system. */
   get unsentBytes(): number {
     return this.#stream.unsentBytes;
@@ -108,7 +115,7 @@ export class WireConnection implements StreamHandler {
   /** Sends a message at a place of the outbox, whose body of `length` bytes was filled in behind room for its header. */
   sendFilled(fields: MessageFields, bytes: Buffer, at: number, length: number): void {
     if (this.#ended) return this.outbox.dropped();
-    encodeHeader(bytes, at, fields, this.reign, length, null);
+    encodeHeader(bytes, at, fields, this.reign, length, null, this.version);
     this.outbox.sent(bytes, at, MESSAGE_HEADER_SIZE + length);
     this.#checkUnsent();
   }
@@ -118,7 +125,7 @@ export class WireConnection implements StreamHandler {
     if (this.#ended) return;
     const { outbox } = this;
     outbox.reserve(MESSAGE_HEADER_SIZE);
-    encodeHeader(outbox.bytes, outbox.at, fields, this.reign, body.length, checksum);
+    encodeHeader(outbox.bytes, outbox.at, fields, this.reign, body.length, checksum, this.version);
     outbox.sent(outbox.bytes, outbox.at, MESSAGE_HEADER_SIZE);
     this.#stream.write(body);
     this.#checkUnsent();

@@ -4,6 +4,7 @@
 import { crc32c } from '../base/index.js';
 import type { ReceiveSlab } from '../transport/index.js';
 import { MESSAGE_HEADER_SIZE, MessageHead, protocolError } from './message.js';
+import { HELLO_VERSION } from './versions.js';
 
 export interface MessageHandler {
   /** The largest body allowed for this header; throws when such a message is not expected at all. */
@@ -22,6 +23,8 @@ const empty = Buffer.alloc(0);
 export class MessageReader {
   /** Bytes without which nothing can be done; see StreamHandler. */
   wanted = MESSAGE_HEADER_SIZE;
+  /** What messages must be of. */
+  version: number = HELLO_VERSION;
   readonly #handler: MessageHandler;
   readonly #head = new MessageHead();
   #sink: readonly Uint8Array[] | null = null;
@@ -54,7 +57,7 @@ export class MessageReader {
       }
       if (to - at < this.wanted) break;
       const head = this.#head;
-      head.decode(bytes, at);
+      head.decode(bytes, at, this.version);
       const end = this.#check() + at;
       if (head.length > 0) {
         this.#sink = this.#handler.sink(head);

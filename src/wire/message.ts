@@ -8,14 +8,12 @@
 //   12  body length u32       68  CRC-32C of the header before it
 //   16  CRC-32C of the body when flag bit 0 is set, else 0 (frames and records carry their own checksums)
 //
-// Protocol versions: 1 first.
+// Protocol versions: versions.ts.
 
 import { crc32cShort, HoldfastError, uuidToBytes } from '../base/index.js';
 import { isSafe, type Reign, readSafe, writeSafe } from '../format/index.js';
 import { APPEND_BYTES_MAX, JSON_BYTES_MAX, READ_BYTES_MAX, READ_RANGES_MAX } from './limits.js';
 
-export const PROTOCOL_MIN = 1;
-export const PROTOCOL_MAX = 1;
 export const MESSAGE_HEADER_SIZE = 72;
 const WIRE_MAGIC = 0x31574648; // "HFW1"
 const FLAG_BODY_CHECKSUM = 1;
@@ -109,14 +107,14 @@ export class MessageHead {
   #bytes = noReign;
   #reignAt = 0;
 
-  /** Throws FAILED_PRECONDITION/Protocol when the 72 bytes at `at` are no header of this protocol. */
-  decode(bytes: Buffer, at: number): void {
+  /** Throws FAILED_PRECONDITION/Protocol when the 72 bytes at `at` are no header of this version of the protocol. */
+  decode(bytes: Buffer, at: number, expected: number): void {
     if (bytes.readUInt32LE(at) !== WIRE_MAGIC) throw protocolError('no message of the replica protocol');
     if (crc32cShort(bytes, at, at + CHECKSUM_AT) !== bytes.readUInt32LE(at + CHECKSUM_AT)) {
       throw protocolError('message header with a wrong checksum');
     }
     const version = bytes.readUInt16LE(at + 4);
-    if (version < PROTOCOL_MIN || version > PROTOCOL_MAX) throw protocolError(`message of protocol version ${version}`);
+    if (version !== expected) throw protocolError(`message of protocol version ${version}, agreed on is ${expected}`);
     this.type = bytes[at + 6]!;
     this.checksummed = (bytes[at + 7]! & FLAG_BODY_CHECKSUM) !== 0;
     this.requestId = bytes.readUInt32LE(at + 8);
@@ -173,9 +171,10 @@ export function encodeHeader(
   reign: Buffer,
   length: number,
   bodyChecksum: number | null,
+  version: number,
 ): void {
   bytes.writeUInt32LE(WIRE_MAGIC, at);
-  bytes.writeUInt16LE(PROTOCOL_MAX, at + 4);
+  bytes.writeUInt16LE(version, at + 4);
   bytes[at + 6] = fields.type;
   bytes[at + 7] = bodyChecksum === null ? 0 : FLAG_BODY_CHECKSUM;
   bytes.writeUInt32LE(fields.requestId, at + 8);

@@ -7,6 +7,7 @@
 
 import {
   type Clock,
+  commonVersion,
   HoldfastError,
   type Logger,
   type NodeId,
@@ -15,7 +16,7 @@ import {
   unavailable,
   type VolumeId,
 } from '../base/index.js';
-import { type Reign, type SegmentName, writeSafe } from '../format/index.js';
+import { FORMAT_VERSION, type Reign, type SegmentName, writeSafe } from '../format/index.js';
 import type { StreamNet } from '../transport/index.js';
 import { checkPart } from '../trust/index.js';
 import { AppendHeaders } from './append-headers.js';
@@ -40,8 +41,6 @@ import {
   type MessageFields,
   type MessageHead,
   messageType,
-  PROTOCOL_MAX,
-  PROTOCOL_MIN,
   protocolError,
   READ_RANGE_SIZE,
 } from './message.js';
@@ -58,6 +57,7 @@ import type {
   ReplicaStatus,
   SegmentInfo,
 } from './replica-port.js';
+import { PROTOCOL } from './versions.js';
 
 export interface RemoteReplicaOptions {
   readonly volumeId: VolumeId;
@@ -174,14 +174,22 @@ class RemoteReplica implements ReplicaPort {
     else if (channel === 'bulk') this.#bulk = connection;
     else this.#control = connection;
     const hello: Hello = {
-      minVersion: PROTOCOL_MIN,
-      maxVersion: PROTOCOL_MAX,
+      minVersion: PROTOCOL.min,
+      maxVersion: PROTOCOL.max,
       volumeId,
       replicaId: this.replicaId,
       channel,
       session,
     };
     const welcome = parseWelcome(parseJson(await this.#ask(connection, { type: messageType.hello }, timeoutMs, hello)));
+    if (welcome.version < PROTOCOL.min || welcome.version > PROTOCOL.max)
+      throw protocolError(`${this.#address} answers in version ${welcome.version}, which was not offered`);
+    // What it is to keep it must be able to check.
+    commonVersion('the disk format', `node ${this.nodeId}`, welcome.formats, {
+      min: FORMAT_VERSION,
+      max: FORMAT_VERSION,
+    });
+    connection.version = welcome.version;
     if (welcome.nodeId === this.nodeId) return;
     throw unavailable(
       `${this.#address} is node ${welcome.nodeId}, replica ${this.replicaId} belongs to ${this.nodeId}`,
@@ -217,7 +225,7 @@ class RemoteReplica implements ReplicaPort {
     }
     this.#sentSeq = lastSeq;
     const data = this.#data!;
-    const at = appendHeaders.encode(segment, offset, bytes, lastSeq, data.reign);
+    const at = appendHeaders.encode(segment, offset, bytes, lastSeq, data.reign, data.version);
     data.sendEncoded(appendHeaders.bytes, at, bytes);
     this.#watch.start();
   }

@@ -7,28 +7,23 @@
 import {
   asHoldfastError,
   type Clock,
+  commonVersion,
   HoldfastError,
   type Logger,
   type NodeId,
   type ReplicaId,
   type VolumeId,
 } from '../base/index.js';
+import { FORMATS_READ } from '../format/index.js';
 import type { ByteStream, ReceiveSlab, StreamListener, StreamNet } from '../transport/index.js';
 import { checkRole, partOf } from '../trust/index.js';
-import { errorBody, type Hello, parseHello } from './bodies.js';
+import { errorBody, type Hello, parseHello, type Welcome } from './bodies.js';
 import { WireConnection } from './connection.js';
 import { CONNECTIONS_MAX, HELLO_BYTES_MAX, HELLO_TIMEOUT_MS } from './limits.js';
-import {
-  type Channel,
-  type MessageHead,
-  type MessageType,
-  messageType,
-  PROTOCOL_MAX,
-  PROTOCOL_MIN,
-  protocolError,
-} from './message.js';
+import { type Channel, type MessageHead, type MessageType, messageType, protocolError } from './message.js';
 import type { BatchReplicaPort } from './replica-port.js';
 import { ServerSession } from './server-session.js';
+import { PROTOCOL } from './versions.js';
 
 /** Where the server gets replicas from; a ReplicaHost has this shape. */
 export interface ReplicaSource {
@@ -93,15 +88,12 @@ export class WireServer {
   }
 
   async #welcome(greeting: Greeting, hello: Hello): Promise<void> {
-    if (hello.minVersion > PROTOCOL_MAX || hello.maxVersion < PROTOCOL_MIN) {
-      throw protocolError(
-        `the peer speaks protocol versions ${hello.minVersion} to ${hello.maxVersion}, this daemon ${PROTOCOL_MIN} to ${PROTOCOL_MAX}`,
-      );
-    }
+    const theirs = { min: hello.minVersion, max: hello.maxVersion };
+    const version = commonVersion('the replica protocol', `the engine at ${greeting.peer}`, theirs, PROTOCOL);
     const session = hello.channel === 'data' ? await this.#open(greeting, hello) : this.#sessions.get(hello.session);
     if (session === undefined || !session.matches(hello)) throw protocolError('there is no such session');
     this.#greeting.delete(greeting);
-    greeting.hand(session, hello.channel);
+    greeting.hand(session, hello.channel, version);
   }
 
   async #open(greeting: Greeting, hello: Hello): Promise<ServerSession> {
@@ -139,6 +131,7 @@ class Greeting {
   #state: 'waiting' | 'opening' | 'handed' = 'waiting';
   #session: ServerSession | null = null;
   #channel: Channel = 'data';
+  #helloId = 0;
 
   constructor(
     stream: ByteStream,
@@ -185,14 +178,10 @@ class Greeting {
     if (this.#session !== null) return this.#session.message(this.#channel, head, body, slab);
     const { requestId } = head;
     this.#state = 'opening';
-    this.#events.hello(parseHello(body)).then(
-      () =>
-        this.#connection.sendJson(
-          { type: messageType.reply, requestId },
-          { version: PROTOCOL_MAX, nodeId: this.#options.nodeId },
-        ),
-      (error) => this.refuse(messageType.failure, requestId, asHoldfastError(error)),
-    );
+    this.#helloId = requestId;
+    this.#events
+      .hello(parseHello(body))
+      .catch((error) => this.refuse(messageType.failure, requestId, asHoldfastError(error)));
   }
 
   /** Says why, then ends. */
@@ -201,12 +190,15 @@ class Greeting {
     this.#connection.finish(error);
   }
 
-  hand(session: ServerSession, channel: Channel): void {
+  hand(session: ServerSession, channel: Channel, version: number): void {
+    const welcome: Welcome = { version, nodeId: this.#options.nodeId, formats: FORMATS_READ };
+    session.attach(channel, this.#connection);
+    this.#connection.sendJson({ type: messageType.reply, requestId: this.#helloId }, welcome);
+    this.#connection.version = version;
     this.#session = session;
     this.#channel = channel;
     this.#state = 'handed';
     this.#timer.cancel();
-    session.attach(channel, this.#connection);
   }
 
   #closed(error: HoldfastError): void {

@@ -84,13 +84,13 @@ it('a call is failed with its port when it is answered with something of another
   const reply = (stream: PipeStream, type: 32 | 33 | 34, requestId: number, text: string) => {
     const body = Buffer.from(text);
     const head = Buffer.alloc(MESSAGE_HEADER_SIZE);
-    encodeHeader(head, 0, { type, requestId }, noReign, body.length, crc32c(body));
+    encodeHeader(head, 0, { type, requestId }, noReign, body.length, crc32c(body), 1);
     stream.write(Buffer.concat([head, body]));
   };
   const listener = await net.listen('any', (accepted) => {
     const stream = accepted as PipeStream;
     streams.push(stream);
-    const welcome = JSON.stringify({ version: 1, nodeId: nodeA });
+    const welcome = JSON.stringify({ version: 1, nodeId: nodeA, formats: { min: 1, max: 1 } });
     const received = (slab: { bytes: Buffer }, from: number, to: number) => {
       const type = slab.bytes[from + 6];
       const id = slab.bytes.readUInt32LE(from + 8);

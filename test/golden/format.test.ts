@@ -7,6 +7,7 @@ import type {
   GroupId,
   IncarnationId,
   LineageId,
+  NodeId,
   ReignId,
   ReplicaId,
   SnapshotId,
@@ -14,6 +15,7 @@ import type {
 } from '../../src/base/index.js';
 import * as format from '../../src/format/index.js';
 import { createKernel, FramePlan, KeyRing, nativeBinding, OpenBatch, SealBatch } from '../../src/hotpath/index.js';
+import { emptySuperblock } from '../lib/memory-replica.js';
 
 const id = <T extends string>(n: number) => `${String(n).repeat(8)}-1111-4222-8333-444444444444` as T;
 const sha = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex').slice(0, 32);
@@ -33,7 +35,20 @@ function ring(binding = nativeBinding()): KeyRing {
   return keys;
 }
 
+const ids = {
+  volumeId,
+  lineageId,
+  replicaId: id<ReplicaId>(6),
+  incarnationId: id<IncarnationId>(7),
+  nodeId: 'n' as NodeId,
+};
+const wholeSuperblock = emptySuperblock({ ...ids, sizeBytes: 1 });
+
 describe('format version 1', () => {
+  it('is what is written and read', () => {
+    expect([format.FORMAT_VERSION, format.FORMATS_READ]).toEqual([1, { min: 1, max: 1 }]);
+  });
+
   it('sizes and limits', () => {
     const numbers = Object.entries(format).filter((entry): entry is [string, number] => typeof entry[1] === 'number');
     expect(Object.fromEntries(numbers.sort(([a], [b]) => (a < b ? -1 : 1)))).toMatchInlineSnapshot(`
@@ -335,12 +350,15 @@ describe('format version 1', () => {
   });
 
   it('superblock envelope', () => {
-    const superblock = { volumeId, sizeBytes: 1 } as format.Superblock;
-    const bytes = format.encodeSuperblock(superblock, 3);
+    const bytes = format.encodeSuperblock({ volumeId, sizeBytes: 1 } as format.Superblock, 3);
     expect(bytes.toString('hex')).toMatchInlineSnapshot(
       `"48464231010000000e60675300000000030000000000000041000000000000007b22766f6c756d654964223a2231313131313131312d313131312d343232322d383333332d343434343434343434343434222c2273697a654279746573223a317d"`,
     );
-    expect(format.decodeSuperblock(bytes)).toEqual({ superblock, generation: 3 });
+    expect(format.decodeSuperblock(bytes)).toBe('content');
+    // A newer release's field is kept.
+    const superblock = { ...wholeSuperblock, later: { a: 1 } };
+    const whole = format.encodeSuperblock(superblock, 3);
+    expect(format.decodeSuperblock(whole)).toEqual({ superblock, generation: 3 });
   });
 
   it('every flipped bit of header, frame and superblock is noticed', () => {
@@ -364,7 +382,7 @@ describe('format version 1', () => {
       },
       digest,
     );
-    const superblock = format.encodeSuperblock({ volumeId, sizeBytes: 1 } as format.Superblock, 3);
+    const superblock = format.encodeSuperblock(wholeSuperblock, 3);
     const segment = format.encodeSegmentHeader({
       epoch: 5,
       reignId,

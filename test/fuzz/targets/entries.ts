@@ -174,7 +174,7 @@ class EntryBench implements FuzzBench {
     try {
       return bytes.length === SEGMENT_HEADER_SIZE ? segmentHeader(bytes) : entry(bytes);
     } catch (error) {
-      if (error instanceof HoldfastError && error.code === 'DATA_LOSS' && error.reason === 'Corrupt')
+      if (error instanceof HoldfastError && (error.reason === 'Corrupt' || error.reason === 'UnknownVersion'))
         return `refused: ${error.message.replaceAll(/\d+/g, '#').slice(0, 60)}`;
       throw error;
     }

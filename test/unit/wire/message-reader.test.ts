@@ -20,6 +20,7 @@ function message(requestId: number, body: Buffer, checksummed = true): Buffer {
     noReign,
     body.length,
     checksummed ? crc32c(body) : null,
+    1,
   );
   return Buffer.concat([header, body]);
 }
@@ -114,7 +115,7 @@ describe('message reader', () => {
 
   it('refuses a body above the bound before it takes memory for it', () => {
     const header = Buffer.alloc(MESSAGE_HEADER_SIZE);
-    encodeHeader(header, 0, { type: messageType.reply, requestId: 1 }, noReign, 0xffff_ffff, null);
+    encodeHeader(header, 0, { type: messageType.reply, requestId: 1 }, noReign, 0xffff_ffff, null, 1);
     expect(() => feed(new Collector(), header, header.length)).toThrow(/4294967295 bytes, at most 1048576/);
   });
 

@@ -254,7 +254,7 @@ describe('replica server', () => {
     });
     const send = (fields: MessageFields, body: Buffer = Buffer.alloc(0), reign = noReign) => {
       const header = Buffer.alloc(MESSAGE_HEADER_SIZE);
-      encodeHeader(header, 0, fields, reign, body.length, null);
+      encodeHeader(header, 0, fields, reign, body.length, null, 1);
       socket.write(Buffer.concat([header, body]));
     };
     const json = (fields: MessageFields, value: unknown, reign = noReign) =>

@@ -15,7 +15,8 @@ use crate::frame::{DIGEST, HEADER};
 use crate::record::{crc32c, SAFE};
 
 const FRAME_MAGIC: u32 = 0x3146_4648;
-const FRAME_VERSION: u16 = 1;
+/// FORMATS_READ of src/format/constants.ts.
+const VERSIONS: std::ops::RangeInclusive<u16> = 1..=1;
 const FRAME_MAX: usize = 4 * 1024 * 1024;
 const FLAG_SEALS: u16 = 2;
 
@@ -97,7 +98,7 @@ fn next_frame(bytes: &[u8], tail: &mut [u8]) -> std::result::Result<usize, Fault
     if crc32c(&unsummed) != read_u32(header, 8) {
         return Err(Fault::HeaderChecksum);
     }
-    if header[4..6] != FRAME_VERSION.to_le_bytes() {
+    if !VERSIONS.contains(&u16::from_le_bytes([header[4], header[5]])) {
         return Err(Fault::Version);
     }
     let body = read_u32(header, 16) as usize;

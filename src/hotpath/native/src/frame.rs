@@ -8,6 +8,7 @@ use crate::record::{crc32c, padded, HEADER as RECORD_HEADER, KIND_RECORD, TAG};
 pub const HEADER: usize = 128;
 pub const FLAG_MAC: u16 = 1;
 const MAGIC: u32 = 0x3146_4648;
+/// FORMAT_VERSION of src/format/constants.ts.
 const VERSION: u16 = 1;
 const MAC_AT: usize = 96;
 const MAC: usize = 16;
