@@ -114,7 +114,7 @@ export class Nodes {
   async #write(record: NodeRecord): Promise<void> {
     const key = keyOf.node(record.id);
     if (!(await this.#records.create(key, record)))
-      await this.#records.change<NodeRecord>(key, (before) => ({ ...before, ...record }));
+      await this.#records.change<NodeRecord>(key, (before) => renewed(before, record));
     const now = this.#clock.monotonicMs();
     this.#signs.set(record.id, { record, heardMs: now, writtenMs: now });
   }
@@ -154,6 +154,16 @@ export class Nodes {
 /** Whether the pool, or with null the whole node, is to be left. */
 export function isDrained(node: Pick<NodeRecord, 'drains'>, poolId: PoolId | null): boolean {
   return node.drains?.some((drain) => drain.poolId === null || drain.poolId === poolId) ?? false;
+}
+
+/** What a newer controller has noted beside it stays. */
+function renewed(before: NodeRecord, record: NodeRecord): NodeRecord {
+  const pools = record.pools.map((pool) => ({
+    ...before.pools.find(({ id }) => id === pool.id),
+    problem: undefined,
+    ...pool,
+  }));
+  return { ...before, ...record, pools };
 }
 
 function poolOf(pool: holdfast.Pool__Output, node: NodeId): PoolRecord {

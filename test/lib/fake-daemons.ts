@@ -389,7 +389,10 @@ export class FakeDaemons implements Daemons {
               epoch: now.epoch + 1,
               reignId: '11111111-1111-4111-8111-111111111111' as ReignId,
               engine: { nodeId, maintenance, openedMs: 0 },
-              publications: maintenance ? now.publications : [attachedOn(nodeId)],
+              publications:
+                maintenance || now.publications.some((one) => one.nodeId === nodeId)
+                  ? now.publications
+                  : [attachedOn(nodeId)],
             },
       { clock: this.#clock },
     );

@@ -160,9 +160,7 @@ export const membershipBugs: readonly MembershipBug[] = [
     name: 'forget a drain when the node registers',
     breaks: 'decision 033',
     file: 'src/control/nodes.ts',
-    edits: [
-      ['drains === undefined ? record : { ...record, drains },', 'drains === undefined ? record : { ...record },'],
-    ],
+    edits: [['return { ...before, ...record, pools };', 'return { ...before, drains: undefined, ...record, pools };']],
     tests: control,
   },
   {

@@ -13,6 +13,7 @@ import {
   type VolumeRecord,
 } from '../../src/meta/index.js';
 import type { Chance, VirtualTime } from '../lib/crash/virtual-time.js';
+import { newerRecords } from '../lib/newer-records.js';
 import type { SimNet } from './net.js';
 import type { SimProcess } from './process.js';
 
@@ -22,7 +23,8 @@ const ASK_MS = 3_000;
 export const storeNode = 'store';
 
 export class SimStore {
-  readonly #inner = openMemoryStore();
+  /** A newer release has written to it, too. */
+  readonly #inner = newerRecords(openMemoryStore(), (what) => this.#fatal(new Error(what)));
   readonly #time: VirtualTime;
   readonly #chance: Chance;
   readonly #net: SimNet;

@@ -21,6 +21,7 @@ import {
 } from '../../../src/control/index.js';
 import { type MetadataStore, openMemoryStore } from '../../../src/meta/index.js';
 import { FakeDaemons } from '../../lib/fake-daemons.js';
+import { newerRecords } from '../../lib/newer-records.js';
 
 export const GIB = 1024 ** 3;
 
@@ -110,7 +111,9 @@ const poolIdOf = (index: number) => `00000000-0000-4000-8000-${String(index + 1)
 
 export class TestCluster {
   readonly clock: TestClock;
-  readonly store = openMemoryStore();
+  readonly store = newerRecords(openMemoryStore(), (what) => {
+    throw new Error(what);
+  });
   readonly daemons: FakeDaemons;
   readonly point = new CrashPoint();
   readonly #options: TestOptions;
