@@ -23,7 +23,7 @@ import {
   unlinkSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { errnoOf, HoldfastError, messageOf, type Random } from '../base/index.js';
+import { errnoOf, HoldfastError, messageOf, type Random, unknownVersion } from '../base/index.js';
 import type { Database, OpenDatabase } from './sqlite-driver.js';
 import { damaged, fileError, inUse, sqliteCode, sqliteError } from './sqlite-errors.js';
 import { beginAt, checkContents, migrate, SCHEMA_VERSION } from './sqlite-schema.js';
@@ -108,12 +108,8 @@ function checkHeader(file: string): void {
   }
   const schema = header.readInt32BE(60);
   if (schema < 1) throw damaged(file, `is damaged (schema ${schema})`);
-  if (schema > SCHEMA_VERSION) {
-    throw new HoldfastError(
-      'FAILED_PRECONDITION',
-      `metadata file ${file} has schema ${schema}, this version of Holdfast knows up to ${SCHEMA_VERSION}; run the newer version`,
-    );
-  }
+  if (schema > SCHEMA_VERSION)
+    throw unknownVersion(`the schema of metadata file ${file}`, schema, { min: 1, max: SCHEMA_VERSION });
 }
 
 /** Everything in it, through a connection that cannot write. */
