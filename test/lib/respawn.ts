@@ -39,9 +39,10 @@ export class NodeProcesses {
     }
   }
 
-  /** Starts one of them again. It ends with this process at the latest. */
-  start(role: 'storage' | 'node'): void {
+  /** Starts one of them again, as another build of the program if `holdfast` names one. It ends with this process at the latest. */
+  start(role: 'storage' | 'node', holdfast?: string): void {
     const [program, ...args] = this.#commands.get(role)!;
+    if (holdfast !== undefined) args[args.findIndex((arg) => arg.endsWith('holdfast.js'))] = holdfast;
     const log = openSync(join(this.#cluster.dir, 'logs', `${this.#nodeId}-${role}.log`), 'a');
     const child = spawn(program!, args, {
       stdio: ['pipe', log, log],

@@ -89,6 +89,13 @@ function mutateJson(slot: Buffer, chance: Chance): Buffer {
 
 const shape = new FieldReader((what, value) => new Error(`taken for a superblock with ${what} ${String(value)}`));
 
+/** With the right checksum. */
+export function mutateSuperblock(slot: Buffer, chance: Chance): Buffer {
+  const changed = slot.length > HEADER ? mutateJson(slot, chance) : Buffer.from(slot);
+  fit(changed);
+  return changed;
+}
+
 class SuperblockBench implements FuzzBench {
   readonly seeds = [
     join(encodeSuperblock(superblock(2), 7), encodeSuperblock(superblock(2), 7)),

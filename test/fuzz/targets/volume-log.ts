@@ -15,7 +15,7 @@ import {
   zeroUuid,
 } from '../../../src/base/index.js';
 import type { Engine } from '../../../src/engine/index.js';
-import { INDEX_TRAILER_MAGIC, SEGMENT_HEADER_SIZE } from '../../../src/format/index.js';
+import { ENTRY_MAGIC, entryKind, INDEX_TRAILER_MAGIC, SEGMENT_HEADER_SIZE } from '../../../src/format/index.js';
 import type { Chance } from '../../lib/crash/virtual-time.js';
 import { DiskRig } from '../../lib/disk-rig.js';
 import { flush, read, request, write } from '../../lib/engine-rig.js';
@@ -23,6 +23,7 @@ import type { RecordingDisk } from '../../lib/recording-disk.js';
 import { mutateBytes } from '../mutate.js';
 import { resealFrames, resealSegmentHeader } from '../reseal.js';
 import { type FuzzBench, type FuzzTarget, must } from '../target.js';
+import { mutateSuperblock } from './superblock.js';
 
 const BLOCK = 4096;
 const SIZE = 2 * 1024 * 1024;
@@ -112,6 +113,14 @@ function resealTrailer(bytes: Buffer): void {
     trailer.writeUInt32LE(crc32c(trailer.subarray(8)), 4);
 }
 
+/** Where entries begin that are no records. */
+function controlEntries(bytes: Buffer): number[] {
+  const places: number[] = [];
+  for (let at = SEGMENT_HEADER_SIZE; at + 64 <= bytes.length; at += 64)
+    if (bytes.readUInt32LE(at) === ENTRY_MAGIC && bytes[at + 12] !== entryKind.record) places.push(at);
+  return places;
+}
+
 class VolumeLogBench implements FuzzBench {
   readonly seeds: Buffer[] = [];
   readonly #volumes: readonly Volume[];
@@ -130,11 +139,17 @@ class VolumeLogBench implements FuzzBench {
   mutate(input: Buffer, chance: Chance): Buffer {
     const files: Buffer[] = split(input).map((bytes) => Buffer.from(bytes));
     for (let i = chance.between(1, 2); i > 0; i--) {
-      const at = chance.between(1, files.length - 1);
+      const at = chance.below(files.length);
+      if (at === 0) {
+        files[0] = mutateSuperblock(files[0]!, chance);
+        continue;
+      }
       const bytes = files[at];
       if (bytes === undefined || bytes.length < SEGMENT_HEADER_SIZE) continue;
       // Entries, mostly: their heads lie at multiples of 64.
-      const from = SEGMENT_HEADER_SIZE + (chance.below(Math.max(1, bytes.length - SEGMENT_HEADER_SIZE)) & ~63);
+      const places = chance.hit(0.8) ? controlEntries(bytes) : [];
+      const anywhere = SEGMENT_HEADER_SIZE + (chance.below(Math.max(1, bytes.length - SEGMENT_HEADER_SIZE)) & ~63);
+      const from = places.length > 0 ? chance.pick(places) + chance.pick([0, 0, 64]) : anywhere;
       const part = bytes.subarray(from, from + chance.pick([64, 128, 256]));
       mutateBytes(part, chance, 1, part.length).copy(bytes, from);
       if (chance.hit(0.05)) files[at] = mutateBytes(bytes, chance, 1);
@@ -162,7 +177,7 @@ class VolumeLogBench implements FuzzBench {
       engine = await rig.open({ clock: quick });
     } catch (error) {
       if (!(error instanceof HoldfastError)) throw error;
-      return `${error.code} ${error.message.replaceAll(/[0-9a-f]{8,}|\d+/g, '#').slice(0, 70)}`;
+      return `${error.code} ${error.message.replaceAll(/[0-9a-f]{8,}|\d+/g, '#').slice(0, 160)}`;
     }
     try {
       return await this.#readAll(engine, input[0]! % 2 === 1, history);
