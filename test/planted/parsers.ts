@@ -1,8 +1,10 @@
-// Bugs of parsers, the kind that takes what it must refuse or reads where nothing is: caught by fuzzing.
+// Bugs of parsers, the kind that takes what it must refuse or reads where nothing is: caught by fuzzing. And bugs that only show where two releases
+// meet.
 
 import type { MembershipBug } from './membership.js';
 
 const tests = ['test/fuzz/fuzz.test.ts'] as const;
+const versions = ['test/unit/versions'] as const;
 
 export const parserBugs: readonly MembershipBug[] = [
   {
@@ -135,5 +137,47 @@ export const parserBugs: readonly MembershipBug[] = [
     file: 'src/control/class-keys.ts',
     edits: [['number >= 1 && number <= REPLICAS_MAX', 'number >= 0 && number <= REPLICAS_MAX']],
     tests,
+  },
+  {
+    name: 'go on with a good superblock beside one of the next release',
+    breaks: 'versions',
+    file: 'src/segment/superblock-store.ts',
+    edits: [
+      [
+        "if (fault === 'version') throw",
+        "if (fault === 'version' && slots.every((slot) => slot.fault !== null)) throw",
+      ],
+    ],
+    tests: versions,
+  },
+  {
+    name: 'cut off a frame of the next release as if a crash had torn it',
+    breaks: 'versions',
+    file: 'src/segment/frame-walk.ts',
+    edits: [["  if (header === 'version') {", '  if (offset < 0) {']],
+    tests: versions,
+  },
+  {
+    name: 'answer an older engine in the newest version',
+    breaks: 'versions',
+    file: 'src/wire/wire-server.ts',
+    edits: [
+      ['greeting.hand(session, hello.channel, version);', 'greeting.hand(session, hello.channel, PROTOCOL.max);'],
+    ],
+    tests: versions,
+  },
+  {
+    name: 'send frames to a replica that cannot check them',
+    breaks: 'versions',
+    file: 'src/wire/remote-replica.ts',
+    edits: [['min: FORMAT_VERSION,', 'min: 0,']],
+    tests: versions,
+  },
+  {
+    name: 'drop what a newer controller wrote into a record',
+    breaks: 'versions',
+    file: 'src/control/nodes.ts',
+    edits: [['return { ...before, ...record, pools };', 'return { ...record, pools };']],
+    tests: versions,
   },
 ];
