@@ -5,6 +5,8 @@
 // writes are there, partly there (by sectors of 512 bytes or cut at a byte) or not, as the test's choice says. Of each
 // directory, changes before its last completed sync are there; later ones survive or not, again by choice. A kill keeps
 // everything, but may cut the change under way when it is a write.
+//
+// Blocks may have gone bad: they can't be read, nor written in part, until they are written whole.
 
 import { createHash } from 'node:crypto';
 import { basename } from 'node:path';
@@ -22,12 +24,16 @@ import {
   readOneByOne,
 } from '../../src/segment/index.js';
 
+const BLOCK = 4096;
+
 interface Inode {
   readonly id: number;
   /** Null for a file. */
   entries: Map<string, number> | null;
   data: Buffer;
   size: number;
+  /** Numbers of the blocks that went bad. */
+  readonly bad: Set<number>;
   /** Another state of the disk refers to the same data: copied before it is changed. */
   shared: boolean;
 }
@@ -54,6 +60,8 @@ export type Change =
   | { readonly op: 'truncate'; readonly inode: number; readonly length: number }
   /** One bit changed by itself, on the medium. */
   | { readonly op: 'rot'; readonly inode: number; readonly byte: number; readonly bit: number }
+  /** A block went bad by itself. */
+  | { readonly op: 'break'; readonly inode: number; readonly block: number }
   /** `through`: index of the first change that it does not cover. */
   | { readonly op: 'sync'; readonly inode: number; readonly through: number };
 
@@ -122,6 +130,8 @@ export class RecordingDisk implements Disk {
   /** Files whose page cache was given up. */
   readonly dropped: string[] = [];
   writes = 0;
+  /** Files opened and not closed yet. */
+  openFiles = 0;
   reads = 0;
   /** Told of every change and sync, right after it was noted in the journal. */
   onChange: (() => void) | null = null;
@@ -133,7 +143,8 @@ export class RecordingDisk implements Disk {
   constructor(state?: { inodes: Map<number, Inode>; nextInode: number; boot: number }) {
     this.#boot = state?.boot ?? 1;
     this.#inodes =
-      state?.inodes ?? new Map([[1, { id: 1, entries: new Map(), data: Buffer.alloc(0), size: 0, shared: false }]]);
+      state?.inodes ??
+      new Map([[1, { id: 1, entries: new Map(), data: Buffer.alloc(0), size: 0, bad: new Set(), shared: false }]]);
     this.#nextInode = state?.nextInode ?? 2;
     this.#base = copyInodes(this.#inodes);
   }
@@ -190,7 +201,7 @@ export class RecordingDisk implements Disk {
     }
     const through = (inode: number) => syncedThrough.get(inode) ?? 0;
     return (change, index) => {
-      if (change.op === 'sync' || change.op === 'rot') return true;
+      if (change.op === 'sync' || change.op === 'rot' || change.op === 'break') return true;
       if (change.op === 'write' || change.op === 'truncate') return index < through(change.inode);
       if (change.op === 'rename') return index < Math.max(through(change.from), through(change.to));
       return index < through(change.directory);
@@ -204,6 +215,19 @@ export class RecordingDisk implements Disk {
     this.#change({ op: 'rot', inode: inode.id, byte, bit });
   }
 
+  /** The block of a file that holds `byte` goes bad. */
+  breakBlock(path: string, byte: number): void {
+    const inode = this.#file(path);
+    if (byte >= inode.size) throw new Error(`${path} has ${inode.size} bytes`);
+    this.#change({ op: 'break', inode: inode.id, block: Math.floor(byte / BLOCK) });
+  }
+
+  /** How many bad blocks a file has. */
+  badBlocks(path: string): number {
+    return this.#file(path).bad.size;
+  }
+
+  /** Also where blocks are bad. */
   contents(path: string): Buffer {
     const inode = this.#file(path);
     return Buffer.from(inode.data.subarray(0, inode.size));
@@ -215,6 +239,7 @@ export class RecordingDisk implements Disk {
     inode.data = Buffer.from(bytes);
     inode.size = bytes.length;
     inode.shared = false;
+    inode.bad.clear();
   }
 
   /** Removes a directory with all that is in it, as a careless hand would. */
@@ -403,6 +428,7 @@ export class RecordingDisk implements Disk {
       this.misdirect = null;
       return this.#change({ op: 'write', inode, position: position - astray.back, bytes });
     }
+    if (meetsBad(this.#inodes.get(inode)!, position, bytes.length, true)) throw fault('EIO', 'write', path);
     const grows = Math.max(0, position + bytes.length - this.#inodes.get(inode)!.size);
     this.#checkSpace(grows, path);
     this.#change({ op: 'write', inode, position, bytes });
@@ -476,6 +502,7 @@ class RecordingFile implements DiskFile {
     this.#disk = disk;
     this.path = path;
     this.#inode = inode;
+    disk.openFiles++;
   }
   hold(): void {
     this.#check();
@@ -505,6 +532,7 @@ class RecordingFile implements DiskFile {
     const failing = this.#disk.failRead;
     if (failing !== null && this.path.endsWith(failing.path)) throw fault(failing.errno, 'read', this.path);
     const count = Math.max(0, Math.min(into.length, this.#inode.size - position));
+    if (meetsBad(this.#inode, position, count, false)) throw fault('EIO', 'read', this.path);
     into.set(this.#inode.data.subarray(position, position + count));
     return count;
   }
@@ -538,6 +566,7 @@ class RecordingFile implements DiskFile {
   }
   close(): void {
     if (this.#busy > 0) throw new Error(`${this.path} is closed while it is being synced or truncated`);
+    if (this.#open) this.#disk.openFiles--;
     this.#open = false;
   }
 }
@@ -554,6 +583,7 @@ function applyChange(
         entries: change.isDirectory ? new Map() : null,
         data: Buffer.alloc(0),
         size: 0,
+        bad: new Set(),
         shared: false,
       });
       inodes.get(change.directory)?.entries?.set(change.name, change.inode);
@@ -587,8 +617,12 @@ function applyChange(
       ownData(inode);
       inode.data.fill(0, change.length);
       inode.size = change.length;
+      for (const block of inode.bad) if (block * BLOCK >= change.length) inode.bad.delete(block);
       return;
     }
+    case 'break':
+      inodes.get(change.inode)?.bad.add(change.block);
+      return;
     case 'rot': {
       const inode = inodes.get(change.inode);
       if (!inode || inode.size <= change.byte) return;
@@ -610,8 +644,19 @@ function writeInto(inode: Inode, bytes: Buffer, position: number): void {
     inode.shared = false;
   }
   ownData(inode);
+  for (const block of inode.bad) if (block * BLOCK >= position && (block + 1) * BLOCK <= end) inode.bad.delete(block);
   bytes.copy(inode.data, position);
   inode.size = Math.max(inode.size, end);
+}
+
+/** Whether a bad block lies in the way of a read, or of a write that does not cover it. */
+function meetsBad(inode: Inode, position: number, length: number, inPart: boolean): boolean {
+  for (const block of inode.bad) {
+    const [from, to] = [block * BLOCK, (block + 1) * BLOCK];
+    if (from >= position + length || to <= position) continue;
+    if (!inPart || from < position || to > position + length) return true;
+  }
+  return false;
 }
 
 function ownData(inode: Inode): void {
@@ -630,6 +675,7 @@ function copyInodes(inodes: Map<number, Inode>): Map<number, Inode> {
       entries: inode.entries === null ? null : new Map(inode.entries),
       data: inode.data,
       size: inode.size,
+      bad: new Set(inode.bad),
       shared: true,
     });
   }
