@@ -97,7 +97,6 @@ interface Opened {
   readonly store: SuperblockStore;
   readonly log: SegmentLog;
   readonly verdict: RecoveryVerdict;
-  readonly cacheSurvived: boolean;
 }
 
 export class Replica {
@@ -107,7 +106,7 @@ export class Replica {
   readonly #log: SegmentLog;
   readonly #queue = new OperationQueue();
   /** Sticky until a reign's own bytes are taken: a restart in between must not turn a suspect tail into a proven one. */
-  #cacheSurvived: boolean;
+  #cacheSurvived = false;
   readonly #cacheNow: CacheIdentity;
   #promised: Reign;
   #port: PortHandle | null = null;
@@ -123,7 +122,6 @@ export class Replica {
     this.volumeId = volumeId;
     this.#store = opened.store;
     this.#log = opened.log;
-    this.#cacheSurvived = opened.cacheSurvived;
     this.#cacheNow = cacheIdentity(parts.pool);
     this.#promised = opened.store.current.promised;
     this.#log.tailInto(this.#tail, opened.verdict.flushedThrough);
@@ -155,13 +153,28 @@ export class Replica {
       flushedSeq: flushed?.seq ?? 0,
       checkpointSeq: checkpoint?.coveredThrough ?? 0,
     };
-    const { log, verdict } = await SegmentLog.open(pool.disk, directory, handles, evidence, () => space.hasRoom());
+    const { log, verdict } = SegmentLog.open(pool.disk, directory, handles, evidence, () => space.hasRoom());
+    const replica = new Replica(parts, volumeId, { store, log, verdict });
+    await replica.#trim();
+    // Of the log as it stands now: an empty segment at its end says nothing.
+    replica.#cacheSurvived = survived && endsAsNoted(log.last, store.current);
     const { end, durableThrough: durable, gaps } = verdict;
-    const proven = survived && endsAsNoted(log.last, store.current);
-    const facts = { volume: volumeId, end: end.seq, durable, cacheSurvived: proven, gaps };
+    const facts = { volume: volumeId, end: end.seq, durable, cacheSurvived: replica.#cacheSurvived, gaps };
     if (verdict.text === null) logger.info(facts, 'replica opened');
     else logger.warn({ ...facts, found: verdict.text }, `replica opened, ${verdict.verdict}`);
-    return new Replica(parts, volumeId, { store, log, verdict, cacheSurvived: proven });
+    return replica;
+  }
+
+  /** Where the disk fails the replica is open, and has failed: the same try once more would pass, and prove nothing. */
+  async #trim(): Promise<void> {
+    if (this.#log.damage !== null) return;
+    try {
+      await this.#onDisk(this.#log.trim());
+    } catch (error) {
+      if (this.#failure !== null) return;
+      await this.#log.abandon();
+      throw error;
+    }
   }
 
   get superblock(): Superblock {
@@ -363,11 +376,17 @@ export class Replica {
       try {
         await this.#onDisk(this.#log.cut(seq));
       } catch (error) {
-        this.#shutFor(asHoldfastError(error));
+        await this.#cutFailed(asHoldfastError(error));
         throw error;
       }
       this.#log.tailInto(this.#tail, Math.min(this.#tail.flushedThrough, this.#log.end.seq));
     });
+  }
+
+  /** One whose disk failed stays, and says so. */
+  async #cutFailed(error: HoldfastError): Promise<void> {
+    if (this.#failure === null) this.#shutFor(error);
+    await this.#log.abandon();
   }
 
   async deleteSegments(port: PortHandle, names: readonly SegmentName[]): Promise<void> {
@@ -385,7 +404,7 @@ export class Replica {
       // What comes next in the queue need not wait for the files to go.
       return { done: this.#log.delete(names, () => this.#betweenUnlinks()) };
     });
-    await deleting.done;
+    await this.#onDisk(deleting.done);
     this.#parts.space.given();
   }
 
@@ -412,12 +431,7 @@ export class Replica {
   repair(port: PortHandle, segment: SegmentName, offset: number, bytes: Uint8Array): Promise<void> {
     return this.#queue.run(async () => {
       this.#checkCurrent(port);
-      try {
-        await this.#log.repair(segment, offset, bytes);
-      } catch (error) {
-        if (error instanceof HoldfastError && error.reason === 'DiskFailed') this.#fail(error);
-        throw error;
-      }
+      await this.#onDisk(this.#log.repair(segment, offset, bytes));
       this.#parts.logger.warn(
         { volume: this.volumeId, segment: segmentFileName(segment), offset, bytes: bytes.length },
         'damaged bytes repaired',
@@ -510,6 +524,6 @@ export class Replica {
   async close(error: HoldfastError): Promise<void> {
     this.#shutFor(error);
     await this.#queue.drained();
-    await this.#log.close();
+    await (this.#failure === null ? this.#log.close() : this.#log.abandon());
   }
 }

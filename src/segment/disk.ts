@@ -1,7 +1,7 @@
 // The port to a pool's filesystem. Writes are synchronous because they go to the page cache, which is memory, and so are the
 // reads of recoveries and repairs; whatever waits for the device (reads on behalf of clients, data sync, directory sync, unlink
 // of large files) is asynchronous. Every failure is a HoldfastError (disk-error.ts): a full disk is RESOURCE_EXHAUSTED/NoSpace,
-// a failing or read-only one UNAVAILABLE/DiskFailed.
+// a failing or read-only one UNAVAILABLE/DiskFailed, a place that can't be read DATA_LOSS/Corrupt.
 
 import type { FileReads, RowsEnded } from './file-reads.js';
 

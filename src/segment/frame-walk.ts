@@ -1,7 +1,7 @@
 // Walks the frames of one segment file and checks everything a replica can check: checksums, the place each frame says it
 // lies at, and the chain of sequence numbers and digests.
 
-import { ALIGN, unknownVersion, type VolumeId } from '../base/index.js';
+import { ALIGN, BLOCK_SIZE, unknownVersion, type VolumeId } from '../base/index.js';
 import {
   decodeFrame,
   FORMATS_READ,
@@ -15,6 +15,7 @@ import {
   type SegmentName,
 } from '../format/index.js';
 import type { DiskFile } from './disk.js';
+import { isUnreadable } from './disk-error.js';
 
 /** What the frames of a segment must say of themselves; from the segment's header. */
 export interface SegmentContext {
@@ -30,8 +31,8 @@ export interface WalkStart {
   readonly digest: Buffer;
 }
 
-/** Why the bytes after the last valid frame are no frame of this segment. */
-export type WalkFault = FrameFault | ChainFault | 'after-seal';
+/** Why the bytes after the last valid frame are no frame of this segment. 'unreadable': the disk can't give them. */
+export type WalkFault = FrameFault | ChainFault | 'after-seal' | 'unreadable';
 /** Valid by itself, but not what belongs here. */
 export type ChainFault = 'volume' | 'place' | 'epoch' | 'seq' | 'digest' | 'claims';
 
@@ -96,7 +97,9 @@ export function walkFrames(
       const harmless = (header === 'blank' || header === 'short') && window.isBlank(offset);
       return end(harmless ? null : header);
     }
-    const { bytes, at } = window.view(offset, FRAME_HEADER_SIZE)!;
+    const head = window.view(offset, FRAME_HEADER_SIZE);
+    if (typeof head === 'string') return end(head);
+    const { bytes, at } = head;
     const fault = chainFault(header, bytes, at, context, { offset, seq, digest });
     if (fault !== null) return end(fault);
     const length = FRAME_HEADER_SIZE + header.bodyLength;
@@ -115,9 +118,9 @@ export function walkFrames(
  * The frame at `offset`, its whole extent inside the file; checks the body too when asked. Throws FAILED_PRECONDITION/UnknownVersion at one
  * that another release wrote: its header's checksum is right, so it is no rubbish that a crash left, and must not be cut off as such.
  */
-function readFrame(window: FileWindow, offset: number, withBody: boolean): FrameHeader | FrameFault {
+function readFrame(window: FileWindow, offset: number, withBody: boolean): FrameHeader | FrameFault | 'unreadable' {
   const head = window.view(offset, FRAME_HEADER_SIZE);
-  if (!head) return 'short';
+  if (typeof head === 'string') return head;
   const header = decodeFrame(head.bytes, head.at, false);
   if (header === 'version') {
     const what = `the disk format of the frame at ${offset} of ${window.path}`;
@@ -128,12 +131,12 @@ function readFrame(window: FileWindow, offset: number, withBody: boolean): Frame
   if (offset + length > window.fileSize) return 'short';
   if (!withBody) return header;
   const whole = window.view(offset, length);
-  return whole ? decodeFrame(whole.bytes, whole.at, true) : 'short';
+  return typeof whole === 'string' ? whole : decodeFrame(whole.bytes, whole.at, true);
 }
 
 /**
  * Looks for whole valid frames of this segment after a bad one. They decide whether the bad one can be a torn tail, and
- * what they say was flushed.
+ * what they say was flushed. What can't be read counts as found: no crash of a process leaves that.
  */
 export function findLaterFrames(
   file: DiskFile,
@@ -146,6 +149,7 @@ export function findLaterFrames(
   let offset = Math.ceil(from / ALIGN) * ALIGN;
   while (offset + FRAME_HEADER_SIZE <= window.fileSize) {
     const header = readFrame(window, offset, true);
+    if (header === 'unreadable') found = true;
     const ours =
       typeof header !== 'string' &&
       header.ordinal === context.name.ordinal &&
@@ -169,6 +173,8 @@ class FileWindow {
   #bytes: Buffer;
   #start = 0;
   #length = 0;
+  /** Where the filesystem's blocks begin that can't be read. */
+  readonly #bad = new Set<number>();
 
   constructor(file: DiskFile, windowBytes: number) {
     this.#file = file;
@@ -177,16 +183,44 @@ class FileWindow {
     this.#bytes = Buffer.allocUnsafe(windowBytes);
   }
 
-  /** `length` (at most FRAME_SIZE_MAX) bytes at `offset`, or undefined when the file ends before. */
-  view(offset: number, length: number): { bytes: Buffer; at: number } | undefined {
-    if (offset + length > this.fileSize || length > FRAME_SIZE_MAX) return undefined;
+  /** `length` (at most FRAME_SIZE_MAX) bytes at `offset`; 'short' when the file ends before. */
+  view(offset: number, length: number): { bytes: Buffer; at: number } | 'short' | 'unreadable' {
+    if (offset + length > this.fileSize || length > FRAME_SIZE_MAX) return 'short';
     if (offset < this.#start || offset + length > this.#start + this.#length) {
       if (length > this.#bytes.length) this.#bytes = Buffer.allocUnsafe(FRAME_SIZE_MAX);
       this.#start = offset;
-      this.#length = this.#file.read(this.#bytes, offset);
-      if (this.#length < length) return undefined;
+      this.#length = this.#fill(offset);
+      if (this.#length < length) return this.#bad.has(blockOf(offset + this.#length)) ? 'unreadable' : 'short';
     }
     return { bytes: this.#bytes.subarray(0, this.#length), at: offset - this.#start };
+  }
+
+  /** Reads on from `offset` as far as the window or the file goes, or to the first block that can't be read; returns the bytes. */
+  #fill(offset: number): number {
+    let end = offset + this.#bytes.length;
+    for (const bad of this.#bad) if (bad + BLOCK_SIZE > offset) end = Math.min(end, Math.max(bad, offset));
+    try {
+      return this.#read(offset, end);
+    } catch (error) {
+      if (!isUnreadable(error)) throw error;
+    }
+    // Somewhere in there; found once, since each try may take a failing disk seconds.
+    for (let at = offset; ; ) {
+      try {
+        const next = Math.min(end, blockOf(at) + BLOCK_SIZE);
+        const count = this.#read(at, next, at - offset);
+        if (at + count < next || next === end) return at + count - offset;
+        at = next;
+      } catch (error) {
+        if (!isUnreadable(error)) throw error;
+        this.#bad.add(blockOf(at));
+        return at - offset;
+      }
+    }
+  }
+
+  #read(from: number, to: number, at = 0): number {
+    return this.#file.read(this.#bytes.subarray(at, at + to - from), from);
   }
 
   /** Only zeroes from `offset` to the end of the file. */
@@ -194,11 +228,15 @@ class FileWindow {
     for (let at = offset; at < this.fileSize; ) {
       const part = Math.min(this.#bytes.length, this.fileSize - at);
       const found = this.view(at, part);
-      if (!found) return true;
+      if (typeof found === 'string') return found === 'short';
       const bytes = found.bytes.subarray(found.at, found.at + part);
       for (let i = 0; i < bytes.length; i++) if (bytes[i] !== 0) return false;
       at += part;
     }
     return true;
   }
+}
+
+function blockOf(offset: number): number {
+  return offset - (offset % BLOCK_SIZE);
 }

@@ -17,8 +17,8 @@ export type Done = (error: Error | null) => void;
 interface SyncFiles {
   /** The file of a segment with unsynced bytes. */
   open(segment: LogSegment): DiskFile;
-  /** A sync no longer uses the segment's file. */
-  release(segment: LogSegment): void;
+  /** A sync no longer uses the segment's file. `synced`: what it was begun for is on stable storage. */
+  release(segment: LogSegment, synced: boolean): void;
   /** A sync of `bytes` that somebody waits for is under way: the disk is busy, this thread is not. */
   waiting(bytes: number): void;
 }
@@ -182,7 +182,7 @@ export class LogSync {
     this.#running = false;
     for (const segment of segments) {
       segment.syncing = false;
-      this.#files.release(segment);
+      this.#files.release(segment, this.#failed === null);
     }
     if (this.#failed !== null) this.fail(this.#failed);
     else this.#finish();

@@ -17,7 +17,7 @@
 //    F  | bad, above all that is known durable, page cache survived, nothing | cut: the process died within its last write
 //       | valid after it                                                     |
 //    G  | bad, above all that is known durable, page cache survived, valid   | damage: no crash leaves this
-//       | frames after it                                                    |
+//       | frames after it, or something from there on can't be read          |
 //    H  | bad, at or below what is known durable                             | damage: synced bytes don't go bad by a crash
 //    I  | no bad place, but the log ends below what is known durable         | damage: its end is missing
 //

@@ -4,7 +4,7 @@
 // but the last may be read up to its length, nothing beyond is ever shown; a file with unsynced bytes keeps the descriptor
 // they were written through, so that a failed write-back is reported to our sync. A cut never truncates: whole segments go
 // newest first, the kept prefix of one is written as a new file and renamed. Only bytes that are no part of the log are
-// truncated: a torn tail's remains in files with one name, and zeroes. A file may be longer than its log: zeroes are written
+// truncated: a torn tail's remains in files with one name, and zeroes. What can't be read is damage of that place (DATA_LOSS). A file may be longer than its log: zeroes are written
 // ahead while a flush waits for the disk (zero-ahead.ts), never below the log's end; they are cut off when the segment was
 // sealed, or nothing is expected to be written to it. May fail: full or failing disk, at any call.
 
@@ -28,8 +28,9 @@ import { LogSync } from './log-sync.js';
 import type { LogTail } from './log-tail.js';
 import { LogZeroes } from './log-zeroes.js';
 import { decideRecovery, type RecoveryEvidence, type RecoveryVerdict } from './recovery.js';
+import { repairFile } from './repair-file.js';
 import { copyBytes } from './replica-directory.js';
-import { isSound, type SegmentScan, segmentPath, walkStart, zeroDigest } from './segment-scan.js';
+import { type SegmentScan, segmentPath, walkStart, zeroDigest } from './segment-scan.js';
 
 /** One segment of an open log. Owned and changed by SegmentLog alone. */
 export interface LogSegment {
@@ -112,26 +113,26 @@ export class SegmentLog {
     });
     this.sync = new LogSync(disk, directory, {
       open: (segment) => this.#handle(segment, false),
-      release: (segment) => {
-        this.cache.synced(segment);
+      release: (segment, synced) => {
+        if (synced) this.cache.synced(segment);
         if (segment.removed) handles.close(segment);
-        else this.#zeroes.trim(segment);
+        else if (synced) this.#zeroes.trim(segment);
       },
       waiting: (bytes) => this.#zeroes.write(this.last, bytes),
     });
   }
 
   /**
-   * Recovers the log of `directory`. Cuts a torn tail durably; on damage changes nothing and reports it. `hasRoom` says whether
-   * the pool can spare what zeroes take.
+   * Reads the log of `directory` and decides what of it counts. Nothing is changed; a torn tail is there until trim(). `hasRoom`
+   * says whether the pool can spare what zeroes take.
    */
-  static async open(
+  static open(
     disk: Disk,
     directory: string,
     handles: HandleCache,
     evidence: RecoveryEvidence,
     hasRoom: () => boolean,
-  ): Promise<{ log: SegmentLog; verdict: RecoveryVerdict }> {
+  ): { log: SegmentLog; verdict: RecoveryVerdict } {
     const log = new SegmentLog(disk, directory, handles, hasRoom);
     const scans = scanLog(disk, directory, evidence);
     const verdict = decideRecovery(scans, evidence);
@@ -146,7 +147,6 @@ export class SegmentLog {
       proven,
     );
     if (verdict.verdict === 'damage') log.#damage = verdict.text;
-    else await log.trim();
     return { log, verdict };
   }
 
@@ -449,18 +449,28 @@ export class SegmentLog {
   async #rewrite(segment: LogSegment, length: number): Promise<void> {
     const temporary = `${segment.path}.tmp`;
     await this.#disk.unlink(temporary);
-    const copy = this.#disk.openFile(temporary, 'create');
     try {
-      copyBytes(this.#handle(segment, false), copy, length);
-      await synced(copy);
-    } finally {
-      copy.close();
+      await this.#copyTo(temporary, segment, length);
+    } catch (error) {
+      // The room that it takes may be what is missing.
+      await this.#disk.unlink(temporary).catch(() => undefined);
+      throw error;
     }
     this.sync.clean(segment);
     this.#handles.close(segment);
     segment.zeroedTo = 0;
     this.#disk.rename(temporary, segment.path);
     await this.#disk.syncDirectory(this.directory);
+  }
+
+  async #copyTo(path: string, segment: LogSegment, length: number): Promise<void> {
+    const copy = this.#disk.openFile(path, 'create');
+    try {
+      copyBytes(this.#handle(segment, false), copy, length);
+      await synced(copy);
+    } finally {
+      copy.close();
+    }
   }
 
   /**
@@ -486,27 +496,11 @@ export class SegmentLog {
     this.#handles.close(segment);
   }
 
-  /**
-   * Writes `bytes` over damaged ones in place and syncs them: the file then holds what it held before the damage, under all
-   * its names. FAILED_PRECONDITION when the bytes there are good and others.
-   */
+  /** Writes `bytes` over damaged ones in place (repair-file.ts). FAILED_PRECONDITION when the bytes there are good and others. */
   async repair(name: SegmentName, offset: number, bytes: Uint8Array): Promise<void> {
     const segment = this.#inside(name, offset, bytes.length);
-    const found = Buffer.alloc(bytes.length);
-    const file = this.#disk.openFile(segment.path, 'write');
-    try {
-      if (file.read(found, offset) === bytes.length && found.equals(bytes)) return;
-      if (isSound(file, segment.header, offset, bytes.length)) {
-        throw new HoldfastError(
-          'FAILED_PRECONDITION',
-          `${segment.path}: the frames at byte ${offset} are whole, other bytes are not put over them`,
-        );
-      }
-      file.write([bytes], offset);
-      await synced(file);
-    } finally {
-      file.close();
-    }
+    const isEnd = segment === this.last && offset + bytes.length === segment.length;
+    await repairFile(this.#disk, segment, offset, bytes, isEnd);
   }
 
   /** Closes all files once no sync runs. */
@@ -514,6 +508,13 @@ export class SegmentLog {
     await this.#deletion.finished();
     await this.#idle();
     if (this.sync.failure === null && this.#damage === null) this.giveBack();
+    await this.abandon();
+  }
+
+  /** Closes all files and changes none: of a log that could not be brought to a known state. */
+  async abandon(): Promise<void> {
+    await this.#deletion.finished();
+    await this.#idle();
     for (const segment of this.#segments) this.#handles.close(segment);
   }
 }

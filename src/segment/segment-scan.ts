@@ -18,6 +18,7 @@ import {
   segmentFileName,
 } from '../format/index.js';
 import type { Disk, DiskFile } from './disk.js';
+import { isUnreadable } from './disk-error.js';
 import { findLaterFrames, type SegmentContext, type WalkFault, type WalkStart, walkFrames } from './frame-walk.js';
 
 export interface SegmentScan {
@@ -34,7 +35,7 @@ export interface SegmentScan {
   readonly sealed: boolean;
   /** Null when nothing but zeroes follows the last valid frame. */
   readonly fault: WalkFault | null;
-  /** Whole valid frames lie beyond the fault. */
+  /** Whole valid frames lie beyond the fault, or may: something from there on can't be read. */
   readonly laterFrames: boolean;
   /** Highest claim of any valid frame, those beyond the fault included. */
   readonly flushedThrough: number;
@@ -79,8 +80,8 @@ export function scanSegment(disk: Disk, directory: string, name: SegmentName, fu
 
 function readHeader(file: DiskFile, name: SegmentName, path: string): SegmentHeader | string {
   const bytes = Buffer.alloc(SEGMENT_HEADER_SIZE);
-  const count = file.read(bytes, 0);
   try {
+    const count = file.read(bytes, 0);
     const header = decodeSegmentHeader(bytes.subarray(0, count), path);
     if (header.epoch !== name.epoch || header.ordinal !== name.ordinal) {
       return `segment header of ${path}: names segment (${header.epoch}, ${header.ordinal})`;
@@ -95,7 +96,7 @@ function readHeader(file: DiskFile, name: SegmentName, path: string): SegmentHea
 }
 
 function headless(file: DiskFile, name: SegmentName, fault: string): SegmentScan {
-  const later = findLaterFrames(file, { name, volumeId: null }, SEGMENT_HEADER_SIZE);
+  const later = findLaterFrames(file, { name, volumeId: null }, 0);
   return {
     name,
     header: fault,
@@ -122,12 +123,12 @@ function quickSealed(
   const size = file.size();
   const trailer = Buffer.alloc(ALIGN);
   if (size < SEGMENT_HEADER_SIZE + FRAME_HEADER_SIZE + ALIGN || size % ALIGN !== 0) return undefined;
-  file.read(trailer, size - ALIGN);
+  if (!canRead(file, trailer, size - ALIGN)) return undefined;
   const index = decodeIndexTrailer(trailer);
   if (!index || index.frameOffset < SEGMENT_HEADER_SIZE || index.frameOffset > size - FRAME_HEADER_SIZE)
     return undefined;
   const bytes = Buffer.alloc(FRAME_HEADER_SIZE);
-  file.read(bytes, index.frameOffset);
+  if (!canRead(file, bytes, index.frameOffset)) return undefined;
   const frame = decodeFrame(bytes, 0, false);
   if (typeof frame === 'string' || (frame.flags & FRAME_FLAG_SEALS) === 0) return undefined;
   const fits =
@@ -144,6 +145,17 @@ function quickSealed(
     length: size,
     flushedThrough: frame.flushedThrough,
   };
+}
+
+/** False when the place can't be read. */
+function canRead(file: DiskFile, into: Buffer, position: number): boolean {
+  try {
+    file.read(into, position);
+    return true;
+  } catch (error) {
+    if (isUnreadable(error)) return false;
+    throw error;
+  }
 }
 
 /** How to walk a segment's frames from its first one. */
@@ -166,8 +178,8 @@ export function isSound(file: DiskFile, header: SegmentHeader, offset: number, l
 function walked(file: DiskFile, header: SegmentHeader, full: boolean): SegmentScan {
   const { context, start } = walkStart(header);
   const end = walkFrames(file, context, start, full);
-  const later =
-    end.fault === null ? { found: false, flushedThrough: 0 } : findLaterFrames(file, context, end.offset + ALIGN);
+  const from = end.fault === 'unreadable' ? end.offset : end.offset + ALIGN;
+  const later = end.fault === null ? { found: false, flushedThrough: 0 } : findLaterFrames(file, context, from);
   return {
     name: context.name,
     header,

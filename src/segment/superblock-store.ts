@@ -3,7 +3,8 @@
 // Owner: the Replica (one writer; calls of update() must not overlap). Invariants: an update is written and synced to one
 // slot, then to the other, before it resolves. So a crash spoils at most the slot being written while the other holds the
 // former or the new contents, and when nothing is being written both hold the newest: a slot that rots later costs nothing
-// (with one slot a step behind, a rotten promise would let a deposed engine back in). May fail: full or failing disk.
+// (with one slot a step behind, a rotten promise would let a deposed engine back in). One that can't be read is made anew as
+// another file by the next update: its sectors can't be written in part. May fail: full or failing disk.
 
 import { assert, corrupt, HoldfastError, unknownVersion } from '../base/index.js';
 import {
@@ -16,6 +17,7 @@ import {
   superblockVersion,
 } from '../format/index.js';
 import { type Disk, synced } from './disk.js';
+import { isUnreadable } from './disk-error.js';
 
 const slotNames = ['superblock.0', 'superblock.1'] as const;
 
@@ -26,7 +28,7 @@ export function superblockPath(directory: string, slot: number): string {
 interface Slot {
   readonly superblock: Superblock | null;
   readonly generation: number;
-  readonly fault: SuperblockFault | 'missing' | null;
+  readonly fault: SuperblockFault | 'missing' | 'unreadable' | null;
   /** Of the format; 0 for a slot that is none. */
   readonly version: number;
 }
@@ -39,18 +41,27 @@ export class SuperblockStore {
   /** The slot to write first: one that is bad or behind, else the first. */
   #firstSlot: number;
   #updating = false;
+  readonly #unreadable: boolean[];
 
-  private constructor(disk: Disk, directory: string, current: Superblock, generation: number, firstSlot: number) {
+  private constructor(
+    disk: Disk,
+    directory: string,
+    current: Superblock,
+    generation: number,
+    firstSlot: number,
+    unreadable: boolean[],
+  ) {
     this.#disk = disk;
     this.#directory = directory;
     this.#current = current;
     this.#generation = generation;
     this.#firstSlot = firstSlot;
+    this.#unreadable = unreadable;
   }
 
   /** Writes the first superblock into a directory that has none. Durable but for the directory's own entry in its parent. */
   static async create(disk: Disk, directory: string, superblock: Superblock): Promise<SuperblockStore> {
-    const store = new SuperblockStore(disk, directory, superblock, 0, 0);
+    const store = new SuperblockStore(disk, directory, superblock, 0, 0, []);
     await store.update(superblock);
     return store;
   }
@@ -81,7 +92,9 @@ export class SuperblockStore {
         { reason: 'Corrupt' },
       );
     }
-    return new SuperblockStore(disk, directory, newest.superblock, newest.generation, newest === first ? 1 : 0);
+    const unreadable = slots.map(({ fault }) => fault === 'unreadable');
+    const firstSlot = newest === first ? 1 : 0;
+    return new SuperblockStore(disk, directory, newest.superblock, newest.generation, firstSlot, unreadable);
   }
 
   get current(): Superblock {
@@ -109,6 +122,8 @@ export class SuperblockStore {
 
   async #writeSlot(slot: number, bytes: Buffer): Promise<void> {
     const path = superblockPath(this.#directory, slot);
+    if (this.#unreadable[slot] === true) await this.#disk.unlink(path);
+    this.#unreadable[slot] = false;
     const created = this.#disk.stat(path) === undefined;
     const file = this.#disk.openFile(path, created ? 'create' : 'write');
     try {
@@ -131,6 +146,9 @@ function readSlot(disk: Disk, directory: string, slot: number): Slot {
     const version = bytes.length < 6 ? 0 : superblockVersion(bytes);
     if (typeof decoded === 'string') return { superblock: null, generation: -1, fault: decoded, version };
     return { ...decoded, fault: null, version };
+  } catch (error) {
+    if (!isUnreadable(error)) throw error;
+    return { superblock: null, generation: -1, fault: 'unreadable', version: 0 };
   } finally {
     file.close();
   }

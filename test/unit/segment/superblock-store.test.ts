@@ -73,6 +73,29 @@ describe('superblock store', () => {
     }
   });
 
+  it('does without a slot that can not be read, and makes it anew', async () => {
+    const { disk, directory, opened, base } = await store();
+    for (const epoch of [1, 2]) await opened.update({ ...base, promised: reignOf(epoch) });
+    for (const slot of [0, 1]) {
+      const failing = disk.afterKill(disk.journal.length);
+      const path = `${directory}/superblock.${slot}`;
+      failing.breakBlock(path, 0);
+      const again = SuperblockStore.open(failing, directory);
+      expect(again.current.promised.epoch).toBe(2);
+      const start = failing.journal.length;
+      await again.update({ ...base, promised: reignOf(3) });
+      expect(failing.badBlocks(path)).toBe(0);
+      for (let at = start; at <= failing.journal.length; at++) {
+        const crashed = SuperblockStore.open(failing.afterPowerCut(at, randomChoice(at)), directory);
+        expect([2, 3]).toContain(crashed.current.promised.epoch);
+      }
+      failing.breakBlock(`${directory}/superblock.${1 - slot}`, 0);
+      expect(SuperblockStore.open(failing, directory).current.promised.epoch).toBe(3);
+      failing.breakBlock(path, 0);
+      expect(() => SuperblockStore.open(failing, directory)).toThrow(/both superblocks are bad: .*\(unreadable\)/);
+    }
+  });
+
   it('tells an absent replica from a damaged one', async () => {
     const { disk, directory } = await store();
     await disk.unlink(`${directory}/superblock.0`);
