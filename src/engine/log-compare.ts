@@ -116,7 +116,10 @@ function endOf(frame: FrameInfo): number {
 }
 
 /** Null when every frame of the stretch is whole, and the segment's header when it begins there. */
-function verifyStretch(bytes: Buffer, { segment, offset }: Stretch): string | null {
+export function verifyStretch(
+  bytes: Buffer,
+  { segment, offset }: { readonly segment: SegmentName; readonly offset: number },
+): string | null {
   let at = 0;
   if (offset === 0) {
     try {

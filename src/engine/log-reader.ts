@@ -1,12 +1,22 @@
 // Reads parts of the log from whichever replica has them intact. What one replica can't give or gives damaged is taken from
-// the next and written back to the first (read repair). Every caller says how it verifies what it read.
+// the next and written back to the first (read repair). Every caller says how it verifies what it read. Where a disk could not
+// read at all only whole blocks can be written: these are read anew, and verified by the frames they are parts of.
 
 import { corrupt, HoldfastError, type Logger, messageOf } from '../base/index.js';
 import { decodeEntry, decodeFrame, type FrameHeader, type SegmentName, segmentFileName } from '../format/index.js';
+import { readOnce } from './read-once.js';
 import type { ReadRange, ReplicaPort } from './replica-port.js';
+import { wholeBlocks } from './whole-blocks.js';
 
 /** Null when the bytes are right, else what is wrong with them. */
 export type Verify = (bytes: Buffer) => string | null;
+
+interface Damaged {
+  readonly port: ReplicaPort;
+  readonly why: string;
+  /** It gave no bytes at all. */
+  readonly unreadable: boolean;
+}
 
 export class LogReader {
   readonly #ports: () => readonly ReplicaPort[];
@@ -21,23 +31,23 @@ export class LogReader {
 
   /** Verified bytes, or DATA_LOSS naming the place when no replica has them intact, or UNAVAILABLE when none could be asked. */
   async read(segment: SegmentName, offset: number, length: number, verify: Verify): Promise<Buffer> {
-    const damaged: { port: ReplicaPort; why: string }[] = [];
+    const damaged: Damaged[] = [];
     const failed: string[] = [];
     for (const port of this.#ports()) {
       const bytes = Buffer.allocUnsafe(length);
       try {
         await readOnce(port, [{ segment, offset, into: bytes }]);
       } catch (error) {
-        if (isDamage(error)) damaged.push({ port, why: messageOf(error) });
+        if (isDamage(error)) damaged.push({ port, why: messageOf(error), unreadable: isUnreadable(error) });
         else failed.push(`${port.nodeId}: ${messageOf(error)}`);
         continue;
       }
       const why = verify(bytes);
       if (why !== null) {
-        damaged.push({ port, why });
+        damaged.push({ port, why, unreadable: false });
         continue;
       }
-      for (const bad of damaged) await this.#repair(bad.port, segment, offset, bytes, bad.why);
+      for (const bad of damaged) await this.#repair(bad, port, segment, offset, bytes);
       return bytes;
     }
     const place = `segment ${segmentFileName(segment)}, bytes ${offset} to ${offset + length}`;
@@ -57,9 +67,13 @@ export class LogReader {
     );
   }
 
-  async #repair(port: ReplicaPort, segment: SegmentName, offset: number, bytes: Buffer, why: string): Promise<void> {
+  /** `bytes` are those of `good`, as the caller verified them. */
+  async #repair(bad: Damaged, good: ReplicaPort, segment: SegmentName, offset: number, bytes: Buffer): Promise<void> {
+    const { port, why } = bad;
     try {
-      await port.repair(segment, offset, bytes);
+      let whole = { offset, bytes };
+      if (bad.unreadable) whole = await wholeBlocks(good, segment, offset, bytes.length);
+      await port.repair(segment, whole.offset, whole.bytes);
       this.repairs++;
       this.#logger.warn(
         { node: port.nodeId, segment: segmentFileName(segment), offset, length: bytes.length, why },
@@ -112,8 +126,7 @@ export function isDamage(error: unknown): boolean {
   );
 }
 
-export function readOnce(port: ReplicaPort, ranges: readonly ReadRange[]): Promise<void> {
-  return new Promise((resolve, reject) => {
-    port.read(ranges, (error) => (error === null ? resolve() : reject(error)));
-  });
+/** The file is there, and the place in it could not be read. */
+function isUnreadable(error: unknown): boolean {
+  return error instanceof HoldfastError && (error.code === 'DATA_LOSS' || error.reason === 'DiskFailed');
 }
