@@ -35,6 +35,9 @@ export interface CatchUpParts {
   readonly logger: Logger;
 }
 
+/** How often a replica that does not come back is told of. */
+const WARN_EVERY_MS = 60_000;
+
 /** Comparings and copyings that failed so far: each is made with another source, since it may have been the source's fault. */
 interface SourceTurn {
   failures: number;
@@ -59,6 +62,7 @@ export class CatchUp {
     this.#running.add(link);
     const { clock, logger } = this.#parts;
     let wait = RECONNECT_MS.first;
+    let warnedMs = clock.monotonicMs();
     try {
       const turn: SourceTurn = { failures: 0 };
       while (!this.#closed && (link.state === 'unreachable' || link.state === 'catching-up')) {
@@ -67,7 +71,13 @@ export class CatchUp {
         } catch (error) {
           link.message = messageOf(error);
           if (link.state === 'catching-up') link.state = 'unreachable';
-          logger.debug({ node: link.member.nodeId, error: link.message }, 'replica is not back yet');
+          const facts = { node: link.member.nodeId, error: link.message };
+          const nowMs = clock.monotonicMs();
+          if (nowMs - warnedMs < WARN_EVERY_MS) logger.debug(facts, 'replica is not back yet');
+          else {
+            warnedMs = nowMs;
+            logger.warn(facts, 'replica is not back yet');
+          }
           await clock.sleep(wait);
           wait = Math.min(wait * 2, RECONNECT_MS.most);
         }
