@@ -17,22 +17,23 @@ export function mountInstance(path: string): string {
   const minor = (device & 0xff) | ((device >> 12) & 0xfff00);
   const name = `${major}:${minor}`;
   const instance = `${name}/${oldestMount(mountTable(), name)}`;
-  const unique = sysInode(name);
+  const unique = sysInode('/sys', name);
   return unique === undefined ? instance : `${instance}/${unique}`;
 }
 
 /** Filesystems that show each mounted one as /sys/fs/KIND/DEVICE. */
 const kinds = ['ext4', 'xfs', 'f2fs'];
 
-function sysInode(device: string): number | undefined {
+/** Undefined where `sys`, which is laid out as /sys, shows no mounted filesystem of the device. */
+export function sysInode(sys: string, device: string): number | undefined {
   let name: string;
   try {
-    name = basename(readlinkSync(`/sys/dev/block/${device}`));
+    name = basename(readlinkSync(`${sys}/dev/block/${device}`));
   } catch {
     return undefined;
   }
   for (const kind of kinds) {
-    const found = statSync(`/sys/fs/${kind}/${name}`, { throwIfNoEntry: false });
+    const found = statSync(`${sys}/fs/${kind}/${name}`, { throwIfNoEntry: false });
     if (found) return found.ino;
   }
   return undefined;

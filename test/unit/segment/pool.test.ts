@@ -1,12 +1,23 @@
 // Pools on the real filesystem: everything that can be wrong with a directory, each with its own sentence and nothing made.
 
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type HoldfastError, type NodeId, realClock, realRandom } from '../../../src/base/index.js';
 import { NodeDisk, Pool, synced } from '../../../src/segment/index.js';
-import { oldestMount } from '../../../src/segment/mount-instance.js';
+import { oldestMount, sysInode } from '../../../src/segment/mount-instance.js';
 
 const nodeId = 'node-a' as NodeId;
 const disk = new NodeDisk();
@@ -180,5 +191,23 @@ describe('node disk', () => {
     const table = '36 25 254:0 / /a rw\n29 25 254:0 / / rw\n30 25 0:5 / /p rw\n';
     expect(oldestMount(table, '254:0')).toBe('29');
     expect(oldestMount(table, '9:9')).toBe('none');
+  });
+
+  it('tells a filesystem from the same one mounted anew by what the kernel makes for it', () => {
+    // Laid out as /sys is.
+    mkdirSync(join(directory, 'devices/sda1'), { recursive: true });
+    mkdirSync(join(directory, 'dev/block'), { recursive: true });
+    symlinkSync('../../devices/sda1', join(directory, 'dev/block/8:1'));
+    mkdirSync(join(directory, 'fs/xfs/sdb1'), { recursive: true });
+    expect(sysInode(directory, '8:1')).toBeUndefined();
+    expect(sysInode(directory, '8:2')).toBeUndefined();
+    const mounted = join(directory, 'fs/ext4/sda1');
+    mkdirSync(mounted, { recursive: true });
+    const first = sysInode(directory, '8:1');
+    expect(first).toBe(statSync(mounted).ino);
+    renameSync(mounted, join(directory, 'gone'));
+    mkdirSync(mounted);
+    expect(sysInode(directory, '8:1')).toBe(statSync(mounted).ino);
+    expect(sysInode(directory, '8:1')).not.toBe(first);
   });
 });
