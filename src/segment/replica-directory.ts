@@ -19,7 +19,11 @@ export async function createReplicaDirectory(
 ): Promise<void> {
   const { disk } = pool;
   const target = pool.replicaPath(superblock.volumeId);
-  if (disk.stat(target) !== undefined) return checkSame(disk, target, superblock);
+  if (disk.stat(target) !== undefined) {
+    checkSame(disk, target, superblock);
+    // Who renamed it may have died before it was durable.
+    return disk.syncDirectory(pool.replicasPath);
+  }
   const temporary = `${pool.replicasPath}/.tmp-${superblock.incarnationId}`;
   await removeTree(disk, temporary);
   disk.mkdir(temporary);

@@ -11,7 +11,7 @@ import {
 import { ReplicaHost } from '../../../src/replica/index.js';
 import { Pool } from '../../../src/segment/index.js';
 import { FrameMaker, reignOf, volumeA } from '../../lib/frame-maker.js';
-import { RecordingDisk } from '../../lib/recording-disk.js';
+import { dropAll, RecordingDisk } from '../../lib/recording-disk.js';
 import {
   createOrder,
   freshHost,
@@ -37,7 +37,7 @@ describe('replica host', () => {
     const { pool, host, disk } = await freshHost();
     const before = disk.journal.length;
     await host.create(createOrder(pool));
-    expect(disk.journal.length).toBe(before);
+    expect(disk.journal.slice(before).every((change) => change.op === 'sync')).toBe(true);
     const other = createOrder(pool, { incarnationId: '0c000000-0000-4000-8000-0000000000ee' as IncarnationId });
     expect((await failure(host.create(other))).code).toBe('ALREADY_EXISTS');
     expect((await failure(host.create(createOrder(pool, { sizeBytes: 0 })))).code).toBe('INVALID_ARGUMENT');
@@ -65,6 +65,32 @@ describe('replica host', () => {
     const file = disk.openFile(`${pool.replicaPath(volumeA)}/failed`, 'create');
     file.close();
     expect(host.status(volumeA)).toMatchObject([{ replicaId: replicaA, problem: expect.stringContaining('failed') }]);
+  });
+
+  it('answers a repeated order no sooner than the replica is there for good', async () => {
+    const { disk, pool, host } = await freshHost();
+    const order = createOrder(pool, {
+      volumeId: volumeB,
+      replicaId: '0b000000-0000-4000-8000-0000000000b2' as ReplicaId,
+      incarnationId: '0c000000-0000-4000-8000-0000000000b2' as IncarnationId,
+    });
+    const path = pool.replicaPath(volumeB);
+    disk.holdSyncs = true;
+    const first = host.create(order);
+    for (let turn = 0; disk.stat(path) === undefined && turn < 1000; turn++) {
+      disk.releaseSyncs();
+      await Promise.resolve();
+    }
+    let repeated = false;
+    const second = host.create(order).then(() => {
+      repeated = true;
+    });
+    for (let turn = 0; turn < 100; turn++) await Promise.resolve();
+    expect(repeated && disk.afterPowerCut(disk.journal.length, dropAll).stat(path) === undefined).toBe(false);
+    disk.holdSyncs = false;
+    disk.releaseSyncs();
+    await Promise.all([first, second]);
+    expect(disk.afterPowerCut(disk.journal.length, dropAll).stat(path)).toBeDefined();
   });
 
   it('takes a wiped or foreign directory for a lost replica and makes nothing in its place', async () => {
