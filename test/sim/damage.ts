@@ -31,6 +31,8 @@ export class Damage {
         return this.#failing(kind, node);
       case 'bit-flip':
         return this.#flip(node);
+      case 'bad-sector':
+        return this.#breakSectors(node);
       case 'wipe':
         return this.#wipe(node);
       case 'lost-file':
@@ -87,6 +89,35 @@ export class Damage {
     };
     if (chance.hit(0.7)) this.#sim.kill(node, chance.between(1, 1_000), flip);
     else flip(node.disk);
+  }
+
+  /** Some blocks of a log, or one of a superblock, can't be read until they are written anew. With or without a restart. */
+  #breakSectors(node: SimNode): void {
+    const chance = this.#chance;
+    const volume = chance.pick(this.#sim.volumes);
+    const directory = `${poolPath}/replicas/${volume.volumeId}`;
+    if (node.disk.stat(directory) === undefined) return;
+    const names = node.disk.list(directory).filter((name) => parseSegmentFileName(name) !== undefined);
+    if (names.length === 0) return;
+    const slot = chance.hit(0.15);
+    const name = slot ? `superblock.${chance.below(2)}` : chance.hit(0.5) ? names.at(-1)! : chance.pick(names);
+    const path = `${directory}/${name}`;
+    if (node.disk.stat(path) === undefined) return;
+    // Not where it is written next: that block is in memory.
+    const length = slot ? 1 : writtenLength(node.disk.contents(path)) - 4_096;
+    if (length <= 0 || (slot && node.disk.badBlocks(`${directory}/superblock.${name.endsWith('0') ? 1 : 0}`) > 0))
+      return;
+    const places = Array.from({ length: slot ? 1 : chance.between(1, 3) }, () => chance.below(length));
+    this.#sim.damaged = true;
+    this.#sim.fault('bad-sector', node.nodeId);
+    for (const one of this.#sim.volumes) if (one.lineageId === volume.lineageId) one.rotten(node.nodeId);
+    const strike = (disk: RecordingDisk) => {
+      const size = disk.stat(path)?.sizeBytes ?? 0;
+      for (const at of places) if (at < size) disk.breakBlock(path, at);
+      return disk;
+    };
+    if (slot || chance.hit(0.5)) this.#sim.kill(node, chance.between(1, 1_000), strike);
+    else strike(node.disk);
   }
 
   /** The newest file of a log is gone after a restart, as a repair of the filesystem would have it. */

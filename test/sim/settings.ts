@@ -34,10 +34,11 @@ export const faultKinds = [
   'rollback',
   'torn-join',
   'misdirected',
+  'bad-sector',
 ] as const;
 export type FaultKind = (typeof faultKinds)[number];
 
-const later: readonly FaultKind[] = ['torn-join', 'misdirected'];
+const later: readonly FaultKind[] = ['torn-join', 'misdirected', 'bad-sector'];
 
 export interface Settings {
   readonly seed: number;
@@ -140,5 +141,7 @@ export function settingsOf(seed: number): Settings {
   // Of what came later chance is asked last, so that the seeds before stay what they were.
   if (replicas > 1 && chance.hit(0.4)) faults.push('torn-join');
   if (replicas > 1 && chance.hit(each)) faults.push('misdirected');
-  return { ...settings, leaseless: chance.hit(0.1) };
+  const leaseless = chance.hit(0.1);
+  if (replicas > 1 && chance.hit(each)) faults.push('bad-sector');
+  return { ...settings, leaseless };
 }
