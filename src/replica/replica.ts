@@ -10,8 +10,8 @@
 // Owner: the ReplicaHost of one worker; everything here runs on that worker's event loop. Invariants: the promise in memory
 // is never below the one on disk and rises first, so that from the moment a fence arrives nothing of a lower reign counts;
 // at most one port is current, and only it appends, syncs, reads or changes anything; what is acknowledged was accepted
-// (accept.ts) and written. May fail: the disk (then the replica fails for good); a full disk (the port is lost, the log
-// ends where it ended).
+// (accept.ts) and written. May fail: writes and syncs of the disk (then the replica fails for good); reads of it (damage of that place);
+// a full disk (the port is lost, the log ends where it ended).
 
 import {
   AssertionError,
