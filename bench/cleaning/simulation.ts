@@ -1,19 +1,41 @@
 // Write amplification of the cleaner by simulation: the engine's own policy and heat counters over a log of records without contents,
-// so that 64 GiB take a minute. Sizes are those of the format (incompressible 4 KiB blocks, encrypted), and what is not data is
+// so that 64 GiB take minutes. Sizes are those of the format (incompressible 4 KiB blocks, encrypted), and what is not data is
 // counted too: headers, indexes, move entries, checkpoints.
 
 import { GiB, MiB } from '../../src/base/index.js';
 import { BlockHeat } from '../../src/engine/block-heat.js';
+import { isLongLog } from '../../src/engine/checkpoint-policy.js';
 import {
   chooseVictims,
+  endsBurst,
+  liveShareOf,
   mostLive,
   movesFor,
+  releaseWorth,
   type SegmentState,
   type Urgency,
   urgencyOf,
 } from '../../src/engine/cleaning-policy.js';
-import { CLEAN_STEP_BYTES, MOVE_BATCH_BYTES, MOVE_BURST_BYTES, VICTIM_QUEUE_BYTES } from '../../src/engine/limits.js';
-import { PAGE_ENTRIES, SEGMENT_HEADER_SIZE, SEGMENT_SIZE_DEFAULT } from '../../src/format/index.js';
+import {
+  CHECKPOINT_FRAME_MAX,
+  CLEAN_STEP_BYTES,
+  DATA_FRAME_MAX,
+  HELD_BYTES,
+  HELD_LOOK_BYTES,
+  HELD_LOOK_SHARE,
+  MOVE_BATCH_BYTES,
+  MOVE_BURST_BYTES,
+  VICTIM_QUEUE_BYTES,
+} from '../../src/engine/limits.js';
+import {
+  FRAME_HEADER_SIZE,
+  indexEntrySize,
+  moveEntrySize,
+  SEGMENT_HEADER_SIZE,
+  SEGMENT_SIZE_DEFAULT,
+} from '../../src/format/index.js';
+import { SimulatedMap } from './simulated-map.js';
+import { noCounts, resultOf, type SimulationResult } from './tally.js';
 
 export interface SimulationOptions {
   /** Of client data: the volume is filled once, then overwritten. */
@@ -24,27 +46,26 @@ export interface SimulationOptions {
   readonly pick: () => number;
   /** How often the whole volume's worth is overwritten; the last half of it counts. */
   readonly rounds: number;
-  /** Divides segments, bursts and marks, so that a small volume has the segments of one so many times larger. */
+  /** Divides segments, bursts, marks and memory, so that a small volume has the segments of one so many times larger. */
   readonly scale?: number;
-}
-
-export interface SimulationResult {
-  /** Bytes to the pool over client bytes. */
-  readonly amplification: number;
-  readonly moved: number;
-  readonly checkpoints: number;
 }
 
 const BLOCK = 4096;
 /** Record header, block and tag fill 65 units of 64 bytes. */
 const RECORD = 4160;
-const INDEX_ITEM = 16;
-const MOVE_ITEM = 8;
-/** A frame's header, over the 32 records of a queue of that depth. */
-const FRAME_SHARE = 4;
-const PAGE = 8256;
+const INDEX_ITEM = (indexEntrySize(8000) - indexEntrySize(4000)) / 4000;
+const MOVE_ITEM = (moveEntrySize(8000) - moveEntrySize(4000)) / 4000;
+/** A frame's header, over the 32 records of a queue of that depth; over those of a frame of moves. */
+const FRAME_SHARE = FRAME_HEADER_SIZE / 32;
+const MOVE_FRAME_SHARE = (FRAME_HEADER_SIZE * RECORD) / DATA_FRAME_MAX;
+const CHECKPOINT_FRAME_SHARE = FRAME_HEADER_SIZE / CHECKPOINT_FRAME_MAX;
 const OPEN = 1;
 const CLOSED = 2;
+const GENERATIONS = 3;
+/** Bytes of log, over the scale, between two looks at what a checkpoint would release; the engine looks more often. */
+/** Bytes that clients write while so many of a checkpoint go out: its frames and theirs take turns. */
+const BESIDE_CHECKPOINT = 1;
+const RELEASE_LOOK = 64 * MiB;
 
 /** What the pool keeps for itself. */
 function poolReserve(capacity: number): number {
@@ -67,22 +88,29 @@ class Simulation {
   readonly #count: Int32Array;
   readonly #live: Int32Array;
   readonly #bytes: Float64Array;
+  readonly #mapBytes: Float64Array;
+  readonly #mapEntries: Int32Array;
   readonly #openedAt: Float64Array;
   readonly #free: number[] = [];
   /** Block by segment and place in it; place by block. */
   readonly #block: Int32Array;
   readonly #place: Int32Array;
+  /** How often a block was moved since it was written. */
+  readonly #generation: Uint8Array;
   readonly #heat: BlockHeat;
+  readonly #map: SimulatedMap;
+  readonly #counts = noCounts();
   #open = -1;
+  #filled = false;
   #used = 0;
-  #log = 0;
-  #client = 0;
-  #moved = 0;
-  #checkpointed = 0;
-  readonly #dirty: Uint8Array;
-  #dirtyPages = 0;
+  #inUse = 0;
+  /** Slots below it have been used. */
+  #slots = 0;
+  #recordsAt = 0;
   #checkpointAt = 0;
   #checkpointBefore = 0;
+  #lookedAt = 0;
+  #releaseLookedAt = 0;
   #written = 0;
   #allowance = 0;
   #queue: number[] = [];
@@ -91,55 +119,63 @@ class Simulation {
     this.#options = options;
     this.#scale = options.scale ?? 1;
     this.#blocks = (options.gib * GiB) / BLOCK;
-    const pages = Math.ceil(this.#blocks / PAGE_ENTRIES);
-    // A page of the map is two records long: blocks behind the volume's own stand for it.
-    const all = this.#blocks + 2 * pages;
     this.#segmentBytes = SEGMENT_SIZE_DEFAULT / this.#scale;
-    this.#capacity = (all * RECORD) / options.full;
+    // Pages of the map are live, too: two records of a page's length for each.
+    this.#capacity = (this.#blocks * RECORD * (1 + 2 / 1024)) / options.full;
     this.#perSegment = Math.ceil(this.#segmentBytes / RECORD);
     const segments = Math.ceil((this.#capacity / this.#segmentBytes) * 3) + 4096;
     this.#state = new Uint8Array(segments);
     this.#count = new Int32Array(segments);
     this.#live = new Int32Array(segments);
     this.#bytes = new Float64Array(segments);
+    this.#mapBytes = new Float64Array(segments);
+    this.#mapEntries = new Int32Array(segments);
     this.#openedAt = new Float64Array(segments);
     for (let i = segments - 1; i >= 0; i--) this.#free.push(i);
     this.#block = new Int32Array(segments * this.#perSegment);
-    this.#place = new Int32Array(all).fill(-1);
-    this.#dirty = new Uint8Array(pages);
+    this.#place = new Int32Array(this.#blocks).fill(-1);
+    this.#generation = new Uint8Array(this.#blocks);
     this.#heat = new BlockHeat(() => this.#blocks);
+    this.#map = new SimulatedMap(this.#blocks, segments, this.#scale);
   }
 
   run(): SimulationResult {
     for (let block = 0; block < this.#blocks; block++) this.#write(block);
-    this.#client = 0;
+    this.#filled = true;
     const total = this.#options.rounds * this.#blocks;
-    for (let i = 0; i < total / 2; i++) this.#write(this.#options.pick());
-    const before = { log: this.#log, client: this.#client, moved: this.#moved, checkpointed: this.#checkpointed };
-    for (let i = 0; i < total / 2; i++) this.#write(this.#options.pick());
-    const client = this.#client - before.client;
-    return {
-      amplification: (this.#log - before.log) / client,
-      moved: (this.#moved - before.moved) / client,
-      checkpoints: (this.#checkpointed - before.checkpointed) / client,
-    };
+    while (this.#counts.client < (this.#blocks + total / 2) * BLOCK) this.#write(this.#options.pick());
+    const before = { ...this.#counts };
+    while (this.#counts.client < (this.#blocks + total) * BLOCK) this.#write(this.#options.pick());
+    return resultOf(before, this.#counts, this.#capacity, this.#scale);
+  }
+
+  #append(block: number): number {
+    this.#heat.wrote(block, 1);
+    this.#generation[block] = 0;
+    const size = this.#put(block, FRAME_SHARE);
+    this.#written += size;
+    this.#counts.written += size;
+    this.#counts.client += BLOCK;
+    return size;
   }
 
   #write(block: number): void {
-    this.#heat.wrote(block, 1);
-    this.#written += this.#put(block, FRAME_SHARE);
-    this.#client += BLOCK;
+    this.#append(block);
+    if (this.#map.pressing) this.#checkpoint();
     if (this.#written * this.#scale < CLEAN_STEP_BYTES) return;
     this.#round();
   }
 
-  /** What the cleaner does for every so many bytes that clients wrote. */
+  /** What the maintenance turn and the cleaner do for every so many bytes that clients wrote. */
   #round(): void {
     let urgency = this.#urgency();
     const scaled = this.#scale;
+    this.#counts.free += this.#capacity - this.#used;
+    this.#counts.looks++;
     this.#allowance += movesFor(this.#written, urgency);
     this.#written = 0;
     if (this.#checkpointDue()) this.#checkpoint();
+    if (urgency.pressure > 0) this.#releaseByCheckpoint();
     for (let tries = 0; tries < 50; tries++) {
       if (urgency.short) this.#allowance = MOVE_BATCH_BYTES / scaled;
       this.#allowance = Math.min(this.#allowance, MOVE_BATCH_BYTES / scaled);
@@ -163,7 +199,7 @@ class Simulation {
       const slot = this.#queue.shift()!;
       if (this.#state[slot] !== CLOSED) continue;
       victims.push(slot);
-      bytes += this.#live[slot]! * RECORD;
+      bytes += this.#bytes[slot]! * this.#liveShare(slot);
     }
     return victims;
   }
@@ -173,17 +209,22 @@ class Simulation {
     return urgencyOf(free, this.#used * this.#scale);
   }
 
+  #liveShare(slot: number): number {
+    return liveShareOf({
+      ...{ bytes: this.#bytes[slot]!, blocks: this.#count[slot]!, live: this.#live[slot]! },
+      ...{ pieces: this.#map.pieces(slot), mapBytes: this.#mapBytes[slot]!, mapEntries: this.#mapEntries[slot]! },
+    });
+  }
+
+  #isBehind(slot: number): boolean {
+    return this.#state[slot] === CLOSED && this.#openedAt[slot]! < this.#checkpointBefore;
+  }
+
   *#states(): Generator<SegmentState> {
-    for (let slot = 0; slot < this.#state.length; slot++) {
-      if (this.#state[slot] !== CLOSED || this.#openedAt[slot]! >= this.#checkpointBefore) continue;
-      const bytes = this.#bytes[slot]!;
-      yield {
-        slot,
-        bytes,
-        liveShare: this.#live[slot]! / Math.max(1, this.#count[slot]!),
-        age: this.#log - this.#openedAt[slot]!,
-        shared: false,
-      };
+    for (let slot = 0; slot < this.#slots; slot++) {
+      if (!this.#isBehind(slot) || this.#live[slot] === 0) continue;
+      const age = this.#counts.log - this.#openedAt[slot]!;
+      yield { slot, bytes: this.#bytes[slot]!, liveShare: this.#liveShare(slot), age, shared: false };
     }
   }
 
@@ -194,30 +235,37 @@ class Simulation {
       const first = slot * this.#perSegment;
       for (let at = first; at < first + this.#count[slot]!; at++)
         if (this.#place[this.#block[at]!] === at) living.push(this.#block[at]!);
+      this.#map.evacuate(slot);
+      this.#counts.cleaned += this.#bytes[slot]!;
+      this.#counts.cleanedLive += this.#live[slot]! * RECORD;
     }
     living.sort((a, b) => this.#heat.of(a) - this.#heat.of(b));
     let moved = 0;
     let burst = Number.POSITIVE_INFINITY;
+    let before = 0;
     for (const block of living) {
-      if (burst * this.#scale >= MOVE_BURST_BYTES) {
+      const heat = this.#heat.of(block);
+      if (burst * this.#scale >= MOVE_BURST_BYTES || endsBurst(burst * this.#scale, before, heat)) {
         this.#close();
         burst = 0;
       }
-      const bytes = this.#put(block, MOVE_ITEM);
+      before = heat;
+      const generation = this.#generation[block]!;
+      if (generation < GENERATIONS - 1) this.#generation[block]!++;
+      const bytes = this.#put(block, MOVE_ITEM + MOVE_FRAME_SHARE);
+      this.#counts[`moves${generation as 0 | 1 | 2}`] += bytes;
       burst += bytes;
       moved += bytes;
     }
     this.#close();
-    this.#moved += moved;
-    this.#release(victims);
+    if (this.#map.pressing) this.#checkpoint();
+    for (const slot of victims) this.#release(slot);
     return Math.max(moved, MOVE_BURST_BYTES / this.#scale);
   }
 
   #put(block: number, extra: number): number {
     const size = RECORD + INDEX_ITEM + extra;
-    if (this.#open >= 0 && this.#bytes[this.#open]! + size > this.#segmentBytes) this.#close();
-    if (this.#open < 0) this.#openSegment();
-    const slot = this.#open;
+    const slot = this.#room(size);
     const old = this.#place[block]!;
     if (old >= 0) this.#live[Math.floor(old / this.#perSegment)]!--;
     const at = slot * this.#perSegment + this.#count[slot]!++;
@@ -225,14 +273,21 @@ class Simulation {
     this.#place[block] = at;
     this.#live[slot]!++;
     this.#take(slot, size);
-    if (block < this.#blocks) this.#touch(Math.floor(block / PAGE_ENTRIES));
+    this.#counts.records++;
+    this.#map.touch(block);
     return size;
+  }
+
+  #room(size: number): number {
+    if (this.#open >= 0 && this.#bytes[this.#open]! + size > this.#segmentBytes) this.#close();
+    if (this.#open < 0) this.#openSegment();
+    return this.#open;
   }
 
   #take(slot: number, bytes: number): void {
     this.#bytes[slot]! += bytes;
     this.#used += bytes;
-    this.#log += bytes;
+    this.#counts.log += bytes;
   }
 
   #openSegment(): void {
@@ -243,8 +298,13 @@ class Simulation {
     this.#count[slot] = 0;
     this.#live[slot] = 0;
     this.#bytes[slot] = 0;
-    this.#openedAt[slot] = this.#log;
-    this.#take(slot, SEGMENT_HEADER_SIZE / this.#scale);
+    this.#mapBytes[slot] = 0;
+    this.#mapEntries[slot] = 0;
+    this.#openedAt[slot] = this.#counts.log;
+    this.#inUse++;
+    this.#slots = Math.max(this.#slots, slot + 1);
+    // Its header, and the index that ends it: header, frame and trailer, without items.
+    this.#take(slot, (SEGMENT_HEADER_SIZE + FRAME_HEADER_SIZE + indexEntrySize(0)) / this.#scale);
   }
 
   #close(): void {
@@ -253,40 +313,81 @@ class Simulation {
     this.#open = -1;
   }
 
-  #release(slots: Iterable<number>): void {
-    for (const slot of slots) {
-      if (this.#state[slot] !== CLOSED || this.#live[slot]! > 0 || this.#openedAt[slot]! >= this.#checkpointBefore)
-        continue;
-      this.#state[slot] = 0;
-      this.#used -= this.#bytes[slot]!;
-      this.#free.push(slot);
-    }
+  #release(slot: number): void {
+    if (!this.#isBehind(slot) || this.#live[slot]! > 0 || this.#map.pieces(slot) > 0) return;
+    this.#state[slot] = 0;
+    this.#used -= this.#bytes[slot]!;
+    this.#free.push(slot);
+    this.#inUse--;
   }
 
-  #touch(page: number): void {
-    if (this.#dirty[page] === 1) return;
-    this.#dirty[page] = 1;
-    this.#dirtyPages++;
-  }
-
-  /** Once changed pages are at most 4 % of the log since the last one. */
+  /** The log has grown long, or much is dead that replay may still need. */
   #checkpointDue(): boolean {
-    const since = this.#log - this.#checkpointAt;
-    return since * this.#scale >= 64 * MiB && this.#dirtyPages * PAGE <= 0.04 * since;
+    const logBytes = (this.#counts.log - this.#checkpointAt) * this.#scale;
+    const records = (this.#counts.records - this.#recordsAt) * this.#scale;
+    const stored = this.#used * this.#scale;
+    return isLongLog(logBytes, records, stored) || this.#holdsMuch(stored);
+  }
+
+  #holdsMuch(stored: number): boolean {
+    const step = Math.max(HELD_LOOK_BYTES, stored * HELD_LOOK_SHARE) / this.#scale;
+    if (this.#counts.log - this.#lookedAt < step) return false;
+    this.#lookedAt = this.#counts.log;
+    let bytes = 0;
+    for (let slot = 0; slot < this.#slots; slot++)
+      if (
+        this.#state[slot] === CLOSED &&
+        this.#live[slot] === 0 &&
+        this.#map.pieces(slot) === 0 &&
+        !this.#isBehind(slot)
+      )
+        bytes += this.#bytes[slot]!;
+    return bytes * this.#scale >= HELD_BYTES;
+  }
+
+  /** As the cleaner does with what is dead but young, and where pieces of checkpoints alone are left. */
+  #releaseByCheckpoint(): void {
+    if (this.#counts.log - this.#releaseLookedAt < RELEASE_LOOK / this.#scale) return;
+    this.#releaseLookedAt = this.#counts.log;
+    let held = 0;
+    let behind = 0;
+    const emptied: number[] = [];
+    for (let slot = 0; slot < this.#slots; slot++) {
+      if (this.#state[slot] !== CLOSED) continue;
+      const won = this.#bytes[slot]! * (1 - this.#liveShare(slot));
+      if (this.#isBehind(slot) && this.#live[slot]! > 0) behind += won;
+      else held += won;
+      if (this.#isBehind(slot) && this.#live[slot] === 0) emptied.push(slot);
+    }
+    if (held * this.#scale < releaseWorth(this.#used * this.#scale, behind * this.#scale)) return;
+    for (const slot of emptied) this.#map.evacuate(slot);
+    this.#checkpoint();
   }
 
   #checkpoint(): void {
-    const before = this.#log;
-    for (let page = 0; page < this.#dirty.length; page++) {
-      if (this.#dirty[page] === 0) continue;
-      this.#dirty[page] = 0;
-      this.#put(this.#blocks + 2 * page, 0);
-      this.#put(this.#blocks + 2 * page + 1, 0);
-    }
-    this.#dirtyPages = 0;
-    this.#checkpointed += this.#log - before;
+    const before = { log: this.#counts.log, written: this.#counts.written };
+    let owed = 0;
+    const startedAt = this.#counts.log;
+    const replayFrom = this.#open < 0 ? startedAt : this.#openedAt[this.#open]!;
+    const { whole, deltas, lists } = this.#map.checkpoint(this.#inUse, (bytes) => {
+      const size = bytes * (1 + CHECKPOINT_FRAME_SHARE) + INDEX_ITEM;
+      const slot = this.#room(size);
+      this.#take(slot, size);
+      this.#mapBytes[slot]! += size;
+      this.#mapEntries[slot]!++;
+      if (this.#filled)
+        for (owed += size * BESIDE_CHECKPOINT; owed >= RECORD; ) owed -= this.#append(this.#options.pick());
+      return slot;
+    });
+    // Frames, indexes and segments of it count for the pages.
+    const rest = this.#counts.log - before.log - (this.#counts.written - before.written) - whole - deltas - lists;
+    this.#counts.whole += whole;
+    this.#counts.deltas += deltas + rest;
+    this.#counts.lists += lists;
+    this.#counts.checkpoints++;
     this.#checkpointBefore = this.#checkpointAt;
-    this.#checkpointAt = this.#log;
-    this.#release(this.#state.keys());
+    this.#checkpointAt = replayFrom;
+    this.#recordsAt = this.#counts.records;
+    for (let slot = 0; slot < this.#slots; slot++) this.#release(slot);
   }
 }

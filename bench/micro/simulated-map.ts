@@ -18,8 +18,8 @@ const RUN = 8;
 /** Pages that are filled between two looks at what waits to be written. */
 const PAGES_BETWEEN = 256;
 /** More than an engine lets wait before it writes a checkpoint; and when there is room again. */
-const DIRTY_MOST = 10_000;
-const DIRTY_SHARE = 0.6;
+const DIRTY_MOST = 18_000;
+const DIRTY_SHARE = 0.8;
 const DIRTY_LEFT = 4_000;
 const DIRTY_AT_END = 64;
 const CHUNK = 128 * 1024;

@@ -17,18 +17,9 @@ import {
 } from '../format/index.js';
 import { type BlockMap, rewritePages } from '../hotpath/index.js';
 import { ChunkPlaces } from './checkpoint-lists.js';
+import { isLongLog, isPressing } from './checkpoint-policy.js';
 import { type CheckpointLists, checkpointFrames } from './checkpoint-writer.js';
-import {
-  CHECKPOINT_AHEAD_BYTES,
-  CHECKPOINT_DIRTY_PAGES,
-  CHECKPOINT_DIRTY_SHARE,
-  CHECKPOINT_FRAME_MAX,
-  CHECKPOINT_LOG_BYTES,
-  CHECKPOINT_LOG_MAX,
-  CHECKPOINT_LOG_SHARE,
-  CHECKPOINT_RECORDS,
-  DIRTY_SHARE_MAX,
-} from './limits.js';
+import { CHECKPOINT_AHEAD_BYTES, CHECKPOINT_DIRTY_PAGES, CHECKPOINT_FRAME_MAX, DIRTY_SHARE_MAX } from './limits.js';
 import type { Frame, LogWriter } from './log-writer.js';
 import type { Pipeline } from './pipeline.js';
 import type { SegmentTable } from './segment-table.js';
@@ -107,8 +98,7 @@ export class Checkpointer {
   /** True when changed pages take up so much memory that a checkpoint should begin at once. Cheap enough for every commit. */
   pressing(): boolean {
     const { map } = this.#parts;
-    if (map.dirtyPages > CHECKPOINT_DIRTY_PAGES) return true;
-    return map.dirtyShare > CHECKPOINT_DIRTY_SHARE && map.dirtyPages > CHECKPOINT_DIRTY_PAGES / 32;
+    return isPressing(map.dirtyPages, map.dirtyShare);
   }
 
   /** Told after every commit. */
@@ -129,11 +119,8 @@ export class Checkpointer {
 
   #longLog(): boolean {
     const { writer, map, table } = this.#parts;
-    const share = Math.min(CHECKPOINT_LOG_MAX, table.storedBytes * CHECKPOINT_LOG_SHARE);
-    return (
-      writer.bytesWritten - this.#writtenAt > Math.max(CHECKPOINT_LOG_BYTES, share) ||
-      map.recordsStored - this.#recordsAt > CHECKPOINT_RECORDS
-    );
+    const logBytes = writer.bytesWritten - this.#writtenAt;
+    return isLongLog(logBytes, map.recordsStored - this.#recordsAt, table.storedBytes);
   }
 
   /** Writes a checkpoint unless one is being written, and waits until it counts. */

@@ -10,7 +10,16 @@ import { type Clock, HoldfastError, type Logger, messageOf, type TimerHandle } f
 import { placeSlot, segmentFileName } from '../format/index.js';
 import type { BlockMap } from '../hotpath/index.js';
 import type { Checkpointer } from './checkpointer.js';
-import { chooseVictims, mostLive, movesFor, type SegmentState, type Urgency, urgencyOf } from './cleaning-policy.js';
+import {
+  chooseVictims,
+  liveShareOf,
+  mostLive,
+  movesFor,
+  releaseWorth,
+  type SegmentState,
+  type Urgency,
+  urgencyOf,
+} from './cleaning-policy.js';
 import {
   CLEAN_HELD_MIN,
   CLEAN_IDLE_MS,
@@ -189,8 +198,7 @@ export class Cleaner {
         if (map.references(entry.slot) > 0) emptied.push(entry.slot);
       }
     }
-    const enough =
-      idle || this.#freed ? CLEAN_HELD_MIN : Math.max(Math.min(RELEASE_MIN, table.storedBytes / 16), behind / 2);
+    const enough = idle || this.#freed ? CLEAN_HELD_MIN : releaseWorth(table.storedBytes, behind);
     if (held < enough || this.stopped) {
       this.#freed = false;
       return;
@@ -202,15 +210,14 @@ export class Cleaner {
 
   #stateOf(entry: TableEntry): SegmentState {
     const { map, table } = this.#parts;
-    const blocks = map.slotBlocks(entry.slot);
+    const { length: bytes, mapBytes, mapEntries } = entry;
     const live = map.slotLive(entry.slot);
-    const recordBytes = blocks === 0 ? 0 : entry.length / blocks;
-    // Pieces of checkpoints: pages mostly, a few KiB each.
-    const pieces = Math.max(0, map.references(entry.slot) - live) * 4096;
+    const pieces = map.references(entry.slot) - live;
+    const content = { bytes, blocks: map.slotBlocks(entry.slot), live, pieces, mapBytes, mapEntries };
     return {
       slot: entry.slot,
-      bytes: entry.length,
-      liveShare: Math.min(1, (live * recordBytes + pieces) / Math.max(1, entry.length)),
+      bytes,
+      liveShare: liveShareOf(content),
       age: (table.nextOrdinal - entry.ordinal) * entry.length,
       shared: this.#shared.has(entry.slot),
     };
@@ -345,7 +352,5 @@ export class Cleaner {
   }
 }
 
-/** Under load a checkpoint is written for the space that it releases when that is this much at least. */
-const RELEASE_MIN = 32 * 1024 * 1024;
 const MAY_GO_MS = 5;
 const MAY_GO_TRIES = 200;

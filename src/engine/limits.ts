@@ -40,11 +40,15 @@ export const CHECKPOINT_LOG_BYTES = 64 * MiB;
 export const CHECKPOINT_LOG_SHARE = 1 / 32;
 export const CHECKPOINT_LOG_MAX = 2048 * MiB;
 export const CHECKPOINT_RECORDS = 1_000_000;
-/** It is due at once when a volume has so many changed pages (64 MiB), or all volumes of the thread take up this share of the memory for pages. */
-export const CHECKPOINT_DIRTY_PAGES = 8_192;
-export const CHECKPOINT_DIRTY_SHARE = 0.5;
+/**
+ * It is due at once when a volume has so many changed pages (those of 65 GiB, 130 MiB), or all volumes of the thread take up this share of the
+ * memory for pages. What it writes for a change falls with the square root of the changes that a page takes between two of them: with half as many
+ * pages, a volume of 64 GiB overwritten all over wrote a tenth of its log for the map, and that garbage between its records cost twice its size.
+ */
+export const CHECKPOINT_DIRTY_PAGES = 16_640;
+export const CHECKPOINT_DIRTY_SHARE = 0.7;
 /** Writes wait for the checkpoint above this share. */
-export const DIRTY_SHARE_MAX = 0.85;
+export const DIRTY_SHARE_MAX = 0.9;
 /** From something that happened to the look at whether one is due. */
 export const MAINTENANCE_MS = 2_000;
 /**
@@ -92,6 +96,8 @@ export const CHANGED_PAGES = 256;
 export const SNAPSHOTS_MAX = 10_000;
 /** Moved records of one burst, which goes out in one turn and fills a segment of its own: foreground writes wait some 5 ms for it. */
 export const MOVE_BURST_BYTES = 4 * MiB;
+/** Moved records of one kind that get a segment of their own, though the burst is not full: less is not worth a file. */
+export const MOVE_BURST_LEAST = 256 * KiB;
 /** Live records of a batch of victims, in memory together and sorted by heat. */
 export const MOVE_BATCH_BYTES = 16 * MiB;
 /** Victims are chosen for so much ahead: looking at every segment costs milliseconds on a large volume. */

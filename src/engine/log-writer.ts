@@ -176,6 +176,8 @@ export class LogWriter {
       at += entry.length;
     }
     const bytes = this.#seal(segment, headerLength, size, entries.length, noRecords, 0);
+    segment.mapBytes += size;
+    segment.mapEntries += entries.length;
     return { frame: this.#finish(segment, bytes, nothing, nothing, nothing), places };
   }
 

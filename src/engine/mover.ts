@@ -5,14 +5,15 @@
 // whose blocks are dead, an engine that can open it seals the living ones anew: else a record of four lives as long as its last block,
 // and a volume written in large pieces and overwritten at random in small ones would take half as much again.
 //
-// Moves of a batch go out in bursts, each a segment of its own, coldest first, in one turn: no fresh write gets between, so what dies
-// together lies together. A move takes effect when it is committed, and only where the map still has the old place: whatever was
+// Moves of a batch go out in bursts, each a segment of its own, coldest first, in one turn: no fresh write gets between, and hot and cold
+// share no burst, so what dies together lies together. A move takes effect when it is committed, and only where the map still has the old place: whatever was
 // written, trimmed or deleted meanwhile wins.
 
 import { BLOCK_SIZE } from '../base/index.js';
 import { moveEntrySize, placeIndex, placeLength, placeSlot, placeWord0, readRecordHeader } from '../format/index.js';
 import { type BlockMap, type Kernel, type KeyRing, OpenBatch, recordSizeMax, SealBatch } from '../hotpath/index.js';
 import type { BlockHeat } from './block-heat.js';
+import { endsBurst } from './cleaning-policy.js';
 import { DATA_FRAME_MAX, MOVE_BURST_BYTES, MOVE_READ_MOST } from './limits.js';
 import type { LogReader } from './log-reader.js';
 import type { LogWriter, Moves } from './log-writer.js';
@@ -86,13 +87,7 @@ export class Mover {
     const order = pieces.byHeat();
     let from = 0;
     while (from < order.length) {
-      let bytes = 0;
-      let read = 0;
-      let to = from;
-      while (to < order.length && bytes < MOVE_BURST_BYTES && read < MOVE_READ_MOST) {
-        bytes += writtenMost(pieces, order[to]!);
-        read += placeLength(pieces.word1[order[to++]!]!);
-      }
+      const { to, bytes } = burstFrom(pieces, order, from);
       if (!(await mayGo(bytes)) || this.#parts.stopped()) return;
       try {
         await this.#stored.read(pieces, order.subarray(from, to), damaged);
@@ -184,6 +179,19 @@ export class Mover {
       item.committed = resolve;
     });
   }
+}
+
+/** The next burst is order[from..to), of so many bytes at most. */
+export function burstFrom(pieces: PieceList, order: Uint32Array, from: number): { to: number; bytes: number } {
+  let bytes = 0;
+  let read = 0;
+  let to = from;
+  while (to < order.length && bytes < MOVE_BURST_BYTES && read < MOVE_READ_MOST) {
+    if (to > from && endsBurst(bytes, pieces.heat(order[to - 1]!), pieces.heat(order[to]!))) break;
+    bytes += writtenMost(pieces, order[to]!);
+    read += placeLength(pieces.word1[order[to++]!]!);
+  }
+  return { to, bytes };
 }
 
 /** Parts of records in the clear: where in `clear` by piece. */

@@ -51,6 +51,10 @@ export class PieceList extends RecordList {
     this.#heats[this.count - 1] = heat;
     this.#parts[this.count - 1] = part ? 1 : 0;
   }
+  /** 0 to 15. */
+  heat(i: number): number {
+    return this.#heats[i]!;
+  }
   isPart(i: number): boolean {
     return this.#parts[i] === 1;
   }

@@ -12,6 +12,9 @@ export interface TableEntry extends SegmentName {
   lastSeq: number;
   /** Bytes of header and frames so far. */
   length: number;
+  /** Of entries other than records, put there in this reign: the map's, nearly all of them. */
+  mapBytes: number;
+  mapEntries: number;
   /** Ends in an index. */
   sealed: boolean;
   /** Nothing is appended any more (sealed, or left behind by an earlier reign). */
@@ -101,6 +104,8 @@ export class SegmentTable {
       firstSeq: info.firstSeq,
       lastSeq: info.lastSeq,
       length: info.length,
+      mapBytes: 0,
+      mapEntries: 0,
       sealed: info.sealed,
       closed: true,
       dropped: false,
@@ -131,6 +136,8 @@ export class SegmentTable {
       firstSeq,
       lastSeq: firstSeq - 1,
       length: 0,
+      mapBytes: 0,
+      mapEntries: 0,
       sealed: false,
       closed: false,
       dropped: false,

@@ -104,12 +104,17 @@ export class DirtyPages {
 
 /** What deltas will have cost when this page is written as one; 0: it is to be written whole, since they would cost more than that. */
 export function deltaPays(cut: PageCut): number {
-  if (!cut.based) return 0;
   let count = 0;
   if (cut.changed !== null)
     for (const bits of cut.changed) for (let left = bits; left !== 0; left = (left & (left - 1)) >>> 0) count++;
-  const spent = cut.spent + deltaSize(count);
-  return spent <= PAGE_ENTRIES * 8 ? spent : 0;
+  return deltaSpent(cut.based, cut.spent, count);
+}
+
+/** The same by numbers: whether the log has a base, what deltas over it have cost so far, and in how many entries the page differs from it. */
+export function deltaSpent(based: boolean, spent: number, changes: number): number {
+  if (!based) return 0;
+  const sum = spent + deltaSize(changes);
+  return sum <= PAGE_ENTRIES * 8 ? sum : 0;
 }
 
 function addBits(page: MapPage, bits: Uint32Array | null): void {

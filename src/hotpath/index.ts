@@ -1,6 +1,6 @@
 export { BlockMap, blocksOf, type MapCut, type MapInstall } from './block-map.js';
 export { type ChangedLimits, type ChangedRanges, changedRanges } from './changed-ranges.js';
-export { deltaPays } from './dirty-pages.js';
+export { deltaPays, deltaSpent } from './dirty-pages.js';
 export { createKernel, type Kernel, kernel } from './kernel.js';
 export { FramePlan, OpenBatch, type OpenFault, recordSizeMax, SealBatch } from './kernel-batch.js';
 export { KeyRing } from './keys.js';

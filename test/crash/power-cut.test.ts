@@ -29,6 +29,7 @@ vi.mock('../../src/engine/limits.js', async (original) => ({
   CLEAN_IDLE_MS: 100,
   CLEAN_HELD_MIN: 64 * 1024,
   MOVE_BURST_BYTES: 48 * 1024,
+  MOVE_BURST_LEAST: 4 * 1024,
   MOVE_BATCH_BYTES: 256 * 1024,
 }));
 

@@ -3,8 +3,8 @@
 import { describe, expect, it } from 'vitest';
 import { type GroupId, type SnapshotId, zeroUuid } from '../../../src/base/index.js';
 import { BlockHeat } from '../../../src/engine/block-heat.js';
-import { Mover, type MoverParts } from '../../../src/engine/mover.js';
-import { RecordList } from '../../../src/engine/record-list.js';
+import { burstFrom, Mover, type MoverParts } from '../../../src/engine/mover.js';
+import { PieceList, RecordList } from '../../../src/engine/record-list.js';
 import { placeWord0, placeWord1 } from '../../../src/format/index.js';
 import { BlockMap, PageCache } from '../../../src/hotpath/index.js';
 
@@ -74,5 +74,34 @@ describe('what lives of a victim', () => {
     };
     const mover = new Mover({ map, heat: new BlockHeat(() => 1), canReseal: true } as unknown as MoverParts);
     expect(mover.living(records, 0, 1, new Set([VICTIM])).count).toBe(0);
+  });
+});
+
+describe('a burst', () => {
+  /** How many records of 8 KiB each burst takes, of so many of each heat. */
+  function bursts(...heats: readonly (readonly [count: number, heat: number])[]): number[] {
+    const pieces = new PieceList();
+    for (const [count, heat] of heats)
+      for (let i = 0; i < count; i++)
+        pieces.addPiece(pieces.count, 1, placeWord0(VICTIM, 0), word1(pieces.count), heat, false);
+    const order = pieces.byHeat();
+    const taken: number[] = [];
+    for (let from = 0; from < order.length; ) {
+      const { to, bytes } = burstFrom(pieces, order, from);
+      expect(bytes).toBe((to - from) * 8192);
+      taken.push(to - from);
+      from = to;
+    }
+    return taken;
+  }
+
+  it('takes 4 MiB, and of cold, warm and hot records one kind only', () => {
+    expect(bursts([600, 0])).toEqual([512, 88]);
+    expect(bursts([100, 9], [50, 0], [50, 1], [40, 2], [60, 5], [600, 6])).toEqual([100, 100, 512, 188]);
+  });
+
+  it('takes both where one of them is less than a segment is worth', () => {
+    expect(bursts([31, 0], [100, 4])).toEqual([131]);
+    expect(bursts([32, 0], [100, 4])).toEqual([32, 100]);
   });
 });
