@@ -105,7 +105,11 @@ export class Publication {
   conditions(floor: Floors): string {
     const steady = floor.size === 0 ? 'floor not measured' : steadiness(floor);
     const stolen = `${(this.#stolen() * 100).toFixed(1)} % of its CPU time went to other guests`;
-    return `load average ${this.#start.loadAtStart.toFixed(2)} at the start; ${stolen}; ${steady}.`;
+    const commit =
+      this.#start.commit === ''
+        ? 'no commit is known'
+        : `commit ${this.#start.commit.slice(0, 12)}${this.#start.commit.endsWith('+') ? ' with changes' : ''}`;
+    return `${commit}; load average ${this.#start.loadAtStart.toFixed(2)} at the start; ${stolen}; ${steady}.`;
   }
 
   /**

@@ -9,6 +9,7 @@
 //
 // Lines on standard input, "NUMBER COMMAND", are answered by "NUMBER ANSWER":
 //   profile-start | profile-stop FILE             a CPU profile of what happens between
+//   pauses-start | pauses-stop                    what kept the process from its requests between, as JSON (pauses.ts)
 //   scrub-start | scrub-stop                      scrubs one pass after the other; answers the bytes verified, and the volume is closed
 //   usage                                         time, CPU time of the process, counters of the engine, as JSON
 
@@ -21,6 +22,7 @@ import { ExportTable, NbdServer } from '../../src/nbd/index.js';
 import { openNet } from '../../src/transport/index.js';
 import { EngineRig } from '../../test/lib/engine-rig.js';
 import { MemoryDevice } from '../../test/lib/memory-device.js';
+import { PauseWatch } from './pauses.js';
 import { newVolume, openOnPools } from './pool-rig.js';
 
 /** MemoryDevice notes each request in a list, which would grow for as long as the run lasts. */
@@ -60,6 +62,7 @@ async function open(
 class Commands {
   readonly #engine: Engine | undefined;
   readonly #session = new Session();
+  #pauses: PauseWatch | undefined;
   #scrubbing: Promise<number> | undefined;
   #stopped = false;
 
@@ -79,6 +82,16 @@ class Commands {
       const { profile } = await this.#session.post('Profiler.stop');
       writeFileSync(argument, JSON.stringify(profile));
       return 'written';
+    }
+    if (command === 'pauses-start') {
+      this.#pauses?.stop();
+      this.#pauses = new PauseWatch();
+      return 'started';
+    }
+    if (command === 'pauses-stop') {
+      const pauses = this.#pauses?.stop();
+      this.#pauses = undefined;
+      return JSON.stringify(pauses);
     }
     const engine = this.#engine;
     if (engine === undefined) throw new Error('there is no engine here');

@@ -2,7 +2,8 @@
 // simulation of 64 GiB of incompressible blocks; what no cleaner can go below stands beside it.
 
 import { fileURLToPath } from 'node:url';
-import { precondition } from '../../src/base/index.js';
+import { MiB, precondition } from '../../src/base/index.js';
+import type { SimulationResult } from '../cleaning/tally.js';
 import { lastLine } from '../processes.js';
 import { short } from '../statistics.js';
 import { renderTable } from '../table.js';
@@ -30,11 +31,21 @@ const cases: readonly Case[] = [
   { id: 'amplification.uniform-50', load: 'uniform', full: 0.5, rounds: 6, roundsQuick: 2 },
 ];
 
-interface Simulated {
-  readonly amplification: number;
-  readonly moved: number;
-  readonly checkpoints: number;
+interface Simulated extends SimulationResult {
   readonly bound: number;
+}
+
+/** What the written bytes are, and what keeps them above the bound. */
+export function whyWritten({ full }: Pick<Case, 'full'>, result: Simulated): string[] {
+  const { amplification, bound, written, moved, movedBefore, checkpoints, checkpointParts, segments, headers } = result;
+  const [first, second, later] = movedBefore.map(short);
+  const { whole, deltas, lists } = checkpointParts;
+  const percent = (share: number) => `${(share * 100).toFixed(1)} %`;
+  return [
+    `of ${short(amplification)} bytes: clients' records ${short(written)}; moved ${short(moved)} (for the first time since they were written ${first}, the second ${second}, later ${later}); checkpoints ${short(checkpoints)} (pages whole ${short(whole)}, deltas ${short(deltas)}, lists ${short(lists)}); headers and indexes of segments ${short(segments)}`,
+    `in records that is ${short(headers)} of headers, tags, index items and frames: a record of 4 KiB fills 65 units of 64 bytes, so nothing is padding; the bound of ${short(bound)} is for data alone, ${short((bound * (written + moved)) / (written + moved - headers))} with these`,
+    `victims are ${percent(result.victimsLive)} alive; ${percent(result.unused)} of the pool is kept free (reserve and marks): the cleaner works as if it were ${percent(full / (1 - result.unused))} full; a checkpoint each ${short(result.checkpointEvery / MiB)} MiB of log`,
+  ];
 }
 
 async function simulate(stage: StageRun, one: Case): Promise<Simulated> {
@@ -62,10 +73,11 @@ export const amplificationStage: Stage = {
     };
     await Promise.all(Array.from({ length: PARALLEL }, worker));
     const rows = cases.map((one) => {
-      const { amplification, moved, checkpoints, bound } = results.get(one)!;
+      const result = results.get(one)!;
+      const { amplification, moved, checkpoints, bound } = result;
       const beside = `bound ${short(bound)}; moved ${short(moved)}, checkpoints ${short(checkpoints)}`;
       // A small volume that is not settled yet says nothing about the target.
-      stage.note(one.id, stage.options.quick ? [] : [amplification], beside);
+      stage.note(one.id, stage.options.quick ? [] : [amplification], beside, whyWritten(one, result));
       return [`${one.load}, ${one.full * 100} % full`, ...[amplification, bound, moved, checkpoints].map(short)];
     });
     const { gib, scale } = stage.options.quick ? QUICK : FULL;

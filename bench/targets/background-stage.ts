@@ -51,6 +51,24 @@ function halved({ server, directory, job }: Side, peak: number): Side {
 interface Cost {
   readonly full: readonly Pair<Usage>[];
   readonly half: readonly Pair<Usage>[];
+  /** By stage, with it and without. */
+  readonly columns: readonly Column[];
+}
+
+interface Column {
+  readonly cpuUs: number;
+  readonly parts: ReadonlyMap<string, number>;
+}
+
+const DEAREST = 5;
+
+/** "11.0 us of CPU a write, 5.60 without; more of it: cleaner, scrubber 2.10, append 0.90" */
+function dearestLine(columns: readonly Column[]): string {
+  const [withIt, without] = columns as [Column, Column];
+  const more = [...withIt.parts].map(([stage, us]) => [stage, us - (without.parts.get(stage) ?? 0)] as const);
+  const dearest = more.filter(([, us]) => us > 0).sort(([, a], [, b]) => b - a);
+  const parts = dearest.slice(0, DEAREST).map(([stage, us]) => `${stage} ${short(us)}`);
+  return `${short(withIt.cpuUs)} us of CPU a write, ${short(without.cpuUs)} without; more of it in: ${parts.join(', ')}`;
 }
 
 async function measure(stage: StageRun, what: string, without: Side, withIt: Side): Promise<Cost> {
@@ -62,7 +80,7 @@ async function measure(stage: StageRun, what: string, without: Side, withIt: Sid
   stage.progress(`writes at half speed with and without ${what}`);
   const half = await alternate(parts, halved(without, peak), halved(withIt, peak));
   stage.progress(`a profile of writes with and without ${what}`);
-  const columns: { cpuUs: number; parts: Map<string, number> }[] = [];
+  const columns: Column[] = [];
   for (const [side, key] of [
     [withIt, 'with'],
     [without, 'without'],
@@ -75,7 +93,7 @@ async function measure(stage: StageRun, what: string, without: Side, withIt: Sid
     columns.push({ cpuUs: us, parts: budgetOf(times, us) });
   }
   stage.print(`${stageTable([`CPU us of a write by stage, ${what}`, 'with', 'without'], columns)}\n`);
-  return { full, half };
+  return { full, half, columns };
 }
 
 const lost = (pairs: readonly Pair<Usage>[]) => losses(pairsOf(pairs, rate));
@@ -86,7 +104,7 @@ function report(
   stage: StageRun,
   id: string,
   what: string,
-  { full, half }: Cost,
+  { full, half, columns }: Cost,
   happened: boolean,
   beside: string,
 ): void {
@@ -105,7 +123,8 @@ function report(
   const head = [`4 KiB writes with : without ${what}`, 'rate', 'lost', 'CPU', 'more'];
   stage.print(`${renderTable(head, [row('at full speed', full), row('at half speed', half)])}\n${what}: ${beside}\n`);
   const halfway = `at half speed ${(median(more(half)) * 100).toFixed(0)} % more CPU`;
-  stage.note(id, happened ? lost(full) : [], `${rates(full)}, ${cpu(full)}; ${halfway}; ${beside}`);
+  const why = [dearestLine(columns), beside];
+  stage.note(id, happened ? lost(full) : [], `${rates(full)}, ${cpu(full)}; ${halfway}; ${beside}`, why);
 }
 
 async function scrubbing(stage: StageRun): Promise<void> {

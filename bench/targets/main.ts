@@ -61,7 +61,7 @@ export async function runTargets(run: BenchRun): Promise<void> {
   const judged = targets.map((target) => judge(target, found.get(target.id)));
   const floor = peers?.floor ?? new Map<string, number[]>();
   run.print(`\n${verdictTable(judged)}\n\n${summary(judged)}\n${publication.conditions(floor)}\n`);
-  if (peers !== undefined) for (const line of whyLines(judged, peers, budgets)) run.print(`${line}\n`);
+  for (const line of whyLines(judged, peers, budgets)) run.print(`${line}\n`);
   compare(run, judged, moved(floor).length === 0);
   await publication.conclude(floor, leftOut, resultOf(run, judged, found, peers));
 }
@@ -78,7 +78,7 @@ async function runStage(run: BenchRun, stage: Stage, found: Map<string, Measured
       directory,
       found,
       progress: (text) => run.progress(`${stage.name}: ${text}`),
-      note: (id, values, beside = '') => void found.set(id, { id, values, beside }),
+      note: (id, values, beside = '', why = []) => void found.set(id, { id, values, beside, why }),
     });
     return '';
   } catch (error) {
@@ -107,9 +107,12 @@ function resultOf(
   const { rounds, seconds, sizeBytes } = run.options;
   return {
     settings: { rounds, seconds, sizeBytes, compressiblePercent: 50 },
-    targets: judged.map(({ target: { id, line, rule, value }, verdict }) => {
+    targets: judged.map(({ target: { id, line, rule, value }, verdict, spread, beside, why }) => {
       const values = (found.get(id)?.values ?? []).map(rounded);
-      return { id, line, rule, target: value, verdict, values };
+      const { median, least, most } = spread ?? {};
+      const middle =
+        median === undefined ? {} : { median: rounded(median), least: rounded(least!), most: rounded(most!) };
+      return { id, line, rule, target: value, verdict, ...middle, values, beside, ...(why.length > 0 ? { why } : {}) };
     }),
     rates: peers?.samples.summary() ?? [],
   };

@@ -8,8 +8,8 @@ export interface StageRun extends BenchRun {
   readonly directory: string;
   /** What earlier stages of this run found. */
   readonly found: ReadonlyMap<string, Measured>;
-  /** Notes a figure for the verdicts. */
-  note(id: string, values: readonly number[], beside?: string): void;
+  /** Notes a figure for the verdicts. `why`: where it goes, in lines, for when it is missed. */
+  note(id: string, values: readonly number[], beside?: string, why?: readonly string[]): void;
 }
 
 export interface Stage {

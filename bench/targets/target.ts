@@ -29,6 +29,8 @@ export interface Measured {
   readonly values: readonly number[];
   /** What stands behind it: rates, sizes, the floor. */
   readonly beside: string;
+  /** What it consists of, as measured in the same stage: printed when the target is missed. */
+  readonly why?: readonly string[];
 }
 
 export type Verdict = 'held' | 'missed' | 'not measured';
@@ -38,6 +40,7 @@ export interface Judged {
   readonly verdict: Verdict;
   readonly spread: Spread | undefined;
   readonly beside: string;
+  readonly why: readonly string[];
 }
 
 /** Whether `value` is as good as `wanted`. A value that is no number never is. */
@@ -48,12 +51,13 @@ export function satisfies(rule: Rule, value: number, wanted: number): boolean {
 /** On the median. A figure that is infinite or no number in any round misses. */
 export function judge(target: Target, measured: Measured | undefined): Judged {
   if (measured === undefined || measured.values.length === 0) {
-    return { target, verdict: 'not measured', spread: undefined, beside: measured?.beside ?? '' };
+    const { beside = '', why = [] } = measured ?? {};
+    return { target, verdict: 'not measured', spread: undefined, beside, why };
   }
   const spread = spreadOf(measured.values);
   const sound = measured.values.every(Number.isFinite);
   const held = sound && satisfies(target.rule, median(measured.values), target.value);
-  return { target, verdict: held ? 'held' : 'missed', spread, beside: measured.beside };
+  return { target, verdict: held ? 'held' : 'missed', spread, beside: measured.beside, why: measured.why ?? [] };
 }
 
 /** How much worse `now` is than `before`, as a fraction; negative when it is better. */

@@ -1,5 +1,5 @@
-// Why a ratio to a peer was missed: who used how much CPU time for each operation, how busy that kept the machine, and the stages of
-// ours that took most of it. A machine that is not busy was waited for: wake-ups, the network, the disk. Other things are the kernel's
+// Why a figure was missed: what its stage found out about it; of a ratio to a peer, who used how much CPU time for each operation, how busy
+// that kept the machine, and the stages of ours that took most of it. A machine that is not busy was waited for: wake-ups, the network, the disk. Other things are the kernel's
 // threads and whatever else runs on it.
 
 import { availableParallelism } from 'node:os';
@@ -47,15 +47,22 @@ function stagesLine(workload: string, own: Own, budgets: readonly Budget[]): str
   return [`stages of ${ours[own].title} in one process: ${stages}; ${short(budget.cpuUs)} us in all`];
 }
 
-/** For each missed ratio; the profile once for all of one workload and side of ours. */
-export function whyLines(judged: readonly Judged[], result: PeersResult, budgets: readonly Budget[]): string[] {
+/** For each missed figure what its stage says of it; for a ratio the profile, once for all of one workload and side of ours. */
+export function whyLines(
+  judged: readonly Judged[],
+  result: PeersResult | undefined,
+  budgets: readonly Budget[],
+): string[] {
   const lines: string[] = [];
   const shown = new Set<string>();
   for (const one of judged) {
     const { compares, line, text } = one.target;
-    if (one.verdict !== 'missed' || compares === undefined) continue;
-    const { workload, ours: own, base } = compares;
+    const compared = compares !== undefined && result !== undefined;
+    if (one.verdict !== 'missed' || (!compared && one.why.length === 0)) continue;
     lines.push(`line ${line}, ${text}: ${writeMeasured(one)}, target ${writeTarget(one.target)}`);
+    lines.push(...one.why.map((text) => `  ${text}`));
+    if (!compared) continue;
+    const { workload, ours: own, base } = compares;
     const key = `${workload} ${own}`;
     const profile = shown.has(key)
       ? ['as above']
@@ -65,5 +72,5 @@ export function whyLines(judged: readonly Judged[], result: PeersResult, budgets
     shown.add(key);
     lines.push(...profile.map((text) => `  ${text}`));
   }
-  return lines.length === 0 ? [] : ['Why, of what was missed beside peers:', ...lines.map((text) => `  ${text}`)];
+  return lines.length === 0 ? [] : ['Why, of what was missed:', ...lines.map((text) => `  ${text}`)];
 }

@@ -26,7 +26,9 @@ export interface FioResult {
   readonly mbPerSecond: number;
   /** Of completion, in microseconds. */
   readonly p50Us: number;
+  readonly p90Us: number;
   readonly p99Us: number;
+  readonly p999Us: number;
   readonly meanUs: number;
   readonly flushes: number;
   readonly flushP50Us: number;
@@ -83,7 +85,9 @@ export function parseFio(text: string): FioResult {
     iops: numberOf(main.iops),
     mbPerSecond: numberOf(main.bw_bytes) / 1e6,
     p50Us: numberOf(percentiles['50.000000']) / 1000,
+    p90Us: numberOf(percentiles['90.000000']) / 1000,
     p99Us: numberOf(percentiles['99.000000']) / 1000,
+    p999Us: numberOf(percentiles['99.900000']) / 1000,
     meanUs: numberOf(latency.mean) / 1000,
     flushes: numberOf(sync.total_ios),
     flushP50Us: numberOf(fieldsOf(syncLatency.percentile)['50.000000']) / 1000,

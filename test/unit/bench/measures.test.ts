@@ -88,7 +88,10 @@ describe('fio', () => {
       iops: 2000,
       bw_bytes: 8_192_000,
       runtime: 2000,
-      clat_ns: { mean: 1500, percentile: { '50.000000': 1000, '99.000000': 9000 } },
+      clat_ns: {
+        mean: 1500,
+        percentile: { '50.000000': 1000, '90.000000': 4000, '99.000000': 9000, '99.900000': 20_000 },
+      },
     },
     sync: { total_ios: 4000, lat_ns: { percentile: { '50.000000': 250_000 } } },
   };
@@ -100,7 +103,9 @@ describe('fio', () => {
       iops: 2000,
       mbPerSecond: 8.192,
       p50Us: 1,
+      p90Us: 4,
       p99Us: 9,
+      p999Us: 20,
       meanUs: 1.5,
       flushes: 4000,
       flushP50Us: 250,

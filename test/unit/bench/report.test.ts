@@ -29,7 +29,7 @@ const peer = system('peer', 'Peer', 1);
 const own = system('own', 'Own', 3);
 
 function sample(round: number, iops: number, cpuUs: number): Sample {
-  const latency = { p50Us: 1, p99Us: 2, meanUs: 100, flushes: 0, flushP50Us: 0, clientCpuUs: 1 };
+  const latency = { p50Us: 1, p90Us: 1, p99Us: 2, p999Us: 2, meanUs: 100, flushes: 0, flushP50Us: 0, clientCpuUs: 1 };
   return { ...latency, round, iops, cpuUs, operations: iops, mbPerSecond: iops / 10 };
 }
 

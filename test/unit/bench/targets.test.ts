@@ -87,7 +87,18 @@ describe('the catalogue', () => {
 
 describe('a ratio to a peer', () => {
   const sample = (round: number, iops: number, cpuUs: number): Sample => ({
-    ...{ round, iops, cpuUs, operations: iops, mbPerSecond: iops / 10, p50Us: 1, p99Us: 2, meanUs: 1 },
+    ...{
+      round,
+      iops,
+      cpuUs,
+      operations: iops,
+      mbPerSecond: iops / 10,
+      p50Us: 1,
+      p90Us: 1,
+      p99Us: 2,
+      p999Us: 2,
+      meanUs: 1,
+    },
     ...{ flushes: 0, flushP50Us: 0, clientCpuUs: 1 },
   });
   const samples = new Samples();
@@ -126,7 +137,18 @@ describe('a ratio to a peer', () => {
 describe('why a ratio was missed', () => {
   const samples = new Samples();
   const sample = (iops: number, own: number, client: number, roles?: Record<string, number>): Sample => ({
-    ...{ round: 0, iops, cpuUs: own, clientCpuUs: client, operations: iops, mbPerSecond: 1, p50Us: 1, p99Us: 2 },
+    ...{
+      round: 0,
+      iops,
+      cpuUs: own,
+      clientCpuUs: client,
+      operations: iops,
+      mbPerSecond: 1,
+      p50Us: 1,
+      p90Us: 1,
+      p99Us: 2,
+      p999Us: 2,
+    },
     ...{ meanUs: 1, flushes: 0, flushP50Us: 0, busyShare: 1, ...(roles === undefined ? {} : { roles }) },
   });
   samples.add({ name: 'w4k-q32' }, { name: 'holdfast-x1' }, sample(50_000, 20, 10, { engine: 15, others: 2 }));
@@ -232,7 +254,7 @@ describe('publishing', () => {
       );
       const conditions = publication.conditions(new Map([...still, ['sync', [100, 60, 100]]]));
       expect(conditions).toMatch(
-        /^load average [\d.]+ at the start; .* other guests; unsteady machine: floor moved by 40 % /,
+        /^commit [0-9a-f]{12}( with changes)?; load average [\d.]+ at the start; .* other guests; unsteady machine: floor moved by 40 % /,
       );
     });
   });
