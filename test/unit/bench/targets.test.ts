@@ -171,6 +171,22 @@ describe('why a ratio was missed', () => {
       judge(target, { id: target.id, values: [values[target.id] ?? Number.NaN].filter(Number.isFinite), beside: '' }),
     );
 
+  it('is said by what the stage found out, also without peers, and not of what was held', () => {
+    const found = (id: string, value: number) => {
+      const target = targets.find((one) => one.id === id)!;
+      return judge(target, { id, values: [value], beside: '', why: [`where ${id} goes`] });
+    };
+    const all = [found('amplification.uniform-80', 3.1), found('snapshot.create', 5), found('latency.read.h1', 7)];
+    expect(whyLines(all, undefined, []).map((line) => line.trim())).toEqual([
+      expect.stringMatching(/^Why/),
+      'line 8, write amplification, uniform, 80 % full: 3.10, target <= 3.00',
+      'where amplification.uniform-80 goes',
+      'line 7, p99 / p50 of 4K reads at 70 % of peak, H1: 7.00, target <= 5.00',
+      'where latency.read.h1 goes',
+    ]);
+    expect(whyLines([found('snapshot.create', 5)], undefined, [])).toEqual([]);
+  });
+
   it('is said by CPU time of each process, cores busy and the stages that took most, once for each side of ours', () => {
     const lines = whyLines(judged({ 'w4k-q32.h1.nbdkit': 0.5, 'cpu.w4k-q32.h1.nbdkit': 2.5, 'tax.lz4': 9 }), result, [
       budget,
