@@ -14,6 +14,7 @@ import {
   notFound,
   type Random,
   type ReignId,
+  SerialQueues,
   type TimerHandle,
   type VolumeId,
 } from '../base/index.js';
@@ -33,7 +34,6 @@ import {
   lostToMaintenance,
   type Purpose,
 } from './reigns.js';
-import { SerialQueues } from './serial-queues.js';
 import { openVolumeKey } from './volume-key.js';
 import type { Addressed, OpenEngineStatus, WorkerMethods } from './worker-api.js';
 

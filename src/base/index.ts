@@ -45,6 +45,7 @@ export {
 } from './ids.js';
 export { createLogger, type Logger, silentLogger } from './logger.js';
 export { realClock, realRandom } from './real-world.js';
+export { SerialQueues } from './serial-queues.js';
 export { ALIGN, alignUp, BLOCK_SIZE, formatBytes, GiB, KiB, MiB, parseQuantity, RUN_MAX, TiB } from './units.js';
 export { commonVersion, unknownVersion, type VersionRange } from './versions.js';
 export type { Clock, Random, TimerHandle } from './world.js';

@@ -16,6 +16,7 @@ import {
   precondition,
   type ReignId,
   type ReplicaId,
+  SerialQueues,
   type VolumeId,
   zeroUuid,
 } from '../base/index.js';
@@ -92,8 +93,8 @@ export class ReplicaHost {
   readonly #open = new Map<VolumeId, Promise<Replica>>();
   /** The same once opened, for reports. */
   readonly #opened = new Map<VolumeId, Replica>();
-  /** Ends when all that was ordered to be made and deleted of the volume is done, well or not. */
-  readonly #ordered = new Map<VolumeId, Promise<void>>();
+  /** What is made and deleted, in the order of asking: nothing that a caller gave up waiting for is made after its deletion. */
+  readonly #ordered = new SerialQueues();
   readonly #gauges = new Map<Pool, SpaceGauge>();
   #closed = false;
 
@@ -107,7 +108,7 @@ export class ReplicaHost {
    * is in any pool here, NOT_FOUND for an unknown pool, RESOURCE_EXHAUSTED when the worker has its fill.
    */
   create(order: CreateReplica): Promise<void> {
-    return this.#inTurn(order.volumeId, () => this.#create(order));
+    return this.#ordered.run(order.volumeId, () => this.#create(order));
   }
 
   async #create(order: CreateReplica): Promise<void> {
@@ -194,23 +195,7 @@ export class ReplicaHost {
    * when it knows of more than the store from which the order comes. UNAVAILABLE, FAILED_PRECONDITION/PoolMissing when its pool can't be read.
    */
   retire(order: RetireReplica): Promise<void> {
-    return this.#inTurn(order.volumeId, () => this.#retire(order));
-  }
-
-  /**
-   * One order after the other: a deletion that is repeated has ended when the first one has, and what a caller gave up waiting for is not
-   * made after its deletion. Those who wait are the controller's repetitions, each of which waits for its answer.
-   */
-  async #inTurn(volumeId: VolumeId, work: () => Promise<void>): Promise<void> {
-    const before = this.#ordered.get(volumeId) ?? Promise.resolve();
-    const mine = before.then(work);
-    const done = mine.catch(() => {});
-    this.#ordered.set(volumeId, done);
-    try {
-      await mine;
-    } finally {
-      if (this.#ordered.get(volumeId) === done) this.#ordered.delete(volumeId);
-    }
+    return this.#ordered.run(order.volumeId, () => this.#retire(order));
   }
 
   async #retire(order: RetireReplica): Promise<void> {

@@ -1,6 +1,6 @@
 // One thing after another for each volume. A caller waits for those before it; the wait is bounded by their number.
 
-import { HoldfastError } from '../base/index.js';
+import { HoldfastError } from './errors.js';
 
 /** Callers that wait for one volume; each is a repeat of some client, so a few would do. */
 const waitingMax = 128;
