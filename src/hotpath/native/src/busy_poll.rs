@@ -8,9 +8,11 @@
 //! bound. So a thread with nothing to do sleeps at once. Between two looks the CPU is given to any other thread that wants it.
 
 use std::alloc::{alloc_zeroed, dealloc, Layout};
+use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::mem::zeroed;
 use std::ptr::{addr_of_mut, null_mut};
+use std::time::Duration;
 
 use napi::{sys, Env, Error, Result};
 
@@ -45,6 +47,16 @@ const LEAST_NS: u64 = 10_000;
 
 /// What comes after so much work comes in bulk: then being woken costs little in proportion, and other threads can do with the CPU.
 const LONG_NS: u64 = 50_000;
+
+thread_local! {
+    /// Nanoseconds that this thread has waited for a disk, in calls, since its loop asked for events last.
+    static WAITED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The thread has waited for a disk, in a call: that was no work.
+pub fn waited(time: Duration) {
+    WAITED.set(WAITED.get() + time.as_nanos() as u64);
+}
 
 struct BusyPoll {
     uv: *mut sys::uv_loop_s,
@@ -117,6 +129,7 @@ extern "C" fn prepared(handle: *mut UvHandle) {
     unsafe {
         let this = of(handle);
         this.asked = now();
+        WAITED.set(0);
         if this.looking && this.since == 0 {
             this.since = this.asked;
         }
@@ -136,7 +149,7 @@ extern "C" fn checked(handle: *mut UvHandle) {
             this.adapt(slept);
             this.slept = total;
             this.since = 0;
-            let worked = now().saturating_sub(this.asked + slept);
+            let worked = now().saturating_sub(this.asked + slept + WAITED.get());
             this.look(this.window > 0 && worked < LONG_NS);
         }
     }

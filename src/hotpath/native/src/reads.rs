@@ -23,6 +23,7 @@ use napi::bindgen_prelude::{FnArgs, Function, JsValue, Unknown};
 use napi::{sys, Env, Error, Result, Status};
 
 use crate::buffers::{read_u32, read_whole, Memory};
+use crate::busy_poll;
 use crate::uv::{
     self, poll_layout, uv_close, uv_handle_get_data, uv_handle_set_data, uv_poll_init, uv_poll_start, uv_ref, uv_unref, UvHandle,
     READABLE,
@@ -402,7 +403,9 @@ impl Hub {
         }
         let began = Instant::now();
         let result = read.wait();
-        if began.elapsed() < QUICK {
+        let taken = began.elapsed();
+        busy_poll::waited(taken);
+        if taken < QUICK {
             self.next_impatient = 1;
         } else {
             self.impatient = self.next_impatient;
