@@ -248,7 +248,7 @@ export class ReplicaSet {
     const target = Math.min(this.#syncTarget, sentThrough);
     if (link.syncing !== 0 || link.syncedThrough >= target) return;
     link.syncing = target;
-    port.sync(target, (error) => {
+    const ended = (error: Error | null) => {
       if (link.port !== port) return;
       link.syncing = 0;
       if (error !== null) return this.lose(link, port, error);
@@ -257,7 +257,14 @@ export class ReplicaSet {
       link.onProgress?.();
       this.recount();
       if (Math.min(this.#syncTarget, link.appendedThrough) > link.syncedThrough) this.#syncMore();
-    });
+    };
+    // Beside others the thread has their acknowledgements to hear meanwhile, and their requests' answers to give.
+    port.sync(target, ended, this.#isOnly(link));
+  }
+
+  #isOnly(link: Link): boolean {
+    for (const other of this.links) if (other !== link && other.port !== undefined) return false;
+    return true;
   }
 
   /** To be called after each change of the three sets. */

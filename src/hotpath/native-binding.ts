@@ -101,6 +101,8 @@ export interface NativeDisk {
   startWriteBack(fd: number, from: number, length: number): boolean;
   /** Takes the pages of the file that are on the disk out of the page cache, in the same way. */
   dropCached(fd: number): boolean;
+  /** fdatasync() on this thread: the microseconds that it took, or a negative errno. */
+  syncInPlace(fd: number): number;
 }
 
 /** native/src/reads.rs. Twin: segment/node-reads.ts reads one after the other. */

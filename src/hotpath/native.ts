@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import type { NativeBinding } from './native-binding.js';
 
 /** To be raised with every change of native-binding.ts, here and in native/src/lib.rs. */
-const NATIVE_VERSION = 9;
+const NATIVE_VERSION = 11;
 
 /** Beside the compiled loader (the build copies it there), else where cargo leaves it, seen from src/ and from a dist folder. */
 const places = [

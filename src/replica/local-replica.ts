@@ -111,9 +111,9 @@ export class LocalReplica implements BatchReplicaPort {
     else this.#replica.append(this.#handle, items);
   }
 
-  sync(throughSeq: number, done: Done): void {
+  sync(throughSeq: number, done: Done, lone = false): void {
     if (this.#lost !== null) done(this.#lost);
-    else this.#replica.sync(this.#handle, throughSeq, done);
+    else this.#replica.sync(this.#handle, throughSeq, done, lone);
   }
 
   read(ranges: readonly ReadRange[], done: Done): void {

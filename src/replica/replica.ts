@@ -317,11 +317,11 @@ export class Replica {
     });
   };
 
-  sync(port: PortHandle, throughSeq: number, done: Done): void {
+  sync(port: PortHandle, throughSeq: number, done: Done, lone: boolean): void {
     const start = () => {
       const refusal = this.refusal(port);
       if (refusal !== null) done(refusal);
-      else this.#log.sync.wait(throughSeq, (error) => done(error ?? this.refusal(port)));
+      else this.#log.sync.wait(throughSeq, (error) => done(error ?? this.refusal(port)), lone);
     };
     if (!this.#queue.blocked) start();
     else if (!this.#queue.pass(start)) done(tooMany(this.volumeId));

@@ -22,8 +22,11 @@ export interface DiskFile {
   truncate(length: number): void;
   /** The same off this thread, at some time before `done`: for files that nothing is written to any more. */
   truncateLater(length: number, done: (error: Error | null) => void): void;
-  /** Everything written before the call is on stable storage when `done(null)` comes. After an error nothing more may be expected of the file. */
-  datasync(done: (error: Error | null) => void): void;
+  /**
+   * Everything written before the call is on stable storage when `done(null)` comes. After an error nothing more may be expected of the
+   * file. `lone`: nobody has anything to do for the file's log until then; the disk may be waited for in place (lone-syncs.ts).
+   */
+  datasync(done: (error: Error | null) => void, lone?: boolean): void;
   /** Bytes. */
   size(): number;
   /** Must not be called while a datasync or truncateLater is under way. */

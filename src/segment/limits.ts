@@ -20,3 +20,15 @@ export const PARALLEL_SYNCS = 64;
 export const ZERO_FLUSH_BYTES = 64 * KiB;
 /** Zeroes written at once: what a log that has just begun to flush gets, and the most. Measured: larger steps gain nothing. */
 export const ZERO_STEP = { first: 64 * KiB, most: 256 * KiB };
+/**
+ * A data sync is waited for in place after so many writes and syncs of its file in a row, without a read and with no other file between:
+ * then nobody else is kept waiting.
+ */
+export const IN_PLACE_AFTER = 32;
+/** The most writes that such a sync covers: more come from several clients, whose next requests can be seen to meanwhile. 32 of them lost a sixth. */
+export const IN_PLACE_WRITES = 2;
+/** And bytes. */
+export const IN_PLACE_BYTES = 64 * KiB;
+/** In microseconds: a sync in place that took longer leaves the next ones to the pool, twice as many each time up to IN_POOL_MAX. */
+export const IN_PLACE_US = 500;
+export const IN_POOL_MAX = 1024;

@@ -44,6 +44,8 @@ export class LogSync {
   #target = 0;
   #serving: Done[] = [];
   #waiters: Done[] = [];
+  /** The newest waiter has nothing to do for this log until it was answered. */
+  #lone = false;
   #idle: (() => void)[] = [];
   #failure: HoldfastError | null = null;
   /** Called once when a sync failed. */
@@ -98,8 +100,11 @@ export class LogSync {
     this.#dirty = this.#dirty.filter((other) => other !== segment);
   }
 
-  /** `done(null)` when every frame written so far up to `seq` is on stable storage; before it returns when it is already. */
-  wait(seq: number, done: Done): void {
+  /**
+   * `done(null)` when every frame written so far up to `seq` is on stable storage; before it returns when it is already. `lone`: who
+   * waits has nothing to do for this log meanwhile.
+   */
+  wait(seq: number, done: Done, lone = false): void {
     const wanted = Math.min(seq, this.#appended);
     if (this.#failure !== null || wanted <= this.#through) {
       done(this.#failure);
@@ -110,6 +115,7 @@ export class LogSync {
       return;
     }
     this.#waiters.push(done);
+    this.#lone = lone;
     if (!this.#running) this.#start();
   }
 
@@ -164,7 +170,8 @@ export class LogSync {
     if (segment.removed) return;
     this.#open++;
     try {
-      this.#files.open(segment).datasync(this.#ended);
+      const lone = this.#lone && this.#serving.length === 1 && this.#syncing.length === 1;
+      this.#files.open(segment).datasync(this.#ended, lone);
     } catch (error) {
       // Not before those that come next were begun.
       queueMicrotask(() => this.#ended(error));

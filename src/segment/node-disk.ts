@@ -25,11 +25,13 @@ import {
   writeSync,
   writevSync,
 } from 'node:fs';
+import { getSystemErrorName } from 'node:util';
 import { errnoOf, messageOf } from '../base/index.js';
 import { nativeBinding } from '../hotpath/index.js';
 import type { Disk, DiskFile, DiskLock, DiskSpace, FileStat, OpenMode } from './disk.js';
 import { diskError } from './disk-error.js';
 import type { FileReads, RowsEnded } from './file-reads.js';
+import { LoneSyncs, type SyncableFile } from './lone-syncs.js';
 import { mountInstance } from './mount-instance.js';
 import { NodeReads, type ReadableFile, readOneByOne } from './node-reads.js';
 import { lockPoolFile } from './pool-lock.js';
@@ -44,6 +46,8 @@ const openFlags: Readonly<Record<OpenMode, number>> = {
 };
 
 const native = nativeBinding();
+/** This thread's; null where every sync goes to the pool. */
+const loneSyncs = native === null ? null : new LoneSyncs((action) => void setImmediate(action));
 let nodeReads: NodeReads | null | undefined;
 
 /** This thread's reader of many ranges; null where there is none to be had, which is found out once. */
@@ -58,7 +62,7 @@ function ownReads(): NodeReads | null {
   return nodeReads;
 }
 
-class NodeFile implements ReadableFile {
+class NodeFile implements ReadableFile, SyncableFile {
   readonly path: string;
   readonly #fd: number;
   #closed = false;
@@ -84,6 +88,11 @@ class NodeFile implements ReadableFile {
     try {
       if (buffers.length === 1) this.#writeOne(buffers[0]!, 0, position);
       else this.#writeMany(buffers, position);
+      if (loneSyncs !== null) {
+        let bytes = 0;
+        for (let i = 0; i < buffers.length; i++) bytes += buffers[i]!.length;
+        loneSyncs.wrote(this, bytes);
+      }
     } catch (error) {
       throw diskError(error, 'write', this.path);
     }
@@ -145,8 +154,19 @@ class NodeFile implements ReadableFile {
     ftruncate(this.#fd, length, (error) => done(error ? diskError(error, 'truncate', this.path) : null));
   }
 
-  datasync(done: (error: Error | null) => void): void {
+  datasync(done: (error: Error | null) => void, lone = false): void {
+    if (loneSyncs === null) this.syncInPool(done);
+    else loneSyncs.sync(this, done, lone);
+  }
+  syncInPool(done: (error: Error | null) => void): void {
     fdatasync(this.#fd, (error) => done(error ? diskError(error, 'fdatasync', this.path) : null));
+  }
+  syncInPlace(): number {
+    return native!.syncInPlace(this.#fd);
+  }
+  syncError(negative: number): Error {
+    const cause = Object.assign(new Error('data sync failed'), { code: getSystemErrorName(negative) });
+    return diskError(cause, 'fdatasync', this.path);
   }
 
   size(): number {
@@ -169,6 +189,7 @@ export class NodeDisk implements Disk {
     return attempt('open', path, () => new NodeFile(path, openSync(path, openFlags[mode], 0o600)));
   }
   readAll(reads: FileReads, ended: RowsEnded): void {
+    loneSyncs?.read();
     const reader = ownReads();
     if (reader === null) readOneByOne(reads, ended);
     else reader.read(reads, ended);

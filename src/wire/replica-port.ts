@@ -109,8 +109,11 @@ export interface ReplicaPort {
   append(segment: SegmentName, offset: number, bytes: Uint8Array, lastSeq: number): void;
   /** What append() was given so far leaves now and not at the end of the turn. A port without it sends at once. */
   flush?(): void;
-  /** `done(null)` when every frame appended so far up to throughSeq, and every directory entry they need, is on stable storage. */
-  sync(throughSeq: number, done: (error: Error | null) => void): void;
+  /**
+   * `done(null)` when every frame appended so far up to throughSeq, and every directory entry they need, is on stable storage. `lone`:
+   * the caller has nothing to do for this volume until then, so that the disk may be waited for in place (decision 036).
+   */
+  sync(throughSeq: number, done: (error: Error | null) => void, lone?: boolean): void;
   /** One callback for all ranges, when nothing is written into their memory any more; on error none of them counts. */
   read(ranges: readonly ReadRange[], done: (error: Error | null) => void): void;
   /** The same told range by range, so that what is in memory does not wait for a disk. A port without it has no disk of its own. */

@@ -199,10 +199,14 @@ export class ServerSession {
           this.#acknowledge();
           connection.flush();
         }
-        return port.sync(head.a, (error) => {
-          this.#outstanding--;
-          done(error);
-        });
+        return port.sync(
+          head.a,
+          (error) => {
+            this.#outstanding--;
+            done(error);
+          },
+          true,
+        );
       case messageType.confirm:
         return port.confirm(done);
       case messageType.read:

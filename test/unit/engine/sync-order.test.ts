@@ -19,10 +19,12 @@ function started(acknowledgesAtOnce: boolean, local = true) {
   const link = newLink(member);
   const calls: string[] = [];
   const syncs: ((error: Error | null) => void)[] = [];
+  const lones: boolean[] = [];
   const synced: number[] = [];
   let onCommitted = (_: number) => {};
+  const other = newLink({ ...member, replicaId: 'other', inSync: false } as unknown as EngineMember);
   const set = new ReplicaSet(
-    [link],
+    [link, other],
     { inSync: [member.replicaId], setVersion: 1, committed: 10, synced: 10 },
     {
       leaseMs: 1_000,
@@ -45,8 +47,9 @@ function started(acknowledgesAtOnce: boolean, local = true) {
       calls.push(`append ${seq}`);
       if (acknowledgesAtOnce) events.appended(seq);
     },
-    sync: (seq: number, done: (error: Error | null) => void) => {
+    sync: (seq: number, done: (error: Error | null) => void, lone = false) => {
       calls.push(`sync ${seq}`);
+      lones.push(lone);
       syncs.push(done);
     },
   } as unknown as ReplicaPort;
@@ -58,7 +61,7 @@ function started(acknowledgesAtOnce: boolean, local = true) {
   const whenCommitted = (action: (seq: number) => void) => {
     onCommitted = action;
   };
-  return { set, events, calls, syncs, synced, frames, whenCommitted };
+  return { set, events, calls, syncs, lones, synced, frames, whenCommitted, other };
 }
 
 describe('syncs and frames', () => {
@@ -106,5 +109,18 @@ describe('syncs and frames', () => {
     expect(local.calls).toEqual(['append 11']);
     await Promise.resolve();
     expect(local.calls).toEqual(['append 11', 'sync 11']);
+  });
+
+  it('may keep the thread waiting when no other replica is connected, whose answers it has to hear', () => {
+    const { set, syncs, lones, frames, other } = started(true);
+    set.append(frames(11), false);
+    set.sync(11);
+    syncs.shift()!(null);
+    const away = { local: false, append: () => {}, sync: () => {}, close: () => {} } as unknown as ReplicaPort;
+    other.state = 'catching-up';
+    set.attach(other, away, 10, 10);
+    set.append(frames(12), false);
+    set.sync(12);
+    expect(lones).toEqual([true, false]);
   });
 });

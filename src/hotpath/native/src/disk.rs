@@ -4,12 +4,15 @@
 use napi::bindgen_prelude::Unknown;
 use napi::{Env, Error, Result, Status};
 use ring::digest;
+use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::mpsc::{sync_channel, SyncSender};
 use std::sync::OnceLock;
 use std::thread;
+use std::time::Instant;
 
+use crate::busy_poll;
 use crate::buffers::{read_u32, read_u64, write_u32, write_u64, Memory};
 use crate::frame::{DIGEST, HEADER};
 use crate::record::{crc32c, SAFE};
@@ -213,4 +216,23 @@ pub fn start_write_back(fd: i32, from: i64, length: i64) -> bool {
 #[napi_derive::napi]
 pub fn drop_cached(fd: i32) -> bool {
     send(fd, |file| Task::Drop { file })
+}
+
+/// fdatasync on this thread: how many microseconds it took, or a negative errno. Nothing else of the thread goes on meanwhile.
+#[napi_derive::napi]
+pub fn sync_in_place(fd: i32) -> f64 {
+    let began = Instant::now();
+    let failed = loop {
+        // SAFETY: any number is sound.
+        if unsafe { libc::fdatasync(fd) } == 0 {
+            break None;
+        }
+        let error = io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+        if error != libc::EINTR {
+            break Some(error);
+        }
+    };
+    let taken = began.elapsed();
+    busy_poll::waited(taken);
+    failed.map_or(taken.as_nanos() as f64 / 1000.0, |error| -f64::from(error))
 }

@@ -20,5 +20,5 @@ mod uv;
 /// To be raised with every change of `native-binding.ts`, there and here.
 #[napi_derive::napi]
 pub fn native_version() -> u32 {
-    9
+    11
 }
