@@ -9,7 +9,7 @@ import { PAGE_ENTRIES } from '../format/index.js';
 /** Bytes that a resident page takes: its words, its bits of change, the objects around them. */
 export const PAGE_BYTES = PAGE_ENTRIES * 8 + 320;
 
-/** Pages looked at for one that is taken in: with half of them dirty the hand finds a clean one after a few. */
+/** Pages looked at for one that is taken in: with most of them dirty the hand finds a clean one after some ten. */
 const EVICT_LOOKS = 1024;
 
 /** What the cache asks the map of a page. */
