@@ -12,8 +12,14 @@ import { FioLoad } from './fio-load.js';
 import { checkUnmounted, deviceUnder, onDevice, runBeside } from './system-needs.js';
 
 /** Programs start slowly there, and four at once. */
-const readyMs = 180_000;
+const readyMs = 120_000;
+/** Before the machine is ended, so that something can be said about it. */
+const limitMs = 200_000;
 const controlPort = 7480;
+
+function say(what: string): void {
+  process.stdout.write(`  ${Math.round(performance.now() / 1_000)} s: ${what}\n`);
+}
 
 /** As few processes as it takes: controller, two storage daemons, and one node plugin, where the volume is used. */
 class SmallCluster extends CsiCluster {
@@ -97,7 +103,9 @@ async function reachesDisks(what: string, pools: readonly LoopPool[], write: () 
 async function useVolume(cluster: SmallCluster, volume: TestVolume): Promise<number> {
   const node = cluster.nodes[0]!;
   const daemon = cluster.services.find(({ spec }) => spec.role === 'storage' && spec.node === node.id)!;
+  say('the volume is there');
   const target = await cluster.use(node, volume);
+  say('staged');
   const device = deviceUnder(target);
   if (!/^\/dev\/nbd\d+$/.test(device)) throw new Error(`the volume is ${device}`);
   const file = join(target, 'synced');
@@ -108,17 +116,22 @@ async function useVolume(cluster: SmallCluster, volume: TestVolume): Promise<num
   });
   // Of blocks that the file has: ext4 makes it a write with FUA and nothing else.
   await reachesDisks('FUA', cluster.pools, () => dd(`count=${syncs}`, 'oflag=direct,dsync', 'conv=notrunc'));
+  say('flushes and FUA counted');
   const load = new FioLoad(target, 3, 100);
   await realClock.sleep(1_500);
   daemon.signal('SIGKILL');
   const longestMs = await load.done();
+  say('daemon killed, load done');
   if (daemon.starts !== 2) throw new Error(`the storage daemon was started ${daemon.starts} times`);
   await cluster.healed(node, volume, 60_000);
+  say('in sync again');
   await onDevice(cluster, { volume, node }, (again) => {
     if (again !== device) throw new Error(`the volume was ${device} and is ${again}`);
     return checkUnmounted(again, 'ext4');
   });
+  say('checked');
   await cluster.release(node, volume);
+  say('released');
   return longestMs;
 }
 
@@ -126,12 +139,17 @@ export async function replicatedVolume(): Promise<string> {
   // Nothing has asked for a loop device yet.
   if (!existsSync('/dev/loop-control')) await runBeside('modprobe', 'loop');
   const cluster = new SmallCluster();
+  const over = new AbortController();
   try {
-    const longestMs = await useVolume(cluster, await cluster.start());
+    const late = realClock.sleep(limitMs, over.signal).then(() => {
+      throw new Error(`not over within ${limitMs / 1_000} s`);
+    });
+    const longestMs = await Promise.race([late, cluster.start().then((volume) => useVolume(cluster, volume))]);
     return `longest write ${longestMs} ms`;
   } catch (error) {
     throw new Error(`${(error as Error).message}\n${cluster.logs(8)}`);
   } finally {
+    over.abort();
     await cluster.stop();
   }
 }

@@ -7,13 +7,13 @@ export const kernelNbdRows = [
     'kill -9 of the storage daemon under fio',
     'a deposed volume fails at once and goes',
     'read-only, and detach by force',
-    'FLUSH and FUA reach the disks of all replicas, and a killed storage daemon is waited for',
-  ],
-  [
-    'kill -9 of the holder loses no device',
     'ext4 and xfs keep what was written',
     'grows under a mounted filesystem',
     "two volumes never get each other's device",
+  ],
+  [
+    'kill -9 of the holder loses no device',
+    'FLUSH and FUA reach the disks of all replicas, and a killed storage daemon is waited for',
   ],
 ] as const;
 
