@@ -39,6 +39,7 @@ import type {
   AppendItem,
   CloneOrder,
   DescribeUpdate,
+  FrameInfo,
   RangesEnded,
   ReadRange,
   ReplicaStatus,
@@ -60,15 +61,11 @@ import {
   tooMany,
 } from './identity.js';
 import { OperationQueue } from './operation-queue.js';
-import { segmentInfos } from './segment-info.js';
+import { frameInfos, segmentInfos } from './segment-info.js';
 import type { SpaceGauge } from './space-gauge.js';
 import { type StopEngine, stopFormerEngine } from './stop-engine.js';
 import { describeSuperblock, superblockForCut } from './superblock-change.js';
-
-/** Between unlinks of segments: the disk's journal and the cores are the foreground's. At 8 MiB a segment still 1 GB/s. */
-const UNLINK_PAUSE_MS = 5;
-/** The same while the pool has little room: somebody waits for what goes, or will. */
-const UNLINK_PAUSE_SHORT_MS = 1;
+import { betweenUnlinks } from './unlink-pace.js';
 
 export type Done = (error: Error | null) => void;
 
@@ -180,11 +177,11 @@ export class Replica {
   get superblock(): Superblock {
     return this.#store.current;
   }
-  /** A sentence when the replica can't be used as it should; else empty. */
   /** Its disk failed: no process uses it again. */
   get failed(): boolean {
     return this.#failure !== null;
   }
+  /** A sentence when the replica can't be used as it should; else empty. */
   get problem(): string {
     return this.#failure?.message ?? this.#log.damage ?? '';
   }
@@ -342,19 +339,9 @@ export class Replica {
     return segmentInfos(this.#log.segments, this.#parts.pool.disk);
   }
 
-  framesOf(port: PortHandle, name: SegmentName): { seq: number; offset: number; length: number; digest: string }[] {
+  framesOf(port: PortHandle, name: SegmentName): FrameInfo[] {
     this.#checkCurrent(port);
-    const frames: { seq: number; offset: number; length: number; digest: string }[] = [];
-    this.#log.frames(this.#find(name), (frame) => {
-      frames.push({
-        seq: frame.header.seq,
-        offset: frame.offset,
-        length: frame.length,
-        digest: frame.digest.toString('hex'),
-      });
-      return true;
-    });
-    return frames;
+    return frameInfos(this.#log, this.#find(name));
   }
 
   #find(name: SegmentName): LogSegment {
@@ -402,16 +389,10 @@ export class Replica {
         );
       }
       // What comes next in the queue need not wait for the files to go.
-      return { done: this.#log.delete(names, () => this.#betweenUnlinks()) };
+      return { done: this.#log.delete(names, () => betweenUnlinks(this.#parts)) };
     });
     await this.#onDisk(deleting.done);
     this.#parts.space.given();
-  }
-
-  #betweenUnlinks(): Promise<void> {
-    const { clock, space } = this.#parts;
-    space.given();
-    return clock.sleep(space.hasRoom() ? UNLINK_PAUSE_MS : UNLINK_PAUSE_SHORT_MS);
   }
 
   describe(port: PortHandle, update: DescribeUpdate): Promise<void> {

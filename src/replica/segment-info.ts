@@ -1,7 +1,7 @@
 // What a replica tells of its segments.
 
-import type { Disk, LogSegment } from '../segment/index.js';
-import type { SegmentInfo } from '../wire/index.js';
+import type { Disk, LogSegment, SegmentLog } from '../segment/index.js';
+import type { FrameInfo, SegmentInfo } from '../wire/index.js';
 
 /** Of an open log's segment, or of one that is only read. */
 type Told = Pick<LogSegment, 'name' | 'header' | 'path' | 'lastSeq' | 'lastDigest' | 'length' | 'sealed'>;
@@ -18,4 +18,14 @@ export function segmentInfos(segments: readonly Told[], disk: Disk): SegmentInfo
     sealed: segment.sealed,
     links: disk.stat(segment.path)?.links ?? 0,
   }));
+}
+
+/** In order; headers checked, bodies not. */
+export function frameInfos(log: SegmentLog, segment: LogSegment): FrameInfo[] {
+  const frames: FrameInfo[] = [];
+  log.frames(segment, ({ header, offset, length, digest }) => {
+    frames.push({ seq: header.seq, offset, length, digest: digest.toString('hex') });
+    return true;
+  });
+  return frames;
 }

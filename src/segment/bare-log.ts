@@ -6,11 +6,11 @@
 import { asHoldfastError, corrupt, HoldfastError, notFound } from '../base/index.js';
 import { type SegmentHeader, type SegmentName, segmentFileName } from '../format/index.js';
 import type { Disk, DiskFile } from './disk.js';
-import { FileReads, type RowsEnded } from './file-reads.js';
+import { FileReads, type LogRange, type RowsEnded } from './file-reads.js';
 import { type WalkedFrame, walkFrames } from './frame-walk.js';
 import { scanLog } from './log-scan.js';
 import { decideRecovery, type RecoveryEvidence } from './recovery.js';
-import type { LogEnd, LogRange } from './segment-log.js';
+import type { LogEnd } from './segment-log.js';
 import { segmentPath, walkStart } from './segment-scan.js';
 
 const FILES_MAX = 64;

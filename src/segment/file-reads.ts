@@ -1,6 +1,14 @@
 // Reads of files that begin together: columns, a row for each read, used again and again.
 
+import type { SegmentName } from '../format/index.js';
 import type { DiskFile } from './disk.js';
+
+/** Bytes of a log, and where they go: the whole of `into` is filled. */
+export interface LogRange {
+  readonly segment: SegmentName;
+  readonly offset: number;
+  readonly into: Uint8Array;
+}
 
 /**
  * Told of rows that ended, all with the same error or none: as soon as they did, each once. `rows` null: all of them, and it is the

@@ -9,6 +9,7 @@ export {
   synced,
 } from './disk.js';
 export { diskError } from './disk-error.js';
+export type { LogRange } from './file-reads.js';
 export { FileReads, type RowsEnded } from './file-reads.js';
 export { HandleCache } from './handle-cache.js';
 export { isChecksumFault, LogTail } from './log-tail.js';
@@ -19,6 +20,6 @@ export { isPoolLocked } from './pool-lock.js';
 export { ReadOnlyDisk } from './read-only-disk.js';
 export type { RecoveryEvidence, RecoveryVerdict } from './recovery.js';
 export { createReplicaDirectory, directoryUsage, replicaIn, retireReplicaDirectory } from './replica-directory.js';
-export { type LogEnd, type LogPlace, type LogRange, type LogSegment, SegmentLog } from './segment-log.js';
+export { type LogEnd, type LogPlace, type LogSegment, SegmentLog } from './segment-log.js';
 export { zeroDigest } from './segment-scan.js';
 export { SuperblockStore } from './superblock-store.js';

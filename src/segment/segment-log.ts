@@ -1,12 +1,12 @@
 // The segment files of one replica: append, read, cut, delete, account. Syncing is log-sync.ts.
 //
-// Owner: one Replica. Invariants: `end` is the last frame that was written whole and follows its predecessor; every segment
-// but the last may be read up to its length, nothing beyond is ever shown; a file with unsynced bytes keeps the descriptor
-// they were written through, so that a failed write-back is reported to our sync. A cut never truncates: whole segments go
-// newest first, the kept prefix of one is written as a new file and renamed. Only bytes that are no part of the log are
-// truncated: a torn tail's remains in files with one name, and zeroes. What can't be read is damage of that place (DATA_LOSS). A file may be longer than its log: zeroes are written
-// ahead while a flush waits for the disk (zero-ahead.ts), never below the log's end; they are cut off when the segment was
-// sealed, or nothing is expected to be written to it. May fail: full or failing disk, at any call.
+// Owner: one Replica. Invariants: `end` is the last frame that was written whole and follows its predecessor; every segment but the last
+// may be read up to its length, nothing beyond is ever shown; a file with unsynced bytes keeps the descriptor they were written through, so
+// that a failed write-back is reported to our sync. A cut never truncates: whole segments go newest first, the kept prefix of one is
+// written as a new file and renamed. Only bytes that are no part of the log are truncated: a torn tail's remains in files with one name,
+// and zeroes. What can't be read is damage of that place (DATA_LOSS). A file may be longer than its log: zeroes are written ahead while a
+// flush waits for the disk (zero-ahead.ts), never below the log's end; they are cut off when the segment was sealed, or nothing is expected
+// to be written to it. May fail: full or failing disk, at any call.
 
 import { asHoldfastError, assert, corrupt, HoldfastError, notFound } from '../base/index.js';
 import {
@@ -18,7 +18,7 @@ import {
 } from '../format/index.js';
 import { type Disk, type DiskFile, synced } from './disk.js';
 import { FileDeletion } from './file-deletion.js';
-import { FileReads, type RowsEnded } from './file-reads.js';
+import { FileReads, type LogRange, type RowsEnded } from './file-reads.js';
 import { type WalkedFrame, walkFrames } from './frame-walk.js';
 import type { HandleCache } from './handle-cache.js';
 import { WRITE_BACK_BYTES } from './limits.js';
@@ -69,13 +69,6 @@ export interface LogPlace extends LogEnd {
   readonly segment: SegmentName | null;
   /** End of the frame. */
   readonly offset: number;
-}
-
-/** Bytes of a log, and where they go: the whole of `into` is filled. */
-export interface LogRange {
-  readonly segment: SegmentName;
-  readonly offset: number;
-  readonly into: Uint8Array;
 }
 
 const emptyEnd: LogEnd = { epoch: 0, seq: 0, digest: zeroDigest };

@@ -127,7 +127,7 @@ export const membershipBugs: readonly MembershipBug[] = [
     name: 'go on from a copy that was being made',
     breaks: 'promise 5',
     file: 'src/control/accept-loss.ts',
-    edits: [['others.filter(({ id }) => reports.get(id)?.joining === false)', 'others']],
+    edits: [["missing(replica) === '' && sights.get(replica.id)?.report?.joining === false;", "missing(replica) === '';"]],
     tests: control,
   },
   {
@@ -141,7 +141,7 @@ export const membershipBugs: readonly MembershipBug[] = [
     name: 'use the place of a lost replica without asking its node',
     breaks: 'decision 033',
     file: 'src/control/replica-steps.ts',
-    edits: [['reports?.every(({ volume_id }) => volume_id !== record.id) === true', 'reports !== null']],
+    edits: [[" && held.replicas.every(({ volume_id }) => volume_id !== record.id);", ';']],
     tests: control,
   },
   {
