@@ -6,7 +6,7 @@ import { Chance } from '../lib/crash/virtual-time.js';
 import { keptInputs } from './corpus.js';
 import type { FuzzBench, FuzzTarget } from './target.js';
 
-export const SHORT_CASES = 400;
+export const SHORT_CASES = 4000;
 /** Inputs that are changed further. */
 const POOL_MAX = 512;
 const CASE_MS_MAX = 20_000;

@@ -7,7 +7,7 @@ export interface FuzzTarget {
   readonly name: string;
   /** Paths in src/ (beginnings will do) whose code is to be reached; the run says how much of them was. */
   readonly sources: readonly string[];
-  /** Cases of the short form; default SHORT_CASES of the driver. */
+  /** Cases of the short form, where one costs more than a tenth of a millisecond; default SHORT_CASES of the driver. */
   readonly shortCases?: number;
   /** Once a run. */
   open(): Promise<FuzzBench>;

@@ -135,7 +135,7 @@ export const parserBugs: readonly MembershipBug[] = [
     name: 'take a number of replicas that does not fit',
     breaks: 'parameters',
     file: 'src/control/class-keys.ts',
-    edits: [['number >= 1 && number <= REPLICAS_MAX', 'number >= 0 && number <= REPLICAS_MAX']],
+    edits: [['number >= 1 && number <= REPLICAS_MAX', 'number >= 1 && number <= REPLICAS_MAX + 1']],
     tests,
   },
   {

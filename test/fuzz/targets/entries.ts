@@ -37,7 +37,7 @@ import {
 } from '../../../src/format/index.js';
 import type { Chance } from '../../lib/crash/virtual-time.js';
 import { FrameMaker, reignOf } from '../../lib/frame-maker.js';
-import { mutateBytes } from '../mutate.js';
+import { edgeNumbers, mutateBytes } from '../mutate.js';
 import { resealSegmentHeader } from '../reseal.js';
 import { type FuzzBench, type FuzzTarget, must } from '../target.js';
 
@@ -163,6 +163,10 @@ class EntryBench implements FuzzBench {
     const bytes = mutateBytes(input, chance, chance.between(1, 3), 64 * 1024);
     if (bytes.length === SEGMENT_HEADER_SIZE && chance.hit(0.9)) resealSegmentHeader(bytes);
     if (bytes.length < 16 || chance.hit(0.05)) return bytes;
+    // Counts and numbers lie in front.
+    const field = 16 + 4 * chance.below(16);
+    if (chance.hit(0.3) && field + 4 <= bytes.length)
+      bytes.writeUInt32LE(chance.pick([...edgeNumbers, 3, 4, 5, 100]), field);
     if (chance.hit(0.1)) bytes[12] = chance.pick(Object.values(entryKind));
     if (chance.hit(0.3)) bytes.writeUInt32LE(Math.max(16, bytes.length - chance.below(64)), 8);
     const length = bytes.readUInt32LE(8);

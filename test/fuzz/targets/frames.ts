@@ -84,6 +84,9 @@ class FrameBench implements FuzzBench {
 
   mutate(input: Buffer, chance: Chance): Buffer {
     const bytes = mutateBytes(input, chance, chance.between(1, 3), 64 * 1024);
+    // Of the first frame: its seq, and what it claims of others, by one more or less than they may be.
+    if (chance.hit(0.1) && bytes.length >= FRAME_HEADER_SIZE)
+      bytes.writeBigUInt64LE(BigInt(before.seq + chance.between(-1, 3)), chance.pick([32, 40, 48]));
     const chain = chance.hit(0.6);
     if (chance.hit(0.9)) resealFrames(bytes, 0, { entries: chance.hit(0.8), frames: true, chain }, before.digest);
     return bytes;

@@ -51,6 +51,7 @@ class NbdBench implements FuzzBench {
       row(6, 2, 8192, 4096),
     ]),
     script([row(1, 1, SIZE - 512, 512), row(0, 4, SIZE - 1, 1), row(1, 0, 0, 16_384), row(1, 0, 1, 16_385)]),
+    script([0, 1, 4, 6].map((command) => row(command, 0, SIZE - 511, 512))),
     script([row(1, 0, 3, 5), row(2, 0, 0, 0)], Buffer.from('garbage')),
   ];
 
@@ -74,6 +75,14 @@ class NbdBench implements FuzzBench {
       (1n << 64n) - 1n,
     ]);
     bytes.writeBigUInt64BE(BigInt.asUintN(64, offset + BigInt(chance.pick([-1, 0, 1, 512]))), at + 4);
+    const length = chance.pick([1, 100, 512, 4096]);
+    if (chance.hit(0.5)) {
+      bytes.writeUInt16BE(chance.pick([0, 1, 4, 6]), at);
+      bytes.writeUInt16BE(0, at + 2);
+      bytes.writeBigUInt64BE(BigInt(SIZE - length + chance.between(-1, 2)), at + 4);
+      bytes.writeUInt32BE(length, at + 12);
+      return bytes;
+    }
     bytes.writeUInt32BE(
       chance.pick([0, 1, 511, 512, 4096, 16_384, 16_385, SIZE, SIZE + 1, 0x7fffffff, 0xffffffff]),
       at + 12,

@@ -196,6 +196,6 @@ function reasonOf(error: unknown): string {
 export const wireClient: FuzzTarget = {
   name: 'wire-client',
   sources: ['wire/remote-replica', 'wire/pending-requests', 'wire/message-reader', 'wire/bodies', 'wire/connection'],
-  shortCases: 150,
+  shortCases: 400,
   open: () => new WireClientBench().record(),
 };
