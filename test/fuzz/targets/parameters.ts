@@ -80,7 +80,10 @@ class ParameterBench implements FuzzBench {
   mutate(input: Buffer, chance: Chance): Buffer {
     const pairs = JSON.parse(input.toString()) as Pairs;
     for (let i = chance.between(1, 4); i > 0; i--) {
-      const pair: [string, string] = [chance.pick([...this.#keys, ...keys]), chance.pick([...values, ...odd])];
+      const pair: [string, string] = [
+        chance.pick(chance.hit(0.7) ? this.#keys : keys),
+        chance.pick([...values, ...odd]),
+      ];
       const at = chance.below(pairs.length + 1);
       if (chance.hit(0.3) || at === pairs.length) pairs.splice(at, 0, pair);
       else if (chance.hit(0.2)) pairs.splice(at, 1);
