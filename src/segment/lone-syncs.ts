@@ -9,6 +9,9 @@ import { IN_PLACE_AFTER, IN_PLACE_BYTES, IN_PLACE_US, IN_PLACE_WRITES, IN_POOL_M
 
 type Done = (error: Error | null) => void;
 
+/** After each one in place that was quick: where more than one of 14 is slow, the pool gets ever more of them. */
+const IMPATIENCE_KEPT = 0.95;
+
 export interface SyncableFile {
   /** Waits for the disk on this thread: microseconds, or a negative errno. */
   syncInPlace(): number;
@@ -100,9 +103,9 @@ export class LoneSyncs {
     this.#bytes = 0;
     const taken = file.syncInPlace();
     if (taken < 0) return done(file.syncError(taken));
-    if (taken < IN_PLACE_US) this.#nextImpatient = 1;
+    if (taken < IN_PLACE_US) this.#nextImpatient = Math.max(1, IMPATIENCE_KEPT * this.#nextImpatient);
     else {
-      this.#impatient = this.#nextImpatient;
+      this.#impatient = Math.floor(this.#nextImpatient);
       this.#nextImpatient = Math.min(2 * this.#nextImpatient, IN_POOL_MAX);
     }
     done(null);

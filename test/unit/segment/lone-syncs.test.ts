@@ -169,6 +169,22 @@ describe('lone syncs', () => {
     for (let i = 0; i < 100; i++) expect(bench.flush(a)).toBe('a in place');
   });
 
+  it.each([
+    [8, 0, 0.2],
+    [50, 0.8, 1],
+  ])('are left to the pool where one of %i is slow as often as that costs', (each, least, most) => {
+    const bench = new Bench();
+    const a = bench.file('a');
+    bench.accustom(a);
+    let inPlace = 0;
+    for (let i = 0; i < 5000; i++) {
+      bench.takes = inPlace % each === 0 ? 20_000 : 100;
+      if (bench.flush(a) === 'a in place') inPlace++;
+    }
+    expect(inPlace / 5000).toBeGreaterThanOrEqual(least);
+    expect(inPlace / 5000).toBeLessThanOrEqual(most);
+  });
+
   it('tell of a failure once', () => {
     const bench = new Bench();
     const a = bench.file('a');
