@@ -127,7 +127,9 @@ export const membershipBugs: readonly MembershipBug[] = [
     name: 'go on from a copy that was being made',
     breaks: 'promise 5',
     file: 'src/control/accept-loss.ts',
-    edits: [["missing(replica) === '' && sights.get(replica.id)?.report?.joining === false;", "missing(replica) === '';"]],
+    edits: [
+      ["missing(replica) === '' && sights.get(replica.id)?.report?.joining === false;", "missing(replica) === '';"],
+    ],
     tests: control,
   },
   {
@@ -141,7 +143,7 @@ export const membershipBugs: readonly MembershipBug[] = [
     name: 'use the place of a lost replica without asking its node',
     breaks: 'decision 033',
     file: 'src/control/replica-steps.ts',
-    edits: [[" && held.replicas.every(({ volume_id }) => volume_id !== record.id);", ';']],
+    edits: [[' && held.replicas.every(({ volume_id }) => volume_id !== record.id);', ';']],
     tests: control,
   },
   {
