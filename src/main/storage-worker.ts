@@ -51,7 +51,7 @@ class Replicas implements WorkerReplicas {
   }
 
   async start(): Promise<{ replicaPort: number }> {
-    const disk = new NodeDisk();
+    const disk = new NodeDisk(seed.pools.length === 1);
     // The main thread holds the pools' locks for this process.
     const opening = seed.pools.map((path) => Pool.open(disk, path, { nodeId: seed.nodeId, exclusive: false }));
     const host = new ReplicaHost({

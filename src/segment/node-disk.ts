@@ -46,8 +46,8 @@ const openFlags: Readonly<Record<OpenMode, number>> = {
 };
 
 const native = nativeBinding();
-/** This thread's; null where every sync goes to the pool. */
-const loneSyncs = native === null ? null : new LoneSyncs((action) => void setImmediate(action));
+/** This thread's; null without the native crate. */
+const ofThisThread = native === null ? null : new LoneSyncs((action) => void setImmediate(action));
 let nodeReads: NodeReads | null | undefined;
 
 /** This thread's reader of many ranges; null where there is none to be had, which is found out once. */
@@ -65,13 +65,15 @@ function ownReads(): NodeReads | null {
 class NodeFile implements ReadableFile, SyncableFile {
   readonly path: string;
   readonly #fd: number;
+  readonly #loneSyncs: LoneSyncs | null;
   #closed = false;
   /** Reads under way. */
   #holds = 0;
 
-  constructor(path: string, fd: number) {
+  constructor(path: string, fd: number, loneSyncs: LoneSyncs | null) {
     this.path = path;
     this.#fd = fd;
+    this.#loneSyncs = loneSyncs;
   }
 
   get descriptor(): number {
@@ -88,10 +90,10 @@ class NodeFile implements ReadableFile, SyncableFile {
     try {
       if (buffers.length === 1) this.#writeOne(buffers[0]!, 0, position);
       else this.#writeMany(buffers, position);
-      if (loneSyncs !== null) {
+      if (this.#loneSyncs !== null) {
         let bytes = 0;
         for (let i = 0; i < buffers.length; i++) bytes += buffers[i]!.length;
-        loneSyncs.wrote(this, bytes);
+        this.#loneSyncs.wrote(this, bytes);
       }
     } catch (error) {
       throw diskError(error, 'write', this.path);
@@ -155,8 +157,8 @@ class NodeFile implements ReadableFile, SyncableFile {
   }
 
   datasync(done: (error: Error | null) => void, lone = false): void {
-    if (loneSyncs === null) this.syncInPool(done);
-    else loneSyncs.sync(this, done, lone);
+    if (this.#loneSyncs === null) this.syncInPool(done);
+    else this.#loneSyncs.sync(this, done, lone);
   }
   syncInPool(done: (error: Error | null) => void): void {
     fdatasync(this.#fd, (error) => done(error ? diskError(error, 'fdatasync', this.path) : null));
@@ -185,11 +187,18 @@ class NodeFile implements ReadableFile, SyncableFile {
 }
 
 export class NodeDisk implements Disk {
+  readonly #loneSyncs: LoneSyncs | null;
+
+  /** `syncsInPlace` false: every sync goes to the pool. For a thread of several disks, which is not to hang with one of them. */
+  constructor(syncsInPlace = true) {
+    this.#loneSyncs = syncsInPlace ? ofThisThread : null;
+  }
+
   openFile(path: string, mode: OpenMode): DiskFile {
-    return attempt('open', path, () => new NodeFile(path, openSync(path, openFlags[mode], 0o600)));
+    return attempt('open', path, () => new NodeFile(path, openSync(path, openFlags[mode], 0o600), this.#loneSyncs));
   }
   readAll(reads: FileReads, ended: RowsEnded): void {
-    loneSyncs?.read();
+    this.#loneSyncs?.read();
     const reader = ownReads();
     if (reader === null) readOneByOne(reads, ended);
     else reader.read(reads, ended);
