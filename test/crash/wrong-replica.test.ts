@@ -115,7 +115,7 @@ describe.each(cases)('a replica that is not itself: $name', (one) => {
       expect(member.lost).toBe(one.fate === 'lost');
     }
     expect(record.inSync.length).toBe(one.fate === 'brought up to date' ? 3 : 2);
-    checkReplicasEqual(world, volumeId, session.reign.epoch);
+    await world.until(checkReplicasEqual(world, volumeId, session.reign.epoch), 'the same on all replicas');
   });
 
   it('is refused with a sentence when there is nothing else', async () => {

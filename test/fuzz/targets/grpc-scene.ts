@@ -58,7 +58,7 @@ export class GrpcScene {
     if (part === 'node') return [(await this.#csiNode()).service()];
     const { volumes } = await this.#volumes();
     const worker = {
-      call: async (name: string) => (name === 'replicaStatus' ? [] : undefined),
+      call: async (name: string) => (name === 'replicaStatus' ? { replicas: [], unread: [] } : undefined),
     } as unknown as WorkerCalls;
     return [
       volumeService(volumes, { acceptsKeys: true }),

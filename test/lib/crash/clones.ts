@@ -94,7 +94,7 @@ export async function checkClone(world: SimWorld, record: CloneRecord, chance: C
     for (const block of world.models.get(record.source)!.touched) model.touched.add(block);
     const state = checkPromises(world, newVolumeId, session);
     await checkContents(model, session, state);
-    checkReplicasEqual(world, newVolumeId, session.reign.epoch);
+    await checkReplicasEqual(world, newVolumeId, session.reign.epoch);
     await session.engine.close();
   } catch (error) {
     if (error instanceof Error) error.message = `clone of snapshot ${record.snapshotId}: ${error.message}`;

@@ -99,7 +99,7 @@ export async function crashAndCheck(
     const opened = after.moment;
     const state = checkPromises(after, volumeId, session);
     await after.until(checkContents(after.models.get(volumeId)!, session, state), 'read');
-    checkReplicasEqual(after, volumeId, session.reign.epoch);
+    await after.until(checkReplicasEqual(after, volumeId, session.reign.epoch), 'the same on all replicas');
     if (world.nodes.length > 1 && chance.hit(0.35)) {
       counts.alone++;
       await checkAlone(world, volumeId, crash, chance);

@@ -71,7 +71,7 @@ export async function checkConverges(world: SimWorld, volumeId: VolumeId, sessio
     }
     await new Promise<void>((resolve) => world.time.after(100, resolve));
   }
-  checkReplicasEqual(world, volumeId, session.reign.epoch);
+  await checkReplicasEqual(world, volumeId, session.reign.epoch);
 }
 
 function describe(block: Buffer): string {
@@ -98,8 +98,24 @@ function writtenPart(bytes: Buffer, length: number): Buffer {
   return bytes.length >= length ? bytes.subarray(0, length) : Buffer.concat([bytes], length);
 }
 
+class NewestMissing extends Error {}
+
+/** How long what an engine writes by itself just then, a burst of its cleaner, may be on its way to a replica. */
+const UNDER_WAY_MS = 5_000;
+
 /** All in-sync replicas hold the same bytes; a segment may be missing on some only when no live log needs it (a deletion cut short). */
-export function checkReplicasEqual(world: SimWorld, volumeId: VolumeId, epoch: number): void {
+export async function checkReplicasEqual(world: SimWorld, volumeId: VolumeId, epoch: number): Promise<void> {
+  for (let waited = 0; ; waited += 10) {
+    try {
+      return checkEqualNow(world, volumeId, epoch);
+    } catch (error) {
+      if (!(error instanceof NewestMissing) || waited >= UNDER_WAY_MS) throw error;
+    }
+    await new Promise<void>((resolve) => world.time.after(10, resolve));
+  }
+}
+
+function checkEqualNow(world: SimWorld, volumeId: VolumeId, epoch: number): void {
   const record = world.volumes.get(volumeId)!;
   const logs = record.inSync.map((id) => {
     const { disk } = world.nodes[record.members.find((member) => member.replicaId === id)!.node]!;
@@ -115,7 +131,7 @@ export function checkReplicasEqual(world: SimWorld, volumeId: VolumeId, epoch: n
       const mine = first!.get(name);
       const theirs = log.get(name);
       if (mine === undefined || theirs === undefined) {
-        if (name === newest) throw new Error(`the newest segment ${name} is not on every in-sync replica`);
+        if (name === newest) throw new NewestMissing(`the newest segment ${name} is not on every in-sync replica`);
         continue;
       }
       // What this reign writes is still on its way to some; zeroes behind the last frame were written ahead, or are what a power
