@@ -88,6 +88,7 @@ class Simulation {
   readonly #count: Int32Array;
   readonly #live: Int32Array;
   readonly #bytes: Float64Array;
+  readonly #content = { bytes: 0, blocks: 0, live: 0, pieces: 0, mapBytes: 0, mapEntries: 0 };
   readonly #mapBytes: Float64Array;
   readonly #mapEntries: Int32Array;
   readonly #openedAt: Float64Array;
@@ -209,11 +210,16 @@ class Simulation {
     return urgencyOf(free, this.#used * this.#scale);
   }
 
+  /** Asked of each segment again and again: the record is used anew each time, and made in one piece. */
   #liveShare(slot: number): number {
-    return liveShareOf({
-      ...{ bytes: this.#bytes[slot]!, blocks: this.#count[slot]!, live: this.#live[slot]! },
-      ...{ pieces: this.#map.pieces(slot), mapBytes: this.#mapBytes[slot]!, mapEntries: this.#mapEntries[slot]! },
-    });
+    const content = this.#content;
+    content.bytes = this.#bytes[slot]!;
+    content.blocks = this.#count[slot]!;
+    content.live = this.#live[slot]!;
+    content.pieces = this.#map.pieces(slot);
+    content.mapBytes = this.#mapBytes[slot]!;
+    content.mapEntries = this.#mapEntries[slot]!;
+    return liveShareOf(content);
   }
 
   #isBehind(slot: number): boolean {
