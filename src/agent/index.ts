@@ -24,7 +24,7 @@ export { StoreVersion } from './store-version.js';
 export { type VolumeRecords, volumeRecords } from './volume-records.js';
 export { volumeService } from './volume-service.js';
 export { Volumes } from './volumes.js';
-export type { MainMethods, ReplicaReport, WorkerMethods } from './worker-api.js';
+export type { MainMethods, WorkerMethods } from './worker-api.js';
 export type { WorkerCalls } from './worker-calls.js';
 export { type WorkerReplicas, workerHandlers } from './worker-handlers.js';
 export { workerOf } from './worker-of.js';

@@ -10,8 +10,8 @@ import {
   type VolumeId,
   zeroUuid,
 } from '../base/index.js';
+import type { ReplicaReport } from '../replica/index.js';
 import { type Handlers, type holdfast, holdfastServices, implement, type ServiceBinding } from '../rpc/index.js';
-import type { ReplicaReport } from './worker-api.js';
 import type { WorkerCalls } from './worker-calls.js';
 
 type ReplicaHandlers = Handlers<holdfast.ReplicaDefinition, holdfast.ReplicaHandlers>;

@@ -23,6 +23,7 @@ import type {
   SetOutcome,
 } from '../engine/index.js';
 import type { LogPoint, Member, Reign } from '../format/index.js';
+import type { PoolReport, ReplicaReport, UnreadPool } from '../replica/index.js';
 
 export interface OpenEngineOrder {
   readonly volume: EngineVolume;
@@ -64,26 +65,6 @@ export interface RetireReplicaOrder {
   readonly setVersion: number;
 }
 
-export interface ReplicaReport {
-  readonly volumeId: VolumeId;
-  readonly replicaId: ReplicaId;
-  readonly incarnationId: IncarnationId;
-  readonly poolId: PoolId;
-  readonly storedBytes: number;
-  readonly sharedBytes: number;
-  readonly promisedEpoch: number;
-  readonly joining: boolean;
-  readonly problem: string;
-  readonly failed: boolean;
-}
-
-export interface UnreadPool {
-  readonly poolId: PoolId;
-  readonly path: string;
-  readonly problem: string;
-  readonly failed: boolean;
-}
-
 export interface ReplicasReport {
   readonly replicas: readonly ReplicaReport[];
   /** Pools in which more of them may lie. */
@@ -104,14 +85,6 @@ export type OpenEngineStatus = Omit<EngineStatus, 'snapshotIds'> & { readonly sn
 export interface Addressed {
   readonly volumeId: VolumeId;
   readonly epoch: number;
-}
-
-export interface PoolReport {
-  readonly poolId: PoolId;
-  readonly path: string;
-  readonly capacityBytes: number;
-  readonly freeBytes: number;
-  readonly problem: string;
 }
 
 export interface WorkerMethods {

@@ -1,15 +1,10 @@
 // What a worker answers: engines from its engine room, replicas from its host.
 
 import type { VolumeId } from '../base/index.js';
+import type { PoolReport } from '../replica/index.js';
 import type { EngineRoom } from './engine-room.js';
 import type { RpcHandlers } from './port-rpc.js';
-import type {
-  CreateReplicaOrder,
-  PoolReport,
-  ReplicasReport,
-  RetireReplicaOrder,
-  WorkerMethods,
-} from './worker-api.js';
+import type { CreateReplicaOrder, ReplicasReport, RetireReplicaOrder, WorkerMethods } from './worker-api.js';
 
 /** The replicas of this worker's volumes in the node's pools. */
 export interface WorkerReplicas {

@@ -11,9 +11,9 @@ import { PipeNet, type PipeStream } from '../../lib/pipe-net.js';
 import { nodeA, replicaA } from '../../lib/replica-setup.js';
 import { ManualClock } from '../../unit/nbd/manual-clock.js';
 import { type FuzzBench, type FuzzTarget, must } from '../target.js';
-import { TappedNet, turns } from '../wire-peers.js';
+import { turns } from '../wire-peers.js';
 import { fitMessage, mutateStream, splitMessages, splitPieces } from '../wire-stream.js';
-import { connectTo, piecesOf, startServer, stopServer, wholeSession } from './wire-server.js';
+import { piecesOf, recordedSession } from './wire-server.js';
 
 const shape = new FieldReader((what, value) => new Error(`believed a status with ${what} ${String(value)}`));
 
@@ -21,13 +21,7 @@ class WireClientBench implements FuzzBench {
   readonly seeds: Buffer[] = [];
 
   async record(): Promise<this> {
-    const net = new TappedNet();
-    const server = await startServer(net);
-    const port = await connectTo(net, server, volumeA, replicaA);
-    await wholeSession(port);
-    this.seeds.push(piecesOf(net.answered));
-    port.close();
-    await stopServer(server);
+    this.seeds.push(piecesOf((await recordedSession()).answered));
     return this;
   }
 

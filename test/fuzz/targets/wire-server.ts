@@ -114,17 +114,22 @@ export function piecesOf(sent: readonly { connection: number; bytes: Buffer }[])
   return joinPieces(pieces.map(({ channel, parts }) => ({ channel, bytes: Buffer.concat(parts) })));
 }
 
+/** A session in which everything was asked for once: what either side said. */
+export async function recordedSession(): Promise<TappedNet> {
+  const net = new TappedNet();
+  const server = await startServer(net);
+  const port = await connectTo(net, server, volumeA, replicaA);
+  await wholeSession(port);
+  port.close();
+  await stopServer(server);
+  return net;
+}
+
 class WireServerBench implements FuzzBench {
   readonly seeds: Buffer[] = [];
 
   async record(): Promise<this> {
-    const net = new TappedNet();
-    const server = await startServer(net);
-    const port = await connectTo(net, server, volumeA, replicaA);
-    await wholeSession(port);
-    this.seeds.push(piecesOf(net.sent));
-    port.close();
-    await stopServer(server);
+    this.seeds.push(piecesOf((await recordedSession()).sent));
     return this;
   }
 
